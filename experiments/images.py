@@ -1,0 +1,26 @@
+"""DCGAN on a folder of your own images, cropped and resized to 64×64.
+
+  python -m qgan_jax.main --config=experiments/images.py:dir=/path/to/images
+
+Time and score: see README.
+"""
+
+from qgan_jax.config import base, override
+
+
+def get_config(arg=None):
+  """The configuration, with a config string on top; it has to say dir."""
+  config = base(
+    experiment='images',
+    source='folder',
+    image_size=64,
+    steps=50_000,
+    latent_dim=128,
+  )
+  return override(config, arg)
+
+
+def sweep(add):
+  """Float against 8 and 4 bits; the folder comes as --config.data.dir."""
+  for bits in (32, 8, 4):
+    add(f'bits={bits},seed=0')

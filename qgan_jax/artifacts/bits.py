@@ -1,0 +1,68 @@
+"""Codes of any width from 1 to 16 bits, packed without gaps."""
+
+from collections.abc import Sequence
+import math
+
+import numpy as np
+
+MAX_BITS = 16
+
+
+def _check_width(bits: int) -> None:
+  if not 1 <= bits <= MAX_BITS:
+    raise ValueError(f'fields of {bits} bits: 1 to {MAX_BITS} can be packed')
+
+
+def packed_size(count: int, bits: int) -> int:
+  """Bytes that `count` fields of `bits` bits take: ceil(count · bits / 8)."""
+  return -(-count * bits // 8)
+
+
+def pack(codes: np.ndarray, bits: int) -> np.ndarray:
+  """Packs unsigned codes, little endian: field i starts at bit i · bits.
+
+  Args:
+    codes: integers of any shape in [0, 2^bits).
+    bits: width of a field, 1 to 16.
+
+  Returns:
+    uint8 [ceil(codes.size · bits / 8)], the last byte filled with zeros.
+
+  Raises:
+    ValueError: for another width, or a code that does not fit in it.
+  """
+  _check_width(bits)
+  codes = np.asarray(codes).reshape(-1)
+  if codes.size and (codes.min() < 0 or codes.max() >> bits):
+    raise ValueError(
+      f'codes from {codes.min()} to {codes.max()} do not fit in {bits} bits'
+    )
+  octets = codes.astype('<u2').view(np.uint8).reshape(-1, 2)
+  fields = np.unpackbits(octets, axis=1, bitorder='little')[:, :bits]
+  return np.packbits(fields, bitorder='little')
+
+
+def unpack(packed: np.ndarray, bits: int, shape: Sequence[int]) -> np.ndarray:
+  """The inverse of `pack`.
+
+  Args:
+    packed: uint8, 1-D, as `pack` returns it.
+    bits: width of a field, 1 to 16.
+    shape: of the codes.
+
+  Returns:
+    The codes, int32 of `shape`.
+
+  Raises:
+    ValueError: where the number of bytes is not that of the shape.
+  """
+  _check_width(bits)
+  count = math.prod(shape)
+  if packed.shape != (packed_size(count, bits),):
+    raise ValueError(
+      f'{packed.size} bytes do not hold {count} fields of {bits} bits'
+    )
+  fields = np.unpackbits(packed, count=count * bits, bitorder='little')
+  octets = np.packbits(fields.reshape(count, bits), axis=1, bitorder='little')
+  octets = np.pad(octets, ((0, 0), (0, 2 - octets.shape[1])))
+  return octets.view('<u2').reshape(shape).astype(np.int32)

@@ -1,0 +1,386 @@
+"""The `.qgan` file: a quantized generator, packed.
+
+It is a safetensors file, so nothing in it is ever executed. Its tensors are
+
+  `variables/…`: every variable by its path; a quantized weight as the bytes
+    of its codes (uint8, `bits.pack`), everything else as float32;
+  `quantizer/…`: what the quantizer of a weight fitted (scales, zero points);
+  `ranges/…`: the ranges of the activations by module path, float32 [2];
+
+and its metadata has one entry, `qgan`, a JSON object: the format's version, a
+SHA-256 checksum of all the rest, the model by name and arguments, the
+precision, the bits, width, offset and shape of each weight's codes, and free
+metadata. Codes are stored minus their offset, in as few bits as they need.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flax import traverse_util
+import flax.errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from qgan_jax import models
+from qgan_jax.artifacts.bits import MAX_BITS, pack, unpack
+from qgan_jax.artifacts.files import replacing
+from qgan_jax.artifacts.generator import PackedGenerator
+from qgan_jax.errors import UserError
+from qgan_jax.precision import Bits, is_weight, Precision, QuantizerSpec
+from qgan_jax.precision.network import FLOAT_BITS
+from qgan_jax.quantizers import Quantizer
+from qgan_jax.quantizers.base import Params
+
+PyTree = Any
+Tensors = dict[str, np.ndarray]
+FORMAT_VERSION = 1
+# What wrong content makes the reading of it raise.
+_WRONG_CONTENT = (
+  ArithmeticError,
+  AttributeError,
+  LookupError,
+  RecursionError,
+  TypeError,
+  ValueError,
+  flax.errors.FlaxError,
+)
+
+
+class Sizes(NamedTuple):
+  """What packing gained, in bytes.
+
+  Attributes:
+    float_bytes: of the parameters as float32, 4 each.
+    artifact_bytes: of the file, everything included.
+  """
+
+  float_bytes: int
+  artifact_bytes: int
+
+  @property
+  def ratio(self) -> float:
+    """How many times smaller the artifact is."""
+    return self.float_bytes / self.artifact_bytes
+
+
+def save_generator(
+  path: str | os.PathLike[str],
+  *,
+  model: str,
+  model_kwargs: Mapping[str, Any],
+  variables: Mapping[str, PyTree],
+  ranges: Mapping[str, Any],
+  precision: Precision,
+  bits: Bits,
+  metadata: Mapping[str, Any],
+) -> Sizes:
+  """Quantizes and packs a generator into one file.
+
+  The weights that the file decodes to are those of
+  `precision.quantize_weights` as a compiled program computes it, bit for bit.
+
+  Args:
+    path: of the file, which appears whole or not at all.
+    model: name of its family in `qgan_jax.models`.
+    model_kwargs: attributes of the module, as JSON can hold them.
+    variables: its variables in float, as trained (the moving average).
+    ranges: ranges of the activations, as `Precision.apply` returns them.
+    precision: how it is quantized.
+    bits: and to how many bits.
+    metadata: anything that JSON can hold; where the generator comes from.
+
+  Returns:
+    The sizes.
+
+  Raises:
+    UserError: where a value is not finite, or the file cannot be written.
+    ValueError: where the variables are not those of the model.
+  """
+  flat = traverse_util.flatten_dict(variables, sep='/')
+  tensors = {f'variables/{name}': _float32(x) for name, x in flat.items()}
+  tensors |= {f'ranges/{name}': _float32(x) for name, x in ranges.items()}
+  for name, x in tensors.items():
+    if not np.isfinite(x).all():
+      raise UserError(
+        f'{name} of the generator has values that are not finite: its '
+        'training diverged; save an earlier step'
+      )
+  _check_variables(model, model_kwargs, tensors)
+  params = traverse_util.flatten_dict(variables['params'])
+  float_bytes = 4 * sum(math.prod(x.shape) for x in params.values())
+
+  codes: dict[str, list[Any]] = {}
+  if precision.weights is not None and bits.weights < FLOAT_BITS:
+    weights = {
+      '/'.join(('params', *keys)): x
+      for keys, x in params.items()
+      if is_weight(keys, x)
+    }
+    encoded = _fit_and_encode(precision.weights, weights, bits.weights)
+    for name, (fitted, q) in encoded.items():
+      q = np.asarray(q)
+      offset = int(q.min(initial=0))
+      width = max(1, (int(q.max(initial=0)) - offset).bit_length())
+      if width > MAX_BITS:  # A very fine grid: stored as the floats it is.
+        decode = precision.weights.quantizer.decode
+        tensors[f'variables/{name}'] = _float32(
+          decode(jnp.asarray(q), fitted, bits.weights)
+        )
+        continue
+      tensors[f'variables/{name}'] = pack(q - offset, width)
+      for key, value in fitted.items():
+        tensors[f'quantizer/{name}/{key}'] = _float32(value)
+      codes[name] = [width, offset, list(q.shape)]
+
+  header = {
+    'version': FORMAT_VERSION,
+    'model': model,
+    'model_kwargs': dict(model_kwargs),
+    'precision': dataclasses.asdict(precision),
+    'bits': {name: float(n) for name, n in bits._asdict().items()},
+    'codes': codes,
+    'metadata': dict(metadata),
+  }
+  header['sha256'] = _checksum(header, tensors)
+  data = safetensors.numpy.save(tensors, {'qgan': _to_json(header)})
+  with replacing(path) as file:
+    file.write(data)
+  return Sizes(float_bytes, len(data))
+
+
+def _float32(x: Any) -> np.ndarray:
+  return np.asarray(x, np.float32, order='C')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fit_and_encode(
+  spec: QuantizerSpec, weights: dict[str, jax.Array], bits: jax.Array
+) -> dict[str, tuple[Params, jax.Array]]:
+  """{name: (params, codes)}, compiled as training is.
+
+  The last digit of a scale may depend on that: XLA fuses divisions.
+  """
+  quantizer = spec.quantizer
+  encoded = {}
+  for name, x in weights.items():
+    params = quantizer.fit(x, bits)
+    encoded[name] = params, quantizer.encode(x, params, bits)
+  return encoded
+
+
+def load_generator(path: str | os.PathLike[str]) -> PackedGenerator:
+  """Reads what `save_generator` wrote; trusts nothing in it.
+
+  Args:
+    path: of the file.
+
+  Returns:
+    The generator, its weights decoded.
+
+  Raises:
+    UserError: for a file that is missing, something else, cut short,
+      changed, of another version, or that does not fit together.
+  """
+  path = Path(path)
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      text = (file.metadata() or {}).get('qgan')
+      if text is None:
+        raise UserError(
+          f'{path} is a safetensors file without a generator: give a .qgan file'
+        )
+      header = json.loads(text)
+      _check_version(path, header)
+      tensors = {name: _read(file, name) for name in file.keys()}  # noqa: SIM118
+  except OSError as error:
+    raise UserError(
+      f'cannot read {path}: {error.strerror or error}; give the path of a '
+      '.qgan file'
+    ) from error
+  except (safetensors.SafetensorError, *_WRONG_CONTENT) as error:
+    raise UserError(
+      f'{path} is not a whole .qgan file ({error}): copy or export it again'
+    ) from error
+  if header.pop('sha256', None) != _checksum(header, tensors):
+    raise UserError(
+      f'{path} was changed after it was written, its checksum does not match: '
+      'copy or export it again'
+    )
+  try:
+    return _generator(header, tensors)
+  except _WRONG_CONTENT as error:
+    raise UserError(
+      f'the generator in {path} does not fit together ({error!r}): export it '
+      'again'
+    ) from error
+
+
+def _check_version(path: Path, header: Any) -> None:
+  if not isinstance(header, dict):
+    raise ValueError('its header is not an object')
+  version = header.get('version')
+  if type(version) is not int or version != FORMAT_VERSION:
+    raise UserError(
+      f'{path} has format version {version!r}, and this qgan_jax reads '
+      f'version {FORMAT_VERSION}: install the qgan_jax that wrote it, or '
+      'export it again'
+    )
+
+
+def _read(file: Any, name: str) -> np.ndarray:
+  dtype = file.get_slice(name).get_dtype()
+  if dtype not in ('U8', 'F32'):
+    raise ValueError(f'{name} is of type {dtype}')
+  return file.get_tensor(name)
+
+
+def _to_json(header: Mapping[str, Any]) -> str:
+  # `item` turns NumPy's and JAX's scalars into Python's.
+  return json.dumps(
+    header, separators=(',', ':'), default=lambda value: value.item()
+  )
+
+
+def _checksum(header: Mapping[str, Any], tensors: Tensors) -> str:
+  """SHA-256 of the header without its checksum, and of all tensors."""
+  digest = hashlib.sha256(_to_json(header).encode())
+  for name, x in sorted(tensors.items()):
+    digest.update(f'{name} {x.dtype} {x.shape}'.encode())
+    digest.update(x.tobytes())
+  return digest.hexdigest()
+
+
+def _generator(header: dict[str, Any], tensors: Tensors) -> PackedGenerator:
+  """The generator of a file's content, each field checked as it is used."""
+  model_kwargs = {
+    # A module is hashable, and a list is not.
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in header['model_kwargs'].items()
+  }
+  precision = _precision(header['precision'])
+  bits = Bits(
+    *(
+      # Of `grid`, they are an exponent.
+      jnp.float32(_within(-1024, 1024, header['bits'][role]))
+      for role in Bits._fields
+    )
+  )
+  for name, record in header['codes'].items():
+    if precision.weights is None:
+      raise ValueError(f'{name} has codes and no quantizer')
+    tensors[f'variables/{name}'] = _decode(
+      name, tensors, record, precision.weights.quantizer, bits.weights
+    )
+  _check_variables(header['model'], model_kwargs, tensors)
+  ranges = _under('ranges/', tensors)
+  for name, x in ranges.items():
+    if x.shape != (2,) or x.dtype != np.float32:
+      raise ValueError(f'range of {name} is {x.dtype}{list(x.shape)}')
+  flat = {
+    name: jnp.asarray(x) for name, x in _under('variables/', tensors).items()
+  }
+  return PackedGenerator(
+    model=header['model'],
+    model_kwargs=model_kwargs,
+    variables=traverse_util.unflatten_dict(flat, sep='/'),
+    ranges=ranges,
+    precision=precision,
+    bits=bits,
+    metadata=dict(header['metadata']),
+  )
+
+
+def _decode(
+  name: str,
+  tensors: Tensors,
+  record: Sequence[Any],
+  quantizer: Quantizer,
+  bits: jax.Array,
+) -> np.ndarray:
+  """One weight, float32, from its codes."""
+  width, offset, shape = record
+  if any(type(n) is not int for n in (width, offset, *shape)):
+    raise TypeError(f'codes of {name} are described by {record}')
+  if len(shape) < 2 or min(shape) < 0 or not -(2**MAX_BITS) < offset <= 0:
+    raise ValueError(f'codes of {name} are described by {record}')
+  codes = unpack(tensors[f'variables/{name}'], width, shape) + offset
+  expected = jax.eval_shape(
+    quantizer.fit, jax.ShapeDtypeStruct(codes.shape, jnp.float32), bits
+  )
+  params = {key: tensors[f'quantizer/{name}/{key}'] for key in expected}
+  for key, value in params.items():
+    if value.shape != expected[key].shape or value.dtype != np.float32:
+      raise ValueError(f'{key} of {name} is {value.dtype}{list(value.shape)}')
+  arrays = jax.tree.map(jnp.asarray, params)
+  return np.asarray(quantizer.decode(jnp.asarray(codes), arrays, bits))
+
+
+def _precision(record: Mapping[str, Any]) -> Precision:
+  def spec(value: Mapping[str, Any] | None) -> QuantizerSpec | None:
+    if value is None:
+      return None
+    spec = QuantizerSpec(**value)
+    if spec.axis is not None and type(spec.axis) is not int:
+      raise TypeError(f'axis={spec.axis!r}')
+    spec.quantizer  # noqa: B018  Raises for an unknown name.
+    return spec
+
+  return Precision(
+    weights=spec(record['weights']),
+    activations=spec(record['activations']),
+    momentum=_within(0, 1, record['momentum']),
+    input_bits=int(_within(0, 1024, record['input_bits'])),
+  )
+
+
+def _within(low: float, high: float, value: Any) -> float:
+  if not low <= value <= high:
+    raise ValueError(f'{value} is not within {low} and {high}')
+  return value
+
+
+def _under(prefix: str, tensors: Tensors) -> Tensors:
+  return {
+    name.removeprefix(prefix): x
+    for name, x in tensors.items()
+    if name.startswith(prefix)
+  }
+
+
+def _check_variables(
+  model: str, model_kwargs: Mapping[str, Any], tensors: Tensors
+) -> None:
+  """Raises ValueError where the tensors are not the model's variables."""
+  if model not in models.NAMES:
+    raise ValueError(f'model={model!r}: one of {", ".join(models.NAMES)}')
+  module: Any = models.make_generator(model, **model_kwargs)
+  hash(module)  # It is a static argument of `generator.draw`.
+  labels = jnp.zeros(1, jnp.int32) if module.num_classes else None
+  # Traced without arithmetic or memory, however large the model says it is.
+  shapes = jax.eval_shape(
+    lambda latents: module.init(jax.random.key(0), latents, labels),
+    jax.ShapeDtypeStruct((1, module.latent_dim), jnp.float32),
+  )
+  expected = {
+    name: (x.shape, np.dtype(np.float32))
+    for name, x in traverse_util.flatten_dict(shapes, sep='/').items()
+  }
+  found = {
+    name: (x.shape, x.dtype)
+    for name, x in _under('variables/', tensors).items()
+  }
+  for name in sorted(expected.keys() | found.keys()):
+    if expected.get(name) != found.get(name):
+      raise ValueError(
+        f'{name} is {found.get(name)}, and {model} has {expected.get(name)}'
+      )

@@ -1,0 +1,218 @@
+"""What a resolved config may hold: checked before anything is compiled."""
+
+from collections.abc import Callable
+import math
+import re
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from qgan_jax import quantizers
+from qgan_jax.config_string import SHARED, SHORT_NAMES, did_you_mean
+from qgan_jax.errors import UserError
+from qgan_jax.training import losses, optimizers
+
+
+class Rule(NamedTuple):
+  """What one key may hold.
+
+  Attributes:
+    allowed: the same for a reader.
+    accepts: value → whether it may stand.
+    names: the choices, where there are some.
+  """
+
+  allowed: str
+  accepts: Callable[[Any], bool]
+  names: tuple[str, ...] = ()
+
+
+def _is_number(value: Any) -> bool:
+  # A bool is an int in Python, and NaN compares as nothing.
+  return type(value) in (int, float) and math.isfinite(value)
+
+
+def _whole(least: int, most: float = math.inf) -> Rule:
+  upper = f' to {most}' if most < math.inf else ' up'
+  return Rule(
+    f'a whole number from {least}{upper}',
+    lambda x: type(x) is int and least <= x <= most,
+  )
+
+
+def _choice(*names: str) -> Rule:
+  return Rule(f'one of {", ".join(names)}', lambda x: x in names, names)
+
+
+_BITS = Rule(
+  'a whole number from 1 to 16, or 32 for float',
+  lambda x: type(x) is int and (1 <= x <= 16 or x == 32),
+)
+# From 32 on a tensor is left in float, and codes of 2^-32 are past float32.
+_EXPONENT = Rule(
+  'the exponent of the grid step 2^b, a number from -32 to 32 (32 is float)',
+  lambda x: _is_number(x) and -32 <= x <= 32,
+)
+_POSITIVE = Rule('a number above 0', lambda x: _is_number(x) and x > 0)
+_NOT_NEGATIVE = Rule('a number from 0 up', lambda x: _is_number(x) and x >= 0)
+_SHARE = Rule(
+  'a number above 0 and up to 1', lambda x: _is_number(x) and 0 < x <= 1
+)
+_DECAY = Rule(
+  'a number from 0 up to, but not, 1', lambda x: _is_number(x) and 0 <= x < 1
+)
+_FLAG = Rule('true or false', lambda x: type(x) is bool)
+_TEXT = Rule('a text', lambda x: type(x) is str and bool(x))
+_TEXT_OR_NONE = Rule('a path', lambda x: x is None or _TEXT.accepts(x))
+_NORM = _choice('group', 'batch', 'none')
+_OPTIMIZER = Rule(  # Looked up with its arguments, further down.
+  'momentum, or an optimizer of Optax', _TEXT.accepts
+)
+
+RULES = {
+  'experiment': Rule(
+    'a name of letters, digits, dots, dashes and underscores',
+    lambda x: type(x) is str and bool(re.fullmatch(r'\w[\w.-]*', x, re.ASCII)),
+  ),
+  'seed': _whole(0, 2**32 - 1),
+  'steps': _whole(1),
+  'batch_size': _whole(1),
+  'dtype': _choice('float32', 'bfloat16'),
+  'data.source': _TEXT,
+  'data.dir': _TEXT_OR_NONE,
+  'data.standin': _FLAG,
+  'data.image_size': Rule(
+    'one of 28, 32, 64', lambda x: type(x) is int and x in (28, 32, 64)
+  ),
+  'data.channels': Rule(
+    '1 (grey), 3 (RGB), or unset for what the images have',
+    lambda x: x is None or (type(x) is int and x in (1, 3)),
+  ),
+  'data.conditional': _FLAG,
+  'model.name': _choice('dcgan'),
+  'generator.channels': _whole(1),
+  'generator.latent_dim': _whole(1),
+  'generator.norm': _NORM,
+  'generator.optimizer': _OPTIMIZER,
+  'generator.learning_rate': _POSITIVE,
+  'generator.bits.activations': _BITS,
+  'discriminator.channels': _whole(1),
+  'discriminator.norm': _NORM,
+  'discriminator.spectral_norm': _FLAG,
+  'discriminator.optimizer': _OPTIMIZER,
+  'discriminator.learning_rate': _POSITIVE,
+  'discriminator.bits.activations': _BITS,
+  'discriminator.steps': _whole(1),
+  'precision.quantizer': _choice(*quantizers.NAMES),
+  'precision.activation_quantizer': _choice(
+    # A grid has no range to fit activations into.
+    *(name for name in quantizers.NAMES if name != 'grid')
+  ),
+  'precision.per_channel': _FLAG,
+  'precision.ranges': _choice('moving', 'dynamic'),
+  'precision.momentum': _DECAY,
+  'precision.input_bits': _BITS,
+  'loss.name': _choice(*losses.LOSSES),
+  'loss.penalty': _choice('none', *losses.PENALTIES),
+  'loss.penalty_weight': _NOT_NEGATIVE,
+  'loss.penalty_fraction': _SHARE,
+  'ema.decay': _DECAY,
+  'logging.log_every': _whole(1),
+  'logging.sample_every': _whole(1),
+  'logging.eval_every': _whole(1),
+  'logging.checkpoint_every': _whole(1),
+  'logging.eval_samples': _whole(2),
+  'scores.samples': _whole(2),
+  'scores.extractor': _choice('classifier', 'inception'),
+  'scores.inception_weights': _TEXT_OR_NONE,
+}
+KWARGS_RULES = {
+  'b1': _DECAY,
+  'b2': _DECAY,
+  'momentum': _DECAY,
+  'weight_decay': _NOT_NEGATIVE,
+}
+
+
+def validate(config: ConfigDict) -> None:
+  """Checks a resolved config, one key at a time and then together.
+
+  Args:
+    config: what `config.resolve` returns.
+
+  Raises:
+    UserError: a value is not allowed; the message names the key, the short
+      names that set it, the value and what is allowed.
+  """
+  # What the weights' bits mean depends on the quantizer, so it comes first.
+  for path in ('precision.quantizer', *RULES):
+    _check(config, path, RULES[path])
+  grid = config.precision.quantizer == 'grid'
+  for network in ('generator', 'discriminator'):
+    _check(config, f'{network}.bits.weights', _EXPONENT if grid else _BITS)
+    _check_network(config, network)
+  _check_together(config)
+
+
+def _check(config: ConfigDict, path: str, rule: Rule) -> None:
+  value: Any = config
+  for key in path.split('.'):
+    value = value[key]
+  if not rule.accepts(value):
+    hint = did_you_mean(str(value), rule.names)
+    raise UserError(
+      f'{path}={value!r} ({_set_by(path)}) is not allowed: it takes '
+      f'{rule.allowed}{hint}'
+    )
+
+
+def _set_by(path: str) -> str:
+  """The keys of a config string that decide about a path."""
+  network, _, rest = path.partition('.')
+  if rest.startswith('bits.'):
+    n, role = network[0], rest.removeprefix('bits.')[0]
+    names = ['bits', f'{n}_bits', f'{role}_bits', f'{n}_{role}_bits']
+  else:
+    shared = [name for name, tail in SHARED.items() if tail == rest]
+    names = [name for name, tail in SHORT_NAMES.items() if tail == path]
+    names = shared * (network in ('generator', 'discriminator')) + names
+  return f'set by {" or ".join(names or [path])}'
+
+
+def _check_network(root: ConfigDict, network: str) -> None:
+  config = root[network]
+  for key in config.optimizer_kwargs:
+    _check(root, f'{network}.optimizer_kwargs.{key}', KWARGS_RULES[key])
+  try:
+    optimizers.make_optimizer(
+      config.optimizer, config.learning_rate, **config.optimizer_kwargs
+    )
+  except UserError as error:
+    where = _set_by(f'{network}.optimizer')
+    raise UserError(f'{network}.optimizer ({where}): {error}') from None
+  if config.norm == 'group' and config.channels % 8:
+    raise UserError(
+      f'{network}.channels={config.channels} with norm=group: give a multiple '
+      'of 8, the size of a group, or another norm'
+    )
+
+
+def _check_together(config: ConfigDict) -> None:
+  loss, scores = config.loss, config.scores
+  if loss.penalty == 'none' and loss.penalty_weight:
+    raise UserError(
+      f'penalty_weight={loss.penalty_weight} does nothing with penalty=none; '
+      f'choose a penalty ({", ".join(losses.PENALTIES)}) or leave it out'
+    )
+  images = loss.penalty_fraction * config.batch_size
+  if loss.penalty != 'none' and images < 1:
+    raise UserError(
+      f'loss.penalty_fraction={loss.penalty_fraction} of batch_size='
+      f'{config.batch_size} is less than one image; give a fraction of at '
+      f'least {1 / config.batch_size} or a larger batch'
+    )
+  if scores.extractor == 'inception' and scores.inception_weights is None:
+    raise UserError(
+      'scores.extractor=inception needs scores.inception_weights=FILE, the '
+      'pt_inception-2015-12-05 weights'
+    )

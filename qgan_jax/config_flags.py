@@ -1,0 +1,135 @@
+"""The flags of a command that takes an experiment: --config and --config.KEY.
+
+A command calls `define_flags` when it is imported and `parse_flags` when it
+runs. Whatever a person can get wrong comes out as a `UserError`.
+"""
+
+from collections.abc import Sequence
+import difflib
+from pathlib import Path
+import re
+import sys
+from typing import Any, NamedTuple
+
+from absl import app, flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
+
+from qgan_jax import config as config_lib
+from qgan_jax import config_string
+from qgan_jax.errors import UserError
+
+_EXAMPLE = '--config=experiments/mnist.py:bits=8,seed=1'
+
+# The flags belong to the command, in whose --help they stand.
+flags.disclaim_key_flags()
+
+
+class Experiment(NamedTuple):
+  """What the command line asks for.
+
+  Attributes:
+    config: resolved, frozen and validated.
+    file: the experiment's file.
+    arg: its config string as given, '' for none.
+    overrides: what --config.KEY=VALUE flags set, by path.
+  """
+
+  config: FrozenConfigDict
+  file: str
+  arg: str
+  overrides: dict[str, Any]
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines --config, and with it every --config.KEY."""
+  config_flags.DEFINE_config_file(
+    'config',
+    None,
+    f'An experiment and what to change in it, such as {_EXAMPLE[9:]}. Every '
+    'key can be overridden by a flag too: --config.batch_size=128',
+    flag_values=flag_values,
+  )
+
+
+def parse_flags(
+  argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
+) -> Experiment:
+  """Parses the command line of an experiment.
+
+  Args:
+    argv: `sys.argv`: --config.KEY flags are looked for there.
+    flag_values: where `define_flags` defined them.
+
+  Returns:
+    The experiment; the command's other flags are in `flag_values`.
+
+  Raises:
+    UserError: the command line, the experiment's file or a value is wrong.
+    SystemExit: after --help.
+  """
+  if flag_values is flags.FLAGS:
+    app.define_help_flags()
+  file, arg = _find_config(argv)
+  _check_overrides(argv)
+  try:
+    rest = flag_values(list(argv))
+  except flags.Error as error:
+    raise UserError(f'{error}; --help shows every flag') from None
+  except SystemExit:
+    sys.exit(0)  # --help worked; Abseil exits with 1.
+  if rest[1:]:
+    raise UserError(
+      f'unexpected argument {rest[1]!r}: config strings follow the file, '
+      f'{_EXAMPLE}'
+    )
+  if not file:
+    raise UserError(f'no experiment is given; say for example {_EXAMPLE}')
+  if not isinstance(flag_values.config, ConfigDict):
+    raise UserError(f'get_config in {file!r} returns no ConfigDict')
+  config = config_lib.resolve(flag_values.config)
+  config_lib.validate(config)
+  flag: Any = flag_values['config']
+  return Experiment(config, file, arg, dict(flag.override_values))
+
+
+def _find_config(argv: Sequence[str]) -> tuple[str, str]:
+  """(file, config string) of --config; blank where it is not given."""
+  for i, argument in enumerate(argv):
+    match = re.fullmatch(r'--?config(=(.*))?', argument, re.DOTALL)
+    if match:
+      value = match[2] if match[1] else ' '.join(argv[i + 1 : i + 2])
+      file, _, arg = value.partition(':')
+      _check_file(file)
+      return file, arg
+  return '', ''
+
+
+def _check_file(file: str) -> None:
+  """Refuses an experiment's file that is not there, and names the nearest."""
+  path = Path(file)
+  if path.is_file() and path.suffix == '.py':
+    return
+  folders = {path.parent, Path('experiments')}
+  near = {p.stem: p for folder in folders for p in folder.glob('*.py')}
+  found = difflib.get_close_matches(path.stem, near, n=1)
+  hint = f'did you mean {near[found[0]]}?' if found else f'say {_EXAMPLE}'
+  raise UserError(f'--config: {file!r} is no experiment file; {hint}')
+
+
+def _check_overrides(argv: Sequence[str]) -> None:
+  """Refuses --config.KEY=VALUE with an unknown key or a value of no use."""
+  config = config_lib.base()
+  paths = config_lib.leaves(config)
+  for argument in argv:
+    match = re.match(r'--?(?:no)?config\.([^=]*)(=)?', argument)
+    if not match:
+      continue
+    path = config_string.path_of(match[1], paths)
+    if path != match[1]:
+      raise UserError(
+        f'--config.{match[1]} is a short name, which only the config string '
+        f'takes; say --config.{path}'
+      )
+    if match[2]:
+      text = argument[match.end() :]
+      config_string.convert(path, text, config_lib.kind_of(config, path))

@@ -1,0 +1,85 @@
+"""What a config is called: its shortest config string, and its folder."""
+
+import hashlib
+import os
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from qgan_jax import config_string
+from qgan_jax.config import NETWORKS, ROLES, base, leaves, resolve
+from qgan_jax.config_string import SHARED, SHORT_NAMES
+
+_SAFE_VALUE = re.compile(r'[A-Za-z0-9._+-]*')
+_LONGEST_NAME = 200  # With hash and seed below the 255 of file systems.
+
+
+def config_string_of(config: ConfigDict) -> str:
+  """The config string that a resolved config amounts to.
+
+  Bits first, then what differs from `base`, whatever file or flag said so:
+  `resolve(override(base(experiment=…, seed=…), string))` is the config again,
+  as long as no value holds a comma.
+
+  Args:
+    config: what `resolve` returned.
+  """
+  return config_string.join(_settings(config))
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
+  """The pairs of `config_string_of`."""
+  target = leaves(config)
+  settings = _bits_settings(config)
+
+  def resolved() -> dict[str, Any]:
+    return leaves(resolve(base(experiment=config.experiment, **settings)))
+
+  current = resolved()
+  named = set(SHORT_NAMES.values())
+  names = SHORT_NAMES | {path: path for path in target if path not in named}
+  for name, path in names.items():
+    paths = [path]
+    if name in SHARED:
+      paths = [f'{network}.{path}' for network in NETWORKS]
+    wanted = {target.get(path) for path in paths}
+    if path == 'seed' or len(wanted) > 1 or wanted == {None}:
+      continue
+    if wanted != {current.get(path) for path in paths}:
+      settings[name] = wanted.pop()
+      current = resolved()  # Other values may follow from this one.
+  return settings
+
+
+def _bits_settings(config: ConfigDict) -> dict[str, Any]:
+  bits = {
+    f'{network[0]}_{role[0]}_bits': config[network].bits[role]
+    for network in NETWORKS
+    for role in ROLES
+  }
+  g_w, g_a, d_w, d_a = bits.values()
+  if g_w == g_a and d_w == d_a and config.precision.quantizer != 'grid':
+    return {'bits': g_w} if g_w == d_w else {'g_bits': g_w, 'd_bits': d_w}
+  if g_w == d_w and g_a == d_a:
+    return {'w_bits': g_w, 'a_bits': g_a}
+  return bits
+
+
+def default_workdir(config: ConfigDict) -> str:
+  """Where a run lies unless told otherwise: runs/EXPERIMENT/STRING-sSEED.
+
+  Configs that differ have folders that differ: a string that is too long for
+  a folder, or holds what a folder's name should not, ends in a hash.
+
+  Args:
+    config: what `resolve` returned.
+  """
+  settings = _settings(config)
+  name = config_string.join(settings)
+  safe = all(_SAFE_VALUE.fullmatch(str(value)) for value in settings.values())
+  if not safe or len(name) > _LONGEST_NAME:
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    name = re.sub(r'[^A-Za-z0-9=,._+-]', '_', name)[:_LONGEST_NAME]
+    name = f'{name.rstrip(",")}~{digest}'
+  return os.path.join('runs', config.experiment, f'{name}-s{config.seed}')

@@ -1,0 +1,121 @@
+"""The batch of a step, from the step's number alone.
+
+The training data is one endless sequence: the concatenation of a permutation
+of the data set per epoch. Step `t` takes positions `[t·B, (t+1)·B)` of it, and
+a process its contiguous share of them. So resuming needs nothing but the
+step, and the number of processes does not change what is learnt.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+
+import numpy as np
+
+from qgan_jax.errors import UserError
+
+
+# Two permutations serve a data set that is larger than its batch; the others
+# are for several seeds that take turns in one process.
+@functools.lru_cache(maxsize=8)
+def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+  """Returns the order of one epoch, int64 `[num_examples]`, read-only."""
+  key = np.array([seed, epoch], dtype=np.uint64)
+  # Raw Philox words, because NumPy promises their stream for ever, while
+  # `Generator.permutation` may change between versions.
+  words = np.random.Philox(key=key).random_raw(num_examples)
+  order = np.argsort(words, kind='stable')
+  order.flags.writeable = False
+  return order
+
+
+def batch_indices(
+  *,
+  seed: int,
+  step: int,
+  batch_size: int,
+  num_examples: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> np.ndarray:
+  """Returns which examples this process sees at a step.
+
+  Args:
+    seed: 0 ≤ seed < 2⁶⁴; keys Philox (Salmon et al. 2011, "Parallel random
+      numbers: as easy as 1, 2, 3") together with the epoch.
+    step: Number of the training step, from 0.
+    batch_size: Examples of all processes together; may exceed `num_examples`.
+    num_examples: Size of the data set.
+    process_index: This process, `0 ≤ process_index < process_count`.
+    process_count: Number of processes; must divide `batch_size`.
+
+  Returns:
+    int64 `[batch_size / process_count]`, values in `[0, num_examples)`.
+
+  Raises:
+    UserError: `batch_size` is not a positive multiple of `process_count`, or
+      there are no examples.
+  """
+  if batch_size < 1 or batch_size % process_count:
+    raise UserError(
+      f'The batch size {batch_size} is not a positive multiple of the '
+      f'{process_count} process(es) that share it; choose one that is.'
+    )
+  if num_examples < 1:
+    raise UserError('The data set has no examples to make batches of.')
+  share = batch_size // process_count
+  start = step * batch_size + process_index * share
+  stop = start + share
+  parts = []
+  while start < stop:
+    epoch, offset = divmod(start, num_examples)
+    order = _permutation(seed, epoch, num_examples)
+    parts.append(order[offset : offset + stop - start])
+    start += len(parts[-1])
+  return np.concatenate(parts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches:
+  """The batches of one process, by step number or as an endless iterator.
+
+  Gathering 64 images of 28×28×1 takes 0.03 ms and 256 of 64×64×3 2.5 ms,
+  which JAX's asynchronous dispatch hides behind the step: no thread helps.
+
+  Attributes:
+    images: uint8 `[N, H, W, C]`.
+    labels: int32 `[N]`, or None.
+    seed: See `batch_indices`, as for the next three.
+    batch_size: Examples of all processes together.
+    start_step: The step of the iterator's first batch.
+    process_index: This process.
+    process_count: Number of processes.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray | None
+  seed: int
+  batch_size: int
+  start_step: int = 0
+  process_index: int = 0
+  process_count: int = 1
+
+  def at(self, step: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns uint8 `[B/P, H, W, C]` and int32 `[B/P]` (or None) of a step."""
+    indices = batch_indices(
+      seed=self.seed,
+      step=step,
+      batch_size=self.batch_size,
+      num_examples=len(self.images),
+      process_index=self.process_index,
+      process_count=self.process_count,
+    )
+    labels = None if self.labels is None else self.labels[indices]
+    return self.images[indices], labels
+
+  def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yields the batches of `start_step`, `start_step + 1`, ..., for ever."""
+    step = self.start_step
+    while True:
+      yield self.at(step)
+      step += 1

@@ -1,0 +1,76 @@
+"""What every source returns, and the split that sources without one use."""
+
+import dataclasses
+
+import numpy as np
+
+# Part of the definition of every held-out split made here: never change it.
+_HOLDOUT_KEY = 0x51474A58
+_MAX_HELD_OUT = 10_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageDataset:
+  """A data set in memory, decoded once.
+
+  Attributes:
+    name: What was really used: `'mnist:3.0.1'`, `'mnist (original files)'`,
+      `'digits'`, `'digits (stand-in for mnist)'`, `'folder:cats'`.
+    train_images: uint8 `[N, H, W, C]`, values 0..255, `H == W`, `C` 1 or 3.
+    train_labels: int32 `[N]` in `[0, num_classes)`, or None.
+    test_images: The held-out images, uint8 `[M, H, W, C]`.
+    test_labels: int32 `[M]`, or None.
+    num_classes: 0 without labels.
+    is_standin: Whether this replaces the data set that was asked for.
+  """
+
+  name: str
+  train_images: np.ndarray
+  train_labels: np.ndarray | None
+  test_images: np.ndarray
+  test_labels: np.ndarray | None
+  num_classes: int
+  is_standin: bool = False
+
+
+def hold_out(
+  num_examples: int, *, fraction: float = 0.1
+) -> tuple[np.ndarray, np.ndarray]:
+  """Splits `range(num_examples)` in a fixed way, drawn without replacement.
+
+  Args:
+    num_examples: At least 2.
+    fraction: Share that is held out; at least 1 and at most 10,000 examples.
+
+  Returns:
+    The train and the held-out indices, both int64 and ascending. They depend
+    on the arguments alone.
+  """
+  if num_examples < 2:
+    raise ValueError(f'{num_examples} example(s) cannot be split in two.')
+  held_out = min(max(1, round(num_examples * fraction)), _MAX_HELD_OUT)
+  # Raw Philox words, because NumPy promises their stream for ever, while
+  # `Generator.permutation` may change between versions.
+  words = np.random.Philox(key=_HOLDOUT_KEY).random_raw(num_examples)
+  order = np.argsort(words, kind='stable')
+  return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def split_off_test(
+  *,
+  name: str,
+  images: np.ndarray,
+  labels: np.ndarray | None,
+  num_classes: int,
+  fraction: float = 0.1,
+) -> ImageDataset:
+  """Builds a data set from one array of images by `hold_out`."""
+  train, test = hold_out(len(images), fraction=fraction)
+  return ImageDataset(
+    name=name,
+    train_images=images[train],
+    train_labels=None if labels is None else labels[train],
+    test_images=images[test],
+    test_labels=None if labels is None else labels[test],
+    num_classes=num_classes,
+  )

@@ -1,0 +1,244 @@
+"""MNIST and its relatives from their original IDX files.
+
+TFDS needs TensorFlow to prepare these sets, so this file reads the original
+files itself: from a folder, or downloaded once from where TFDS would, with
+the checksums that TFDS records.
+"""
+
+import gzip
+import hashlib
+import http.client
+import math
+import os
+from pathlib import Path
+import queue
+import sys
+import threading
+from typing import Any
+import urllib.request
+import zlib
+
+import numpy as np
+import tqdm
+
+from qgan_jax.data import images, tfds
+from qgan_jax.data.dataset import ImageDataset
+from qgan_jax.errors import UserError
+
+NAMES = ('mnist', 'fashion_mnist', 'kmnist')
+FILES = (
+  'train-images-idx3-ubyte',
+  'train-labels-idx1-ubyte',
+  't10k-images-idx3-ubyte',
+  't10k-labels-idx1-ubyte',
+)
+_NUM_CLASSES = 10
+_SOCKET_SECONDS = 5.0
+_OPEN_SECONDS = 8.0
+
+
+class UnavailableError(UserError):
+  """The files are not here and cannot be fetched."""
+
+
+def load(
+  name: str,
+  *,
+  data_dir: Path,
+  image_size: int,
+  channels: int | None = None,
+  download: bool = True,
+) -> ImageDataset:
+  """Loads a set from its four original files.
+
+  Each is looked for in `data_dir`, `data_dir/<name>` and
+  `data_dir/<name>-original`, where downloads go. A `.gz` file must have the
+  SHA-256 that TFDS records. Files without `.gz` have no recorded checksum:
+  they are read from `data_dir/<name>` only and checked by their structure.
+
+  Args:
+    name: One of `NAMES`.
+    data_dir: The data folder; made if something is downloaded.
+    image_size: Height and width of the result, in pixels.
+    channels: 1 or 3; None means 1.
+    download: Whether the network may be used.
+
+  Returns:
+    The data set, named `'<name> (original files)'`.
+
+  Raises:
+    UnavailableError: A file is missing and cannot be fetched.
+    UserError: A file is damaged or belongs to another set, or `data_dir`
+      cannot be written to.
+  """
+  recorded = tfds.original_files(name)
+  arrays = []
+  for file in FILES:
+    url, sha256 = recorded[f'{file}.gz']
+    path = _find(file, name=name, data_dir=data_dir, sha256=sha256)
+    if path is None:
+      if not download:
+        raise UnavailableError(f'{file}.gz is not in {str(data_dir)!r}')
+      path = data_dir / f'{name}-original' / f'{file}.gz'
+      _download(url, path, sha256=sha256)
+    arrays.append(parse_idx(_contents(path), source=path))
+  train_images, train_labels, test_images, test_labels = arrays
+  for pixels, labels in (
+    (train_images, train_labels),
+    (test_images, test_labels),
+  ):
+    if pixels.ndim != 3 or labels.shape != pixels.shape[:1]:
+      raise UserError(
+        f'The {name} files in {str(data_dir)!r} do not belong together: images '
+        f'of shape {pixels.shape}, labels of shape {labels.shape}.'
+      )
+    if labels.max(initial=0) >= _NUM_CLASSES:
+      raise UserError(
+        f'The {name} labels in {str(data_dir)!r} reach {labels.max()}; '
+        f'expected 0 to {_NUM_CLASSES - 1}.'
+      )
+  return ImageDataset(
+    name=f'{name} (original files)',
+    train_images=images.resize_all(
+      train_images[..., None], image_size=image_size, channels=channels
+    ),
+    train_labels=train_labels.astype(np.int32),
+    test_images=images.resize_all(
+      test_images[..., None], image_size=image_size, channels=channels
+    ),
+    test_labels=test_labels.astype(np.int32),
+    num_classes=_NUM_CLASSES,
+  )
+
+
+def parse_idx(data: bytes, *, source: Path) -> np.ndarray:
+  """Parses an IDX file of unsigned bytes (LeCun, "The MNIST database").
+
+  Layout, big-endian: two zero bytes, the type (8 is uint8), the number of
+  dimensions, each dimension in four bytes, the values.
+
+  Args:
+    data: The whole file, uncompressed.
+    source: Where it came from, for the error.
+
+  Returns:
+    Read-only uint8 of the shape that the header gives.
+
+  Raises:
+    UserError: The header or the length is wrong.
+  """
+  if len(data) < 4 or data[:3] != b'\x00\x00\x08':
+    raise UserError(
+      f'{str(source)!r} is not an IDX file of bytes: it begins with '
+      f'0x{data[:4].hex()}, not 0x000008...; replace it by the original.'
+    )
+  header = 4 + 4 * data[3]
+  shape = tuple(
+    int.from_bytes(data[i : i + 4], 'big') for i in range(4, header, 4)
+  )
+  if len(data) != header + math.prod(shape):
+    raise UserError(
+      f'{str(source)!r} has {len(data)} bytes where its header {shape} asks '
+      f'for {header + math.prod(shape)}; replace it by the original.'
+    )
+  return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def _find(file: str, *, name: str, data_dir: Path, sha256: str) -> Path | None:
+  """Returns a verified local copy of a file, or None."""
+  downloads = data_dir / f'{name}-original'
+  for folder in (data_dir, data_dir / name, downloads):
+    path = folder / f'{file}.gz'
+    if not path.is_file():
+      continue
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if actual == sha256:
+      return path
+    # A bad file in the folder of downloads is just downloaded again.
+    if folder != downloads:
+      raise UserError(
+        f'{str(path)!r} is not the original file of {name}: its SHA-256 is '
+        f'{actual}, expected {sha256}; replace it, or take it out of the '
+        'folder to have it downloaded.'
+      )
+  raw = data_dir / name / file
+  return raw if raw.is_file() else None
+
+
+def _contents(path: Path) -> bytes:
+  try:
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == '.gz' else data
+  except (OSError, EOFError, zlib.error) as error:
+    raise UserError(f'{str(path)!r} cannot be read: {error}.') from None
+
+
+def _download(url: str, path: Path, *, sha256: str) -> None:
+  """Downloads to `path`, which appears only when complete and verified."""
+  data = _fetch(url)
+  actual = hashlib.sha256(data).hexdigest()
+  if actual != sha256:
+    raise UserError(
+      f'{url} does not give the original {path.name}: its SHA-256 is {actual}, '
+      f'expected {sha256}; nothing was kept. Try again, or get the file '
+      f'elsewhere and put it into {str(path.parent)!r}.'
+    )
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}')
+    partial.write_bytes(data)
+    os.replace(partial, path)
+  except OSError as error:
+    raise UserError(
+      f'Cannot write the download to {str(path.parent)!r} ({error.strerror}); '
+      'set data.dir or TFDS_DATA_DIR to a folder with room that can be '
+      'written to.'
+    ) from None
+
+
+def _fetch(url: str) -> bytes:
+  """Returns what a URL gives, showing progress on stderr."""
+  print(f'downloading {url}', file=sys.stderr)
+  data = bytearray()
+  try:
+    with _open(url) as response:
+      size = int(response.headers.get('Content-Length', 0))
+      with tqdm.tqdm(
+        total=size, unit='B', unit_scale=True, disable=None, leave=False
+      ) as bar:
+        while chunk := response.read(1 << 16):
+          data += chunk
+          bar.update(len(chunk))
+  except (OSError, http.client.HTTPException) as error:
+    raise UnavailableError(f'{url} cannot be downloaded ({error})') from None
+  # http.client ends quietly where the connection breaks off.
+  if len(data) < size:
+    raise UnavailableError(
+      f'{url} cannot be downloaded (broke off after {len(data)} of {size} '
+      'bytes)'
+    )
+  return bytes(data)
+
+
+def _open(url: str) -> Any:
+  """Opens a URL within `_OPEN_SECONDS`, name resolution included.
+
+  A socket's timeout covers neither name resolution nor trying one address
+  after the other, so a thread does it, and is left behind if it hangs.
+  """
+  answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+  def work() -> None:
+    try:
+      answers.put(urllib.request.urlopen(url, timeout=_SOCKET_SECONDS))
+    except (OSError, http.client.HTTPException) as error:
+      answers.put(error)
+
+  threading.Thread(target=work, daemon=True).start()
+  try:
+    answer = answers.get(timeout=_OPEN_SECONDS)
+  except queue.Empty:
+    raise TimeoutError(f'no answer in {_OPEN_SECONDS:g} seconds') from None
+  if isinstance(answer, Exception):
+    raise answer
+  return answer

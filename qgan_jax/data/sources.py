@@ -1,0 +1,122 @@
+"""From the name of a source to its images: the package's front door."""
+
+import dataclasses
+from pathlib import Path
+import sys
+import textwrap
+
+from absl import logging
+
+from qgan_jax.data import digits, folder, mnist_family, tfds
+from qgan_jax.data.dataset import ImageDataset
+from qgan_jax.errors import UserError
+
+
+def load(
+  source: str,
+  *,
+  data_dir: str | None = None,
+  image_size: int,
+  channels: int | None = None,
+  standin: bool = True,
+  download: bool = True,
+) -> ImageDataset:
+  """Loads a data set into memory.
+
+  Args:
+    source: One of
+      a TensorFlow Datasets name (`'mnist'`, `'cifar10:3.0.2'`), prepared in
+        `data_dir` as ArrayRecord; MNIST, Fashion-MNIST and KMNIST are also
+        read from their original files and downloaded where these are missing;
+      `'digits'`, scikit-learn's 1,797 scans, which need no file at all;
+      `'folder:PATH'`, a folder of images.
+    data_dir: Where data sets lie; None means `$TFDS_DATA_DIR`, else TFDS's
+      own default, `~/tensorflow_datasets`.
+    image_size: Height and width of the result, in pixels: images are cropped
+      to the centre square and resized.
+    channels: 1 (grey) or 3 (RGB); None keeps what the source has.
+    standin: Whether `'digits'` may replace a set of the MNIST family that
+      cannot be had. It is said loudly, and recorded in the result.
+    download: Whether the network may be used.
+
+  Returns:
+    The data set; its `name` says what was really used.
+
+  Raises:
+    UserError: The source is unknown, missing, unreadable or no set of images.
+  """
+  if image_size < 1:
+    raise UserError(f'The image size is {image_size}; give at least 1 pixel.')
+  if channels not in (None, 1, 3):
+    raise UserError(
+      f'Images cannot have {channels} channels; give 1 (grey) or 3 (RGB).'
+    )
+  kind, _, path = source.partition(':')
+  if kind == 'folder':
+    return folder.load(path, image_size=image_size, channels=channels)
+  if source == 'digits':
+    return digits.load(image_size=image_size, channels=channels)
+
+  root = Path(data_dir).expanduser() if data_dir else tfds.default_data_dir()
+  prepared = tfds.find_prepared(source, data_dir=root)
+  if prepared is not None:
+    return tfds.load(prepared, image_size=image_size, channels=channels)
+  name = tfds.check_name(source)
+  if name not in mnist_family.NAMES:
+    raise UserError(_ways_out(source, root, why='it is not prepared there'))
+  # The original files are those of one version and have no configurations.
+  only = f'{name}:{tfds.version(name)}'
+  if source not in (name, only):
+    raise UserError(
+      f'The data set {source!r} is not prepared in {str(root)!r}, and the '
+      f'original files are {only!r}; ask for that or for {name!r}.'
+    )
+  try:
+    return mnist_family.load(
+      name,
+      data_dir=root,
+      image_size=image_size,
+      channels=channels,
+      download=download,
+    )
+  except mnist_family.UnavailableError as error:
+    if not standin:
+      raise UserError(_ways_out(source, root, why=str(error))) from None
+    _warn_of_standin(source, root, why=str(error))
+  found = digits.load(image_size=image_size, channels=channels)
+  return dataclasses.replace(
+    found, name=f'digits (stand-in for {source})', is_standin=True
+  )
+
+
+def _ways_out(source: str, root: Path, *, why: str) -> str:
+  """Returns one line with the three things a person can do."""
+  name = source.partition(':')[0]
+  files = (
+    f'put the four original files ({mnist_family.FILES[0]}.gz, ...) into a '
+    'folder and set data.dir to it'
+    if name in mnist_family.NAMES
+    else "put the original images into a folder and use 'folder:PATH'"
+  )
+  return (
+    f'The data set {source!r} cannot be loaded from {str(root)!r}: {why}. '
+    f'Either (1) prepare it where there is TensorFlow, '
+    f'`{tfds.prepare_command(name)}`, and set data.dir or TFDS_DATA_DIR to '
+    f'DIR; or (2) {files}; or (3) train on the digits that need no file: '
+    '--config=experiments/digits.py.'
+  )
+
+
+def _warn_of_standin(source: str, root: Path, *, why: str) -> None:
+  """Says, where nobody can miss it, that other images are used."""
+  logging.warning('Using digits in place of %s: %s', source, why)
+  paragraphs = (
+    f'THIS IS NOT {source.upper()}.',
+    f'It cannot be loaded from {str(root)!r}: {why}.',
+    "scikit-learn's 1,797 digits stand in for it.",
+    'To get an error instead, set data.standin to False.',
+  )
+  lines = [line for p in paragraphs for line in textwrap.wrap(p, width=76)]
+  rule = '*' * 80
+  box = [rule, *(f'* {line:<76} *' for line in lines), rule]
+  print('\n'.join(box), file=sys.stderr)

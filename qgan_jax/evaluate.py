@@ -1,0 +1,150 @@
+"""Scores a run's checkpoints, or an artifact, again.
+
+  python -m qgan_jax.evaluate --workdir=runs/digits/bits=8-s0
+  python -m qgan_jax.evaluate --workdir=runs/digits/bits=8-s0 --step=600
+  python -m qgan_jax.evaluate --artifact=generator.qgan \\
+      --config=experiments/digits.py
+
+The data set, the held-out images and the extractor are those of the config.
+Prints the scores as JSON.
+"""
+
+import json
+from pathlib import Path
+import sys
+from typing import Any
+
+from absl import flags
+import jax
+from ml_collections import FrozenConfigDict
+import numpy as np
+
+from qgan_jax import artifacts
+from qgan_jax import build
+from qgan_jax import config_flags
+from qgan_jax import errors
+from qgan_jax import metrics
+from qgan_jax.data import ImageDataset
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.sampling import Draw
+from qgan_jax.training.sampling import make_draw
+from qgan_jax.training.state import TrainState
+
+
+def score_state(
+  state: TrainState,
+  draw: Draw,
+  extractor: metrics.Extractor,
+  dataset: ImageDataset,
+  *,
+  samples: int,
+) -> dict[str, Any]:
+  """Scores a state's moving average against the held-out images."""
+  fake = draw(state, samples)
+  scores = metrics.score(extractor, dataset.test_images, fake)
+  return {
+    'step': int(state.step),
+    'weights': 'moving average',
+    'reference': f'{dataset.name}, held-out',
+    **scores,
+  }
+
+
+def score_artifact(
+  path: str,
+  extractor: metrics.Extractor,
+  dataset: ImageDataset,
+  *,
+  samples: int,
+) -> dict[str, Any]:
+  """Scores a packed generator against the held-out images."""
+  generator = artifacts.load_generator(path)
+  module = generator.module
+  latents = jax.random.normal(
+    jax.random.PRNGKey(0), (samples, module.latent_dim)
+  )
+  labels = None
+  if module.num_classes:
+    labels = np.arange(samples) % module.num_classes
+  fake = artifacts.to_uint8(artifacts.images(generator, latents, labels))
+  return {
+    'artifact': path,
+    'weights': 'as packed',
+    'reference': f'{dataset.name}, held-out',
+    **metrics.score(extractor, dataset.test_images, fake),
+  }
+
+
+def evaluate_run(workdir: Path, step: int | None, samples: int | None) -> Any:
+  """Scores a checkpoint of a run: the best one, or that of a step."""
+  try:
+    record = json.loads((workdir / 'config.json').read_text())
+  except (OSError, ValueError) as error:
+    raise errors.UserError(
+      f'{workdir} is not the folder of a run: {error}'
+    ) from None
+  config = FrozenConfigDict(record['config'])
+  dataset = build.load_dataset(config, standin=True)
+  if dataset.name != record['dataset']:
+    raise errors.UserError(
+      f'the run learned {record["dataset"]}, and what is found now is '
+      f'{dataset.name}'
+    )
+  gan = build.make_gan(config, dataset)
+  like = build.make_state(config, gan, dataset)
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  if step is not None:
+    restored: Any = checkpoints.restore(step, like)
+  else:
+    restored = checkpoints.restore_best(like)
+    restored = restored or checkpoints.restore_latest(like)
+  if restored is None:
+    raise errors.UserError(f'{workdir} holds no checkpoint')
+  draw = make_draw(
+    gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
+  )
+  return score_state(
+    restored[1],
+    draw,
+    build.make_extractor(config, dataset),
+    dataset,
+    samples=samples or config.scores.samples,
+  )
+
+
+def main() -> None:
+  """Parses the command line and scores; see the module's docstring."""
+  config_flags.define_flags()
+  workdir = flags.DEFINE_string('workdir', None, 'The folder of a run.')
+  step = flags.DEFINE_integer('step', None, 'A step; the best one if unset.')
+  artifact = flags.DEFINE_string('artifact', None, 'A .qgan file.')
+  samples = flags.DEFINE_integer(
+    'samples', None, 'Images to draw; as many as the config says if unset.'
+  )
+  if not any(a.startswith(('--config', '-config')) for a in sys.argv):
+    try:
+      rest = flags.FLAGS(sys.argv)
+    except flags.Error as error:
+      raise errors.UserError(f'{error}; --help shows every flag') from None
+    if not workdir.value or rest[1:]:
+      raise errors.UserError(
+        'give --workdir=FOLDER, or --artifact=FILE with --config=EXPERIMENT'
+      )
+    scores = evaluate_run(Path(workdir.value), step.value, samples.value)
+  else:
+    experiment = config_flags.parse_flags(sys.argv)
+    if not artifact.value:
+      raise errors.UserError('--config goes with --artifact=FILE')
+    config = experiment.config
+    dataset = build.load_dataset(config, standin=True)
+    scores = score_artifact(
+      artifact.value,
+      build.make_extractor(config, dataset),
+      dataset,
+      samples=samples.value or config.scores.samples,
+    )
+  print(json.dumps(scores, indent=2))
+
+
+if __name__ == '__main__':
+  errors.run(main)

@@ -1,0 +1,34 @@
+"""Scores of generated images: how close to the data, how diverse."""
+
+from qgan_jax.metrics.classifier import classifier_extractor
+from qgan_jax.metrics.extractors import Extractor, Features
+from qgan_jax.metrics.frechet import frechet_distance
+from qgan_jax.metrics.inception import inception_extractor
+from qgan_jax.metrics.kernel import kid
+from qgan_jax.metrics.modes import (
+  effective_rank,
+  inception_score,
+  kl_to_reference,
+  mode_histogram,
+  modes_covered,
+)
+from qgan_jax.metrics.neighbours import density_coverage, precision_recall
+from qgan_jax.metrics.scores import score, score_features
+
+__all__ = (
+  'Extractor',
+  'Features',
+  'classifier_extractor',
+  'density_coverage',
+  'effective_rank',
+  'frechet_distance',
+  'inception_extractor',
+  'inception_score',
+  'kid',
+  'kl_to_reference',
+  'mode_histogram',
+  'modes_covered',
+  'precision_recall',
+  'score',
+  'score_features',
+)

@@ -1,0 +1,226 @@
+"""Features of a small classifier, trained on the data set that is scored.
+
+It needs no download and learns in seconds. Scores in its features compare runs
+on one data set; they are no FID and say so by their name.
+"""
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+import tempfile
+import warnings
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors
+
+from qgan_jax.errors import UserError
+from qgan_jax.metrics.extractors import (
+  Extractor,
+  Features,
+  hash_weights,
+  in_batches,
+)
+
+# Raise it with any change that changes the weights, so that no cache is reused.
+_RECIPE = 1
+_STEPS = 800
+_BATCH = 128
+
+_Weights = dict[str, np.ndarray]
+
+
+class Classifier(nn.Module):
+  """Two strided convolutions, 128 features, logits.
+
+  Attributes:
+    num_classes: Number of logits, K.
+  """
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Maps uint8 images `[N, H, W, C]` to features and logits."""
+    x = images.astype(jnp.float32) / 127.5 - 1
+    for width in (32, 64):
+      x = nn.relu(nn.Conv(width, (3, 3), strides=2)(x))
+    features = nn.relu(nn.Dense(128)(x.reshape(len(x), -1)))
+    return features, nn.Dense(self.num_classes)(features)
+
+
+def _rotate(images: np.ndarray, turns: np.ndarray) -> np.ndarray:
+  """Turns each image by its number of quarter turns."""
+  rotated = np.empty_like(images)
+  for turn in range(4):
+    chosen = turns == turn
+    rotated[chosen] = np.rot90(images[chosen], turn, axes=(1, 2))
+  return rotated
+
+
+def _train(
+  images: np.ndarray, labels: np.ndarray | None, num_classes: int, seed: int
+) -> _Weights:
+  """Adam at 1e-3 for a fixed number of steps, however many images there are."""
+  model = Classifier(num_classes)
+  params = model.init(jax.random.key(seed), images[:1])
+  optimizer = optax.adam(1e-3)
+  state = optimizer.init(params)
+
+  def loss(params, images, labels):
+    _, logits = model.apply(params, images)
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits, labels
+    ).mean()
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def step(params, state, images, labels):
+    gradient = jax.grad(loss)(params, images, labels)
+    updates, state = optimizer.update(gradient, state)
+    return optax.apply_updates(params, updates), state
+
+  rng = np.random.default_rng(seed)
+  order = np.empty(0, int)
+  for _ in range(_STEPS):
+    while len(order) < _BATCH:
+      order = np.concatenate([order, rng.permutation(len(images))])
+    rows, order = order[:_BATCH], order[_BATCH:]
+    if labels is None:
+      targets = rng.integers(4, size=_BATCH)
+      batch = _rotate(images[rows], targets)
+    else:
+      targets, batch = labels[rows], images[rows]
+    params, state = step(params, state, batch, targets.astype(np.int32))
+  return traverse_util.flatten_dict(jax.device_get(params), sep='/')
+
+
+def _load(path: Path) -> _Weights | None:
+  """The cached weights; None where there are none that can be trusted."""
+  try:
+    with safe_open(path, framework='numpy') as file:
+      expected = (file.metadata() or {}).get('hash')
+      names = file.keys()
+      weights = {name: file.get_tensor(name) for name in names}
+  except (OSError, SafetensorError):
+    return None
+  return weights if hash_weights(weights) == expected else None
+
+
+def _save(path: Path, weights: _Weights) -> None:
+  """Writes atomically; a cache that cannot be written is only a warning."""
+  data = safetensors.save(weights, metadata={'hash': hash_weights(weights)})
+  temporary = None
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+      temporary = Path(file.name)
+      file.write(data)
+    temporary.replace(path)
+  except OSError as error:
+    if temporary is not None:
+      temporary.unlink(missing_ok=True)
+    warnings.warn(
+      f'the classifier is not cached and will be trained again: {error}',
+      stacklevel=3,
+    )
+
+
+def _default_cache_dir() -> Path:
+  cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+  default = Path(cache) / 'qgan_jax' / 'classifiers'
+  return Path(os.environ.get('QGAN_JAX_CACHE') or default)
+
+
+def classifier_extractor(
+  dataset_name: str,
+  train_images: np.ndarray,
+  train_labels: np.ndarray | None,
+  test_images: np.ndarray,
+  test_labels: np.ndarray | None,
+  num_classes: int,
+  *,
+  cache_dir: str | os.PathLike | None = None,
+  seed: int = 0,
+) -> Extractor:
+  """Trains a classifier of the data set, or loads the one trained before.
+
+  The features are its 128 penultimate activations, after ReLU. Without labels
+  it learns to tell which of four rotations an image was given (RotNet, Gidaris
+  et al., 1803.07728), its name says so, and it gives no class probabilities.
+
+  It is trained on the CPU: the same images give the same weights.
+
+  Args:
+    dataset_name: Goes into the extractor's name.
+    train_images: uint8, `[N, H, W, C]`.
+    train_labels: Integers in [0, num_classes), `[N]`, or None.
+    test_images: uint8, `[M, H, W, C]`; they decide only `accuracy`.
+    test_labels: `[M]`, or None.
+    num_classes: Number of classes; not used without labels.
+    cache_dir: Folder of the cached weights. Default: the environment variable
+      `QGAN_JAX_CACHE`, else `qgan_jax/classifiers` in the XDG cache folder.
+    seed: Seed of the initial weights and of the order of images.
+
+  Raises:
+    UserError: The images have no labels and are not square.
+  """
+  height, width = train_images.shape[1:3]
+  supervised = train_labels is not None
+  if not supervised and height != width:
+    raise UserError(
+      f'images of {dataset_name!r} are {height}x{width} and have no labels, so '
+      'that a feature extractor can only learn to tell their rotations, which '
+      'needs square images: crop them, or give labels'
+    )
+  task = 'classifier' if supervised else 'rotations'
+  num_classes = num_classes if supervised else 4
+
+  labels = np.asarray(train_labels if supervised else [], np.int32)
+  recipe = (_RECIPE, task, num_classes, seed, train_images.shape)
+  digest = hashlib.sha256(repr(recipe).encode())
+  digest.update(train_images.tobytes())
+  digest.update(labels.tobytes())
+  folder = Path(cache_dir) if cache_dir is not None else _default_cache_dir()
+  path = folder / f'{digest.hexdigest()[:32]}.safetensors'
+
+  weights = _load(path)
+  if weights is None:
+    with jax.default_device(jax.local_devices(backend='cpu')[0]):
+      weights = _train(
+        train_images, labels if supervised else None, num_classes, seed
+      )
+    _save(path, weights)
+
+  network = in_batches(
+    Classifier(num_classes).apply,
+    traverse_util.unflatten_dict(weights, sep='/'),
+    batch_size=500,
+  )
+
+  def extract(images: np.ndarray) -> Features:
+    features, probabilities = network(images)
+    return Features(features, probabilities if supervised else None)
+
+  if not supervised:
+    targets = np.arange(len(test_images)) % 4
+    predicted = network(_rotate(test_images, targets))[1].argmax(1)
+    accuracy = float((predicted == targets).mean())
+  elif test_labels is not None:
+    predicted = network(test_images)[1].argmax(1)
+    accuracy = float((predicted == test_labels).mean())
+  else:
+    accuracy = None
+  return Extractor(
+    name=f'{task}-{dataset_name}',
+    hash=hash_weights(weights),
+    resize='none',
+    value_range='[-1, 1]',
+    accuracy=accuracy,
+    extract=extract,
+  )

@@ -1,0 +1,93 @@
+"""What turns images into features, and how one is made of a network."""
+
+from collections.abc import Callable, Mapping
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Features(NamedTuple):
+  """What an extractor says of N images.
+
+  Attributes:
+    features: `[N, D]`, float32.
+    probabilities: Class probabilities `[N, K]`, float32; None where the
+      network's classes say nothing about the content of an image.
+  """
+
+  features: np.ndarray
+  probabilities: np.ndarray | None
+
+
+class Extractor(NamedTuple):
+  """A feature extractor with its provenance.
+
+  Attributes:
+    name: What it is and what it was trained on.
+    hash: First 12 hexadecimal digits of the SHA-256 of its weights.
+    resize: How images are brought to its input size.
+    value_range: The pixel values that its network sees.
+    accuracy: On the test images of its own task; None where nobody measured.
+    extract: Maps uint8 images `[N, H, W, C]` to `Features`.
+  """
+
+  name: str
+  hash: str
+  resize: str
+  value_range: str
+  accuracy: float | None
+  extract: Callable[[np.ndarray], Features]
+
+
+def hash_weights(weights: Mapping[str, np.ndarray]) -> str:
+  """SHA-256 of named arrays, order of names aside; 12 hexadecimal digits."""
+  digest = hashlib.sha256()
+  for name in sorted(weights):
+    digest.update(name.encode())
+    digest.update(np.ascontiguousarray(weights[name]).tobytes())
+  return digest.hexdigest()[:12]
+
+
+def in_batches(
+  network: Callable[..., Any],
+  params: Any,
+  *,
+  batch_size: int,
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+  """Runs a network over any number of images in batches of one size.
+
+  The last batch is filled up with black images, so that there is one
+  compilation for each image shape and memory does not grow with N.
+
+  Args:
+    network: Maps (params, uint8 images `[batch_size, H, W, C]`) to (features
+      `[batch_size, D]`, logits `[batch_size, K]`).
+    params: The network's parameters.
+    batch_size: Images in one call.
+
+  Returns:
+    A function from uint8 images `[N, H, W, C]` to float32 features `[N, D]` and
+    class probabilities `[N, K]`.
+  """
+
+  @jax.jit
+  def apply(params, images):
+    # Accelerators round the inputs of matrix products by default (TF32, bf16).
+    with jax.default_matmul_precision('highest'):
+      features, logits = network(params, images)
+    return features, jax.nn.softmax(logits)
+
+  def extract(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    outputs = []
+    for start in range(0, len(images), batch_size):
+      batch = images[start : start + batch_size]
+      padding = [(0, batch_size - len(batch))] + [(0, 0)] * 3
+      outputs.append(jax.device_get(apply(params, np.pad(batch, padding))))
+    features, probabilities = (
+      np.concatenate(x) for x in zip(*outputs, strict=True)
+    )
+    return features[: len(images)], probabilities[: len(images)]
+
+  return extract

@@ -1,0 +1,135 @@
+"""Every score of a set of generated images, with where it came from."""
+
+from typing import Any
+
+import numpy as np
+
+from qgan_jax.errors import UserError
+from qgan_jax.metrics.extractors import Extractor, Features
+from qgan_jax.metrics.frechet import frechet_distance
+from qgan_jax.metrics.inception import NAME as INCEPTION
+from qgan_jax.metrics.kernel import kid
+from qgan_jax.metrics.modes import (
+  effective_rank,
+  inception_score,
+  kl_to_reference,
+  mode_histogram,
+  modes_covered,
+)
+from qgan_jax.metrics.neighbours import density_coverage, precision_recall
+
+# The inception score has 10 splits, and coverage needs 5 neighbours.
+_MIN_IMAGES = 10
+
+
+def _class_scores(
+  real: np.ndarray, fake: np.ndarray, seed: int
+) -> dict[str, Any]:
+  histogram, reference = mode_histogram(fake), mode_histogram(real)
+  mean, std = inception_score(fake, seed=seed)
+  return {
+    'inception_score_mean': mean,
+    'inception_score_std': std,
+    'mode_histogram': histogram.tolist(),
+    'modes_covered': modes_covered(histogram, reference),
+    'modes': int(np.count_nonzero(reference)),
+    'mode_kl': kl_to_reference(histogram, reference),
+  }
+
+
+def score_features(
+  extractor: Extractor, real: Features, fake: Features, *, seed: int = 0
+) -> dict[str, Any]:
+  """Like `score`, for features that `extractor` gave before.
+
+  Use it to score many sets of images against one reference.
+
+  Args:
+    extractor: Where the features came from.
+    real: Features of the reference images.
+    fake: Features of the generated images.
+    seed: Seed of KID's subsets and the inception score's splits.
+  """
+  num_real, num_fake = len(real.features), len(fake.features)
+  if min(num_real, num_fake) < _MIN_IMAGES:
+    raise UserError(
+      f'scores need at least {_MIN_IMAGES} images on either side, but there '
+      f'are {num_real} real and {num_fake} generated ones: ask for more'
+    )
+  distance = frechet_distance(real.features, fake.features)
+  kid_mean, kid_std = kid(real.features, fake.features, seed=seed)
+  precision, recall = precision_recall(real.features, fake.features)
+  density, coverage = density_coverage(real.features, fake.features)
+  scores = {
+    'fid' if extractor.name == INCEPTION else 'frechet_distance': distance,
+    'kid_mean': kid_mean,
+    'kid_std': kid_std,
+    'precision': precision,
+    'recall': recall,
+    'density': density,
+    'coverage': coverage,
+    'effective_rank': effective_rank(fake.features),
+    'effective_rank_real': effective_rank(real.features),
+  }
+  if real.probabilities is not None and fake.probabilities is not None:
+    scores |= _class_scores(real.probabilities, fake.probabilities, seed)
+  return scores | {
+    'extractor': {
+      'name': extractor.name,
+      'hash': extractor.hash,
+      'resize': extractor.resize,
+      'value_range': extractor.value_range,
+      'accuracy': extractor.accuracy,
+    },
+    'num_real': num_real,
+    'num_fake': num_fake,
+    'seed': seed,
+  }
+
+
+def score(
+  extractor: Extractor,
+  real_images: np.ndarray,
+  fake_images: np.ndarray,
+  *,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Scores generated images against reference images.
+
+  With the samples of a float generator as reference and those of its quantized
+  self from the same latents as `fake_images`, the Fréchet distance is qFD.
+
+  Args:
+    extractor: Gives the features in which images are compared.
+    real_images: Reference images, uint8, `[N, H, W, C]`.
+    fake_images: Generated images, uint8, `[M, H, W, C]`.
+    seed: Seed of KID's subsets and the inception score's splits.
+
+  Returns:
+    A dict that JSON can hold. `fid` with Inception features and
+    `frechet_distance` with any others; `kid_mean`, `kid_std`, `precision`,
+    `recall`, `density`, `coverage`, `effective_rank` (`_real`: of the reference
+    images); where the extractor classifies, also `inception_score_mean`,
+    `inception_score_std`, `mode_histogram`, `modes_covered` (out of `modes`)
+    and `mode_kl`, whose reference is the same classifier's view of the
+    reference images, so that its own errors cancel. Then the provenance:
+    `extractor`, `num_real`, `num_fake`, `seed`.
+
+  Raises:
+    UserError: Too few images, or shapes that do not go together.
+  """
+  if real_images.shape[1:] != fake_images.shape[1:]:
+    real_shape, fake_shape = (
+      'x'.join(map(str, images.shape[1:]))
+      for images in (real_images, fake_images)
+    )
+    raise UserError(
+      f'the reference images are {real_shape} and the generated ones '
+      f'{fake_shape}: score against the data set that the generator learned'
+    )
+  return score_features(
+    extractor,
+    extractor.extract(real_images),
+    extractor.extract(fake_images),
+    seed=seed,
+  )

@@ -1,0 +1,182 @@
+"""DCGAN: strided convolutions all the way, from 4×4 pixels up.
+
+Radford et al., https://arxiv.org/abs/1511.06434, with a projection
+discriminator (Miyato and Koyama, https://arxiv.org/abs/1802.05637) where it is
+conditional. Images of any size that halves down to 4 pixels: 28 → 14 → 7 → 4,
+32 → 16 → 8 → 4, 64 → 32 → 16 → 8 → 4.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from qgan_jax.models.convolution import strided_conv
+from qgan_jax.models.convolution import UpConv
+
+Array = jax.Array
+Dtype = Any
+_INIT = nn.initializers.normal(0.02)
+
+
+def stage_sizes(image_size: int) -> tuple[int, ...]:
+  """The sides of the feature maps, from the image's down to 4 pixels."""
+  sizes = [image_size]
+  while sizes[-1] > 4:
+    sizes.append(-(-sizes[-1] // 2))
+  return tuple(sizes)
+
+
+def _norm(name: str, train: bool, axis_name: str | None, dtype: Dtype):
+  """A normalization layer of features [B, H, W, C], by name."""
+  if name == 'group':
+    # Eight channels to a group: group statistics never leave a sample.
+    return nn.GroupNorm(num_groups=None, group_size=8, dtype=dtype)
+  if name == 'batch':
+    return nn.BatchNorm(
+      use_running_average=not train, axis_name=axis_name, dtype=dtype
+    )
+  return lambda x: x
+
+
+class Generator(nn.Module):
+  """Latents to images.
+
+  Attributes:
+    image_size: side of the images in pixels.
+    image_channels: 1 or 3.
+    channels: of the last feature map; twice as many a stage before.
+    latent_dim: length of a latent.
+    num_classes: 0 for an unconditional generator.
+    norm: 'group', 'batch' or 'none'.
+    axis_name: mapped axis over which BatchNorm's statistics are averaged.
+    dtype: of the arithmetic; parameters are float32.
+  """
+
+  image_size: int = 28
+  image_channels: int = 1
+  channels: int = 32
+  latent_dim: int = 64
+  num_classes: int = 0
+  norm: str = 'group'
+  axis_name: str | None = None
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, latents: Array, labels: Array | None = None, *, train: bool = False
+  ) -> Array:
+    """Draws images.
+
+    Args:
+      latents: [B, latent_dim], standard normal.
+      labels: [B], int32; only where `num_classes` > 0.
+      train: whether BatchNorm uses and records this batch's statistics.
+
+    Returns:
+      [B, image_size, image_size, image_channels] float32 in [−1, 1].
+    """
+    sizes = stage_sizes(self.image_size)[::-1]
+    x = latents.astype(self.dtype)
+    if self.num_classes:
+      x = jnp.concatenate(
+        [x, jax.nn.one_hot(labels, self.num_classes, dtype=x.dtype)], -1
+      )
+    # A transposed convolution from one pixel, as in the paper: its channels
+    # are channels, not pixels, so scales per channel stay few.
+    x = nn.ConvTranspose(
+      self.channels << (len(sizes) - 2),
+      (4, 4),
+      padding='VALID',
+      use_bias=False,
+      kernel_init=_INIT,
+      dtype=self.dtype,
+      name='project',
+    )(x[:, None, None, :])
+    for i, size in enumerate(sizes[1:]):
+      x = _norm(self.norm, train, self.axis_name, self.dtype)(x)
+      x = nn.relu(x)
+      last = size == self.image_size
+      features = (
+        self.image_channels if last else self.channels << (len(sizes) - 3 - i)
+      )
+      x = UpConv(features, dtype=self.dtype, name=f'up{i}')(x)
+      x = x[:, :size, :size]
+    return jnp.tanh(x.astype(jnp.float32))
+
+
+class Discriminator(nn.Module):
+  """Images to logits.
+
+  Attributes:
+    channels: of the first feature map; twice as many a stage after.
+    num_classes: 0 for an unconditional discriminator.
+    norm: 'group', 'batch' or 'none'.
+    spectral_norm: whether every kernel is divided by its largest singular
+      value (Miyato et al., https://arxiv.org/abs/1802.05957).
+    axis_name: mapped axis over which BatchNorm's statistics are averaged.
+    dtype: of the arithmetic; parameters are float32.
+  """
+
+  channels: int = 32
+  num_classes: int = 0
+  norm: str = 'none'
+  spectral_norm: bool = False
+  axis_name: str | None = None
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: Array, labels: Array | None = None, *, train: bool = False
+  ) -> Array:
+    """Judges images.
+
+    Args:
+      images: [B, H, W, C] in [−1, 1].
+      labels: [B], int32; only where `num_classes` > 0.
+      train: whether BatchNorm uses and records this batch's statistics, and
+        spectral norm takes a step of its power iteration.
+
+    Returns:
+      logits [B], float32; higher is more real.
+    """
+
+    def layer(make: Callable[[], nn.Module], x: Array) -> Array:
+      if self.spectral_norm:
+        return nn.SpectralNorm(make())(x, update_stats=train)
+      return make()(x)
+
+    x = images.astype(self.dtype)
+    num_stages = len(stage_sizes(images.shape[1])) - 1
+    for i in range(num_stages):
+      features = self.channels << i
+
+      def down(features=features, i=i):
+        return nn.Conv(
+          features,
+          (4, 4),
+          (2, 2),
+          kernel_init=_INIT,
+          dtype=self.dtype,
+          conv_general_dilated=strided_conv,
+          name=f'down{i}',
+        )
+
+      x = layer(down, x)
+      if i > 0:
+        x = _norm(self.norm, train, self.axis_name, self.dtype)(x)
+      x = nn.leaky_relu(x, 0.2)
+    x = x.reshape(x.shape[0], -1)
+
+    def dense(name, features):
+      return lambda: nn.Dense(
+        features, kernel_init=_INIT, dtype=self.dtype, name=name
+      )
+
+    logits = layer(dense('logit', 1), x)[:, 0]
+    if self.num_classes:
+      classes = layer(dense('classes', self.num_classes), x)
+      logits += jnp.take_along_axis(classes, labels[:, None], axis=1)[:, 0]
+    return logits.astype(jnp.float32)

@@ -1,0 +1,251 @@
+"""Uniform quantizers: equal steps, with scales of three kinds.
+
+All share one rounding, x̂ = scale · (q − zero_point) with
+q = clip(round(x / scale + zero_point), qmin, qmax), and the straight-through
+gradient: the incoming one inside the range, zero outside (Bengio et al.,
+https://arxiv.org/abs/1308.3432).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from qgan_jax.quantizers.base import Array, Params, Quantizer
+
+
+@jax.custom_vjp
+def fake_quantize(
+  x: Array, scale: Array, zero_point: Array, qmin: Array, qmax: Array
+) -> Array:
+  """Rounds to a uniform grid, straight-through inside the range.
+
+  Source: Jacob et al., https://arxiv.org/abs/1712.05877, eq. 12. The backward
+  pass is linear in the incoming gradient and differentiable again, so that a
+  gradient penalty through it is right. Forward mode (`jax.jvp`) is refused, as
+  for every `jax.custom_vjp`.
+
+  Args:
+    x: a tensor of any shape and float dtype; the arithmetic is float32.
+    scale: step size, broadcastable to x, positive.
+    zero_point: the code of the real value 0, broadcastable to x. Halves are
+      allowed: −½ gives the two levels ±scale/2 at 1 bit.
+    qmin: least code.
+    qmax: greatest code.
+
+  Returns:
+    x̂, in x's shape and dtype.
+  """
+  codes = round_to_codes(x, scale, zero_point, qmin, qmax)
+  return ((codes - zero_point) * scale).astype(x.dtype)
+
+
+def round_to_codes(
+  x: Array, scale: Array, zero_point: Array, qmin: Array, qmax: Array
+) -> Array:
+  """The codes q of `fake_quantize`, as float32."""
+  codes = jnp.round(x.astype(jnp.float32) / scale + zero_point)
+  return jnp.clip(codes, qmin, qmax)
+
+
+def _fwd(x, scale, zero_point, qmin, qmax):
+  # Calls the custom_vjp function itself: a second derivative goes through
+  # this line, and must meet the straight-through rule there, not `round`.
+  y = fake_quantize(x, scale, zero_point, qmin, qmax)
+  position = x.astype(jnp.float32) / scale + zero_point
+  inside = (position >= qmin - 0.5) & (position <= qmax + 0.5)
+  return y, inside
+
+
+def _bwd(inside, g):
+  return jnp.where(inside, g, jnp.zeros_like(g)), None, None, None, None
+
+
+fake_quantize.defvjp(_fwd, _bwd)
+
+
+def _positive(scale: Array) -> Array:
+  """A scale that is safe to divide by: 1 where the tensor is all zeros."""
+  tiny = jnp.finfo(jnp.float32).tiny
+  return jnp.where(scale > 0, jnp.maximum(scale, tiny), 1.0)
+
+
+def _codes_symmetric(bits: Array) -> tuple[Array, Array, Array]:
+  """(zero_point, qmin, qmax) of signed codes.
+
+  The narrow range ±(2ⁿ⁻¹ − 1) of Jacob et al.; one bit has no room for a zero,
+  and takes the codes {−1, 0} around a zero point of −½.
+  """
+  qmax = jnp.exp2(jnp.asarray(bits, jnp.float32) - 1).round() - 1
+  binary = qmax < 1
+  return (
+    jnp.where(binary, -0.5, 0.0),
+    jnp.where(binary, -1.0, -qmax),
+    jnp.where(binary, 0.0, qmax),
+  )
+
+
+def _codes_affine(bits: Array) -> tuple[Array, Array]:
+  """(qmin, qmax) of unsigned codes."""
+  qmax = jnp.exp2(jnp.asarray(bits, jnp.float32)).round() - 1
+  return jnp.zeros_like(qmax), qmax
+
+
+def _largest(low: Array, high: Array) -> Array:
+  return jnp.maximum(jnp.abs(low), jnp.abs(high)).astype(jnp.float32)
+
+
+def _reduction_axes(x: Array, axis: int | None) -> tuple[int, ...]:
+  if axis is None:
+    return tuple(range(x.ndim))
+  return tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+
+
+def tensor_range(x: Array, axis: int | None = None) -> tuple[Array, Array]:
+  """(min, max) of a tensor, or for each index of `axis` with dims kept.
+
+  An empty tensor has the range (0, 0).
+  """
+  axes = _reduction_axes(x, axis)
+  x = jax.lax.stop_gradient(x).astype(jnp.float32)
+  keep = axis is not None
+  low = jnp.min(x, axis=axes, keepdims=keep, initial=jnp.inf)
+  high = jnp.max(x, axis=axes, keepdims=keep, initial=-jnp.inf)
+  empty = low > high
+  return jnp.where(empty, 0.0, low), jnp.where(empty, 0.0, high)
+
+
+def _symmetric(
+  scale_of: Callable[[Array, Array], Array], axis: int | None
+) -> Quantizer:
+  """A signed quantizer, from (largest magnitude, qmax) → scale."""
+
+  def from_range(low: Array, high: Array, bits: Array) -> Params:
+    _, _, qmax = _codes_symmetric(bits)
+    # At one bit the two levels ±scale/2 halve [−max, max] into equal cells.
+    steps = jnp.maximum(qmax, 1.0)
+    return {'scale': scale_of(_largest(low, high), steps)}
+
+  def fit(x: Array, bits: Array) -> Params:
+    return from_range(*tensor_range(x, axis), bits)
+
+  def apply(x: Array, params: Params, bits: Array) -> Array:
+    return fake_quantize(x, params['scale'], *_codes_symmetric(bits))
+
+  def encode(x: Array, params: Params, bits: Array) -> Array:
+    codes = round_to_codes(x, params['scale'], *_codes_symmetric(bits))
+    return codes.astype(jnp.int32)
+
+  def decode(codes: Array, params: Params, bits: Array) -> Array:
+    zero_point, _, _ = _codes_symmetric(bits)
+    return (codes.astype(jnp.float32) - zero_point) * params['scale']
+
+  return Quantizer(fit, from_range, apply, encode, decode)
+
+
+def uniform(*, symmetric: bool = True, axis: int | None = None) -> Quantizer:
+  """Uniform quantization, Jacob et al., https://arxiv.org/abs/1712.05877.
+
+  Args:
+    symmetric: signed codes around zero, scale = max|x| / (2ⁿ⁻¹ − 1); one bit
+      gives ±max|x|/2. Otherwise affine: unsigned codes over the range widened
+      to contain 0, which stays exact, scale = (max − min) / (2ⁿ − 1).
+    axis: the axis with a scale for each index (per channel); None for one
+      scale (per tensor).
+
+  Returns:
+    A `Quantizer` for 1 to 16 bits.
+  """
+  if symmetric:
+    return _symmetric(lambda largest, q: _positive(largest / q), axis)
+
+  def from_range(low: Array, high: Array, bits: Array) -> Params:
+    low = jnp.minimum(low, 0.0).astype(jnp.float32)
+    high = jnp.maximum(high, 0.0).astype(jnp.float32)
+    qmin, qmax = _codes_affine(bits)
+    # Divided first: max − min of huge values would overflow.
+    scale = _positive(high / qmax - low / qmax)
+    zero_point = jnp.clip(jnp.round(-low / scale), qmin, qmax)
+    return {'scale': scale, 'zero_point': zero_point}
+
+  def fit(x: Array, bits: Array) -> Params:
+    return from_range(*tensor_range(x, axis), bits)
+
+  def apply(x: Array, params: Params, bits: Array) -> Array:
+    return fake_quantize(
+      x, params['scale'], params['zero_point'], *_codes_affine(bits)
+    )
+
+  def encode(x: Array, params: Params, bits: Array) -> Array:
+    return round_to_codes(
+      x, params['scale'], params['zero_point'], *_codes_affine(bits)
+    ).astype(jnp.int32)
+
+  def decode(codes: Array, params: Params, bits: Array) -> Array:
+    del bits  # An affine code is its own index.
+    codes = codes.astype(jnp.float32)
+    return (codes - params['zero_point']) * params['scale']
+
+  return Quantizer(fit, from_range, apply, encode, decode)
+
+
+def power_of_two_scale(*, axis: int | None = None) -> Quantizer:
+  """Q(x) = round(x / 2ᵉ) · 2ᵉ, with e from the bit width and the range.
+
+  e = ceil(log2(max|x| / (2ⁿ⁻¹ − 1))), the least exponent that clips nothing: a
+  multiplication by the scale is a shift. Jain et al. (TQT),
+  https://arxiv.org/abs/1903.08066. Unlike `grid`, `bits` is a bit width.
+
+  Args:
+    axis: the axis with an exponent for each index; None for one exponent.
+
+  Returns:
+    A `Quantizer` for 1 to 16 bits.
+  """
+
+  def scale_of(largest: Array, q: Array) -> Array:
+    # frexp is exact where log2 is not: m · 2ᵉ with ½ ≤ m < 1.
+    mantissa, exponent = jnp.frexp(_positive(largest / q))
+    exponent = exponent - (mantissa == 0.5)
+    return jnp.ldexp(jnp.ones_like(largest), jnp.maximum(exponent, -126))
+
+  return _symmetric(scale_of, axis)
+
+
+def grid() -> Quantizer:
+  """Q(x) = round(x / 2ᵇ) · 2ᵇ to the letter, for any real b.
+
+  Here `bits` is the b of the formula, the logarithm of the step and not a
+  number of bits: b = 8 is a grid of step 256, on which every weight of a
+  network is 0; b = −6 is a step of 1/64. Nothing is clipped, so the number of
+  levels depends on the tensor.
+
+  Returns:
+    A `Quantizer` whose `bits` is b.
+  """
+  limit = jnp.float32(2.0**30)  # Codes stay int32; no weight comes near.
+
+  def from_range(low: Array, high: Array, bits: Array) -> Params:
+    del low, high  # The formula has no range.
+    return {'scale': jnp.exp2(jnp.asarray(bits, jnp.float32))}
+
+  def fit(x: Array, bits: Array) -> Params:
+    del x
+    return from_range(jnp.zeros(()), jnp.zeros(()), bits)
+
+  def apply(x: Array, params: Params, bits: Array) -> Array:
+    del bits
+    zero = jnp.zeros(())
+    return fake_quantize(x, params['scale'], zero, -limit, limit)
+
+  def encode(x: Array, params: Params, bits: Array) -> Array:
+    del bits
+    zero = jnp.zeros(())
+    codes = round_to_codes(x, params['scale'], zero, -limit, limit)
+    return codes.astype(jnp.int32)
+
+  def decode(codes: Array, params: Params, bits: Array) -> Array:
+    del bits
+    return codes.astype(jnp.float32) * params['scale']
+
+  return Quantizer(fit, from_range, apply, encode, decode)

@@ -1,0 +1,247 @@
+r"""Draws images from a packed generator: no data set, no training code.
+
+  python -m qgan_jax.sample --artifact=runs/mnist/generator.qgan \
+      --num=64 --out=grid.png
+
+`--out` says what is made: `….png` one picture with all images, `….npz` an
+array `images` (uint8 [N, H, W, C]; and `labels` of a conditional generator),
+`…/` a folder with a PNG for each image. A seed gives the same images whatever
+their number: the first 8 of `--num=64` are those of `--num=8`.
+"""
+
+from collections.abc import Iterator
+import contextlib
+from contextlib import AbstractContextManager
+import itertools
+import os
+from pathlib import Path
+import time
+from typing import Any, Protocol
+import zipfile
+
+from absl import app, flags, logging
+import jax
+import numpy as np
+import tqdm
+
+from qgan_jax import artifacts, errors
+from qgan_jax.artifacts import grids
+from qgan_jax.artifacts.files import replacing
+from qgan_jax.artifacts.generator import BATCH
+from qgan_jax.errors import UserError
+from qgan_jax.precision import QuantizerSpec
+from qgan_jax.precision.network import FLOAT_BITS
+
+# Pillow warns when it opens a picture of more than 89 million pixels.
+MAX_GRID_PIXELS = 2**26
+
+
+class Sink(Protocol):
+  """Where batches of images go, in order."""
+
+  def __call__(self, images: np.ndarray, labels: np.ndarray | None) -> None:
+    """Takes uint8 [B, H, W, C] and int32 [B]."""
+
+
+def batches(
+  generator: artifacts.PackedGenerator,
+  *,
+  num: int,
+  seed: int,
+  label: int | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+  """Draws images, `BATCH` at a time.
+
+  Args:
+    generator: what to draw from.
+    num: how many images.
+    seed: of the latents; image i depends on it and on i alone.
+    label: the class of all images; None takes the classes in turn.
+
+  Yields:
+    (images uint8 [B, H, W, C], labels int32 [B] or None).
+  """
+  module: Any = generator.module
+  key = jax.random.key(seed)
+  for start in range(0, num, BATCH):
+    # A whole batch, also where fewer are wanted: a dynamic range sees it all.
+    shape = (BATCH, module.latent_dim)
+    latents = jax.random.normal(jax.random.fold_in(key, start // BATCH), shape)
+    labels = None
+    if module.num_classes:
+      turn = (start + np.arange(BATCH)) % module.num_classes
+      labels = (turn if label is None else np.full(BATCH, label)).astype('i4')
+    images = artifacts.to_uint8(artifacts.images(generator, latents, labels))
+    size = min(BATCH, num - start)
+    yield images[:size], None if labels is None else labels[:size]
+
+
+@contextlib.contextmanager
+def _grid(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
+  height, width = grids.grid_shape(*shape[:3])
+  if height * width > MAX_GRID_PIXELS:
+    raise UserError(
+      f'--num={shape[0]} makes a picture of {width}×{height} pixels: give '
+      '--out a folder (…/) or an .npz file'
+    )
+  parts: list[np.ndarray] = []
+  yield lambda images, labels: parts.append(images)
+  artifacts.save_grid(path, np.concatenate(parts))
+
+
+@contextlib.contextmanager
+def _folder(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    occupied = any(path.iterdir())
+  except OSError as error:
+    raise UserError(
+      f'--out={path}/ cannot be a folder: {error.strerror}; name another'
+    ) from error
+  if occupied:
+    raise UserError(f'--out={path}/ has files in it: name a new folder')
+  digits = len(str(shape[0] - 1))
+  numbers = itertools.count()
+
+  def write(images: np.ndarray, labels: np.ndarray | None) -> None:
+    del labels
+    for image in images:
+      with replacing(path / f'{next(numbers):0{digits}}.png') as file:
+        grids.save_png(file, image)
+
+  yield write
+
+
+@contextlib.contextmanager
+def _npz(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
+  """What `np.savez_compressed` writes, a batch at a time."""
+  parts: list[np.ndarray] = []
+  with replacing(path) as file, zipfile.ZipFile(file, 'w') as archive:
+    with archive.open(_entry('images'), 'w', force_zip64=True) as entry:
+      np.lib.format.write_array_header_1_0(
+        entry, {'descr': '|u1', 'fortran_order': False, 'shape': shape}
+      )
+
+      def write(images: np.ndarray, labels: np.ndarray | None) -> None:
+        entry.write(images.tobytes())
+        if labels is not None:
+          parts.append(labels)
+
+      yield write
+    if parts:
+      with archive.open(_entry('labels'), 'w') as entry:
+        np.lib.format.write_array(entry, np.concatenate(parts))
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+  # It has a fixed date: the same images make the same file.
+  entry = zipfile.ZipInfo(f'{name}.npy')
+  entry.compress_type = zipfile.ZIP_DEFLATED
+  return entry
+
+
+def _open(out: str, shape: tuple[int, ...]) -> AbstractContextManager[Sink]:
+  """The place that `--out` names, for images of `shape` [N, H, W, C]."""
+  path = Path(out)
+  if out.endswith('/') or path.is_dir():
+    return _folder(path, shape)
+  kinds = {'.png': _grid, '.npz': _npz}
+  if path.suffix not in kinds:
+    raise UserError(f'--out={out}: ….png, ….npz or a folder …/')
+  if not path.parent.is_dir():
+    raise UserError(
+      f'--out={out}: there is no folder {path.parent}: make it, or name another'
+    )
+  return kinds[path.suffix](path, shape)
+
+
+def _describe(spec: QuantizerSpec | None, bits: jax.Array) -> str:
+  if spec is None or bits >= FLOAT_BITS:
+    return 'float32'
+  if spec.name == 'grid':  # Its bits are the exponent of the step.
+    return f'on a grid of step 2^{bits:g}'
+  return f'{bits:g}-bit {spec.name}'
+
+
+def sample(
+  *, artifact: str, num: int, out: str, seed: int, label: int | None
+) -> None:
+  """Draws images into a file or folder and says what was done.
+
+  Args:
+    artifact: path of a .qgan file.
+    num: how many images.
+    out: ….png, ….npz or a folder ….
+    seed: of the latents.
+    label: the class of all images, or None.
+
+  Raises:
+    UserError: for an argument that does not fit, or a file that cannot be
+      read or written.
+  """
+  if num <= 0:
+    raise UserError(f'--num={num}: give 1 or more')
+  if not 0 <= seed < 2**32:
+    raise UserError(f'--seed={seed}: give 0 to {2**32 - 1}')
+  generator = artifacts.load_generator(artifact)
+  module: Any = generator.module
+  classes = module.num_classes
+  if label is not None and not 0 <= label < classes:
+    raise UserError(
+      f'--label={label}: this generator has '
+      + (f'the labels 0 to {classes - 1}' if classes else 'no labels; leave it')
+    )
+  # The first batch compiles, and says how large the images are.
+  ((first, _),) = batches(generator, num=1, seed=seed, label=label)
+  with _open(out, (num, *first.shape[1:])) as write:
+    start = time.perf_counter()
+    with tqdm.tqdm(total=num, unit='image', leave=False, disable=None) as bar:
+      for images, labels in batches(generator, num=num, seed=seed, label=label):
+        write(images, labels)
+        bar.update(len(images))
+    seconds = time.perf_counter() - start
+  print(f'wrote {num} images to {out} ({num / seconds:.0f} images/s)')
+  print(
+    f'from {artifact}: {os.path.getsize(artifact):,} bytes, weights '
+    f'{_describe(generator.precision.weights, generator.bits.weights)}, '
+    'activations '
+    + _describe(generator.precision.activations, generator.bits.activations)
+  )
+
+
+def _define_flags() -> None:
+  # An error is one line: without what JAX says of backends it did not find.
+  flags.FLAGS.verbosity = logging.WARNING  # A flag of absl's own.
+  flags.DEFINE_string('artifact', None, 'The packed generator, a .qgan file.')
+  flags.DEFINE_integer('num', 64, 'How many images.')
+  flags.DEFINE_string('out', None, '….png, ….npz or a folder …/')
+  flags.DEFINE_integer('seed', 0, 'Of the latents.')
+  flags.DEFINE_integer(
+    'label', None, 'Class of all images; without it, the classes in turn.'
+  )
+
+
+def _main(argv: list[str]) -> None:
+  values = flags.FLAGS
+
+  def body() -> None:
+    if len(argv) > 1:
+      raise UserError(f'{argv[1]!r} is no flag: see --help')
+    for name in ('artifact', 'out'):
+      if not values[name].value:
+        raise UserError(f'--{name}=… is missing: see --help for an example')
+    sample(
+      artifact=values.artifact,
+      num=values.num,
+      out=values.out,
+      seed=values.seed,
+      label=values.label,
+    )
+
+  errors.run(body)
+
+
+# Defined here, not on import: other commands have flags of the same names.
+if __name__ == '__main__':
+  _define_flags()
+  app.run(_main)

@@ -1,0 +1,1 @@
+"""Training: losses, the pure step, and what a run leaves behind."""

@@ -1,0 +1,403 @@
+"""Checkpoints on disk, every one whole or refused.
+
+This is the one file that knows Orbax. Orbax makes each save atomic: it writes
+to a temporary folder and renames that. It does not notice flipped bytes, and
+reads a missing chunk as zeros, so that each checkpoint also holds a header with
+the SHA-256 of all that it contains, which is checked before anything is used.
+"""
+
+from collections.abc import Mapping
+import hashlib
+import json
+import logging
+import math
+import os
+from pathlib import Path
+import re
+import shutil
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from qgan_jax.errors import UserError
+
+PyTree = Any
+
+# Orbax logs each stage of each save through absl; its errors are raised too.
+logging.getLogger('absl').addFilter(lambda log: 'orbax' not in log.pathname)
+
+
+def _after_failed_saves(report):
+  def hook(unraisable):
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      report(unraisable)
+
+  return hook
+
+
+# Where one array cannot be written, TensorStore's threads still write others
+# and print a traceback for each, since nobody is left to hear of it.
+sys.unraisablehook = _after_failed_saves(sys.unraisablehook)
+
+
+class _Damaged(Exception):
+  """A checkpoint that is not what was saved."""
+
+
+class Checkpoints:
+  """The checkpoints of one run.
+
+  A state is any pytree of arrays: its structure comes from the tree that
+  `restore…(like)` is given, its values from the disk, bit for bit, as NumPy
+  arrays for the caller to place on devices. A typed PRNG key goes in as its
+  `jax.random.key_data`.
+
+  In a run of several processes, which all hold the same state, the primary one
+  alone writes and no process waits for another; every one can restore from the
+  shared folder.
+  """
+
+  def __init__(self, folder: Path, *, keep: int = 3, primary: bool = True):
+    """Opens the folder, which the primary process creates and tidies up.
+
+    Args:
+      folder: for this run's checkpoints and nothing else.
+      keep: how many of the newest steps stay, at least 1, beside the best.
+      primary: False for one that only reads: `save` and `save_best` do nothing,
+        and damaged checkpoints stay where they are.
+
+    Raises:
+      UserError: if the folder cannot be created or written.
+    """
+    if keep < 1:
+      raise ValueError(f'keep={keep}: at least 1')
+    self._folder = Path(folder).absolute()
+    self._best_folder = self._folder / 'best'
+    self._keep = keep
+    self._primary = primary
+    self._best_score: float | None = None
+    # Each process is on its own as far as Orbax can tell: no barriers.
+    alone = ocp.options.MultiprocessingOptions(
+      primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    self._orbax = ocp.Checkpointer(
+      ocp.CompositeCheckpointHandler(
+        # Compression gains 8% of float weights and takes a third of a save.
+        state=ocp.PyTreeCheckpointHandler(
+          use_compression=False, multiprocessing_options=alone
+        ),
+        header=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
+      ),
+      multiprocessing_options=alone,
+    )
+    if primary:
+      try:
+        self._best_folder.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+      except OSError as error:
+        raise UserError(
+          f'checkpoints cannot be written in {self._folder}: '
+          f'{_system_error(error)}; choose another --workdir or change its '
+          'permissions'
+        ) from error
+
+  @property
+  def steps(self) -> tuple[int, ...]:
+    """The steps with a checkpoint, oldest first, whole or not."""
+    return _steps(self._folder)
+
+  def save(self, step: int, state: PyTree) -> None:
+    """Saves a step, and then removes the oldest beyond `keep`.
+
+    A step that is there already is replaced.
+
+    Raises:
+      UserError: if it cannot be written; earlier checkpoints stay whole.
+    """
+    if not self._primary:
+      return
+    self._write(self._folder, step, state, score=None)
+    others = [other for other in self.steps if other != step]
+    while len(others) >= self._keep:
+      self._remove(self._folder / str(others.pop(0)))
+
+  def save_best(self, step: int, state: PyTree, score: float) -> bool:
+    """Keeps the state if its score is lower than that of the one kept so far.
+
+    Args:
+      step: the state's step.
+      state: any pytree of arrays.
+      score: lower is better, as a Fréchet distance; NaN never is.
+
+    Returns:
+      Whether it was kept; False where this process does not write.
+
+    Raises:
+      UserError: as `save`.
+    """
+    if not self._primary:
+      return False
+    if self._best_score is None:
+      best = self._read_best()
+      self._best_score = best[0]['score'] if best else math.inf
+    if not score < self._best_score:
+      return False
+    self._write(self._best_folder, step, state, score=float(score))
+    self._best_score = float(score)
+    for other in _steps(self._best_folder):
+      if other != step:
+        self._remove(self._best_folder / str(other))
+    return True
+
+  def restore_latest(self, like: PyTree) -> tuple[int, PyTree] | None:
+    """The newest whole checkpoint.
+
+    A damaged newer one is named in a warning and moved aside, to
+    `<step>.damaged`, so that training can save its step again.
+
+    Args:
+      like: the structure, with arrays or `jax.ShapeDtypeStruct`s as leaves.
+
+    Returns:
+      The step and the state, or None where nothing has been saved.
+
+    Raises:
+      UserError: if every checkpoint is damaged, or the newest whole one is of
+        another structure.
+    """
+    damaged = []
+    for step in reversed(self.steps):
+      path = self._folder / str(step)
+      try:
+        header, leaves = self._read(path)
+      except _Damaged:
+        damaged.append(path)
+        continue
+      state = _unflatten(like, header, leaves, path=path)
+      for broken in damaged:
+        logging.getLogger(__name__).warning(
+          'checkpoint %s is damaged; going back to step %d', broken, step
+        )
+        if self._primary:
+          aside = broken.with_name(f'{broken.name}.damaged')
+          shutil.rmtree(aside, ignore_errors=True)
+          broken.rename(aside)
+      return step, state
+    if damaged:
+      raise UserError(
+        f'every checkpoint in {self._folder} is damaged (steps '
+        f'{", ".join(map(str, self.steps))}); restore the folder from a copy, '
+        'or remove it to start again from step 0'
+      )
+    return None
+
+  def restore_best(self, like: PyTree) -> tuple[int, PyTree] | None:
+    """The best checkpoint; arguments, result and errors of `restore_latest`."""
+    best = self._read_best()
+    if best:
+      header, leaves = best
+      path = self._best_folder / str(header['step'])
+      return header['step'], _unflatten(like, header, leaves, path=path)
+    if _steps(self._best_folder):
+      raise UserError(
+        f'the best checkpoint in {self._best_folder} is damaged; restore it '
+        'from a copy, or use the latest one'
+      )
+    return None
+
+  def restore(self, which: int | str, like: PyTree) -> tuple[int, PyTree]:
+    """The checkpoint that a person names.
+
+    Args:
+      which: 'latest', 'best' or a step.
+      like: as in `restore_latest`.
+
+    Returns:
+      The step and the state.
+
+    Raises:
+      UserError: if there is no such checkpoint, it is damaged, or it is of
+        another structure.
+    """
+    found = None
+    if which == 'latest':
+      found = self.restore_latest(like)
+    elif which == 'best':
+      found = self.restore_best(like)
+    elif str(which) in map(str, self.steps):
+      path = self._folder / str(which)
+      try:
+        header, leaves = self._read(path)
+      except _Damaged as error:
+        raise UserError(
+          f'checkpoint {path} is damaged; use another: {self._choices()}'
+        ) from error
+      found = header['step'], _unflatten(like, header, leaves, path=path)
+    if found is None:
+      raise UserError(
+        f'no checkpoint {str(which)!r} in {self._folder}; '
+        f'there is: {self._choices()}'
+      )
+    return found
+
+  def _choices(self) -> str:
+    names = [str(step) for step in self.steps]
+    names += ['latest'] if names else []
+    names += ['best'] if _steps(self._best_folder) else []
+    return ', '.join(names) or 'none'
+
+  def _write(
+    self, folder: Path, step: int, state: PyTree, *, score: float | None
+  ) -> None:
+    leaves = {
+      name: np.asarray(leaf)
+      for name, leaf in _named_leaves(jax.device_get(state)).items()
+    }
+    header = {
+      'step': int(step),
+      'score': score,
+      'leaves': {name: _kind(leaf) for name, leaf in leaves.items()},
+    }
+    path = folder / str(step)
+    try:
+      self._orbax.save(
+        path,
+        args=ocp.args.Composite(
+          # Orbax refuses arrays of size zero; the header says all about them.
+          state=ocp.args.PyTreeSave(
+            {name: leaf for name, leaf in leaves.items() if leaf.size}
+          ),
+          header=ocp.args.JsonSave(
+            {**header, 'sha256': _digest(header, leaves)}
+          ),
+        ),
+        force=True,
+      )
+    except Exception as error:
+      self._remove_leftovers()
+      reason = _system_error(error)
+      if reason is None:
+        raise
+      raise UserError(
+        f'checkpoint {path} cannot be written: {reason}; earlier ones are '
+        'whole, and the same command resumes from the newest of them'
+      ) from error
+
+  def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+      found = self._orbax.restore(
+        path,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeRestore(), header=ocp.args.JsonRestore()
+        ),
+      )
+      header = dict(found.header)
+      digest = header.pop('sha256')
+      leaves = {
+        name: np.asarray(found.state[name])
+        if math.prod(shape)
+        else np.zeros(shape, dtype)
+        for name, (shape, dtype) in header['leaves'].items()
+      }
+      whole = digest == _digest(header, leaves)
+      whole = whole and header['step'] == int(path.name)
+    except Exception as error:  # What a broken file raises cannot be foreseen.
+      raise _Damaged(path) from error
+    if not whole:
+      raise _Damaged(path)
+    return header, leaves
+
+  def _read_best(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    # Two are there if the process was killed between saving and removing.
+    whole = []
+    for step in _steps(self._best_folder):
+      path = self._best_folder / str(step)
+      try:
+        whole.append(self._read(path))
+      except _Damaged:
+        logging.getLogger(__name__).warning('checkpoint %s is damaged', path)
+    return min(whole, key=lambda best: best[0]['score'], default=None)
+
+  def _remove(self, path: Path) -> None:
+    # Renamed first, so that a half-removed one is never taken for a checkpoint.
+    gone = path.with_name(f'{path.name}.removed')
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+  def _remove_leftovers(self) -> None:
+    for folder in (self._folder, self._best_folder):
+      for pattern in ('*.orbax-checkpoint-tmp*', '*.removed'):
+        for path in folder.glob(pattern):
+          shutil.rmtree(path, ignore_errors=True)
+
+
+def _steps(folder: Path) -> tuple[int, ...]:
+  if not folder.is_dir():
+    return ()
+  names = (path.name for path in folder.iterdir())
+  return tuple(sorted(int(name) for name in names if name.isdecimal()))
+
+
+def _named_leaves(tree: PyTree) -> dict[str, Any]:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  named = {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in leaves
+  }
+  if len(named) != len(leaves):
+    raise ValueError('two leaves of the state have the same path')
+  return named
+
+
+def _kind(leaf: Any) -> list[Any]:
+  array = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
+  return [list(array.shape), str(array.dtype)]
+
+
+def _digest(header: dict[str, Any], leaves: Mapping[str, np.ndarray]) -> str:
+  digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+  for name in sorted(leaves):
+    digest.update(leaves[name].tobytes())
+  return digest.hexdigest()
+
+
+def _unflatten(
+  like: PyTree,
+  header: dict[str, Any],
+  leaves: Mapping[str, np.ndarray],
+  *,
+  path: Path,
+) -> PyTree:
+  wanted = {name: _kind(leaf) for name, leaf in _named_leaves(like).items()}
+  saved = header['leaves']
+  different = [
+    name for name in {**wanted, **saved} if wanted.get(name) != saved.get(name)
+  ]
+  if different:
+    name = different[0]
+    raise UserError(
+      f'checkpoint {path} is of another model: {len(different)} arrays differ, '
+      f'such as {name}: {_describe(saved.get(name))} in the checkpoint, '
+      f'{_describe(wanted.get(name))} now; use the config it was trained with'
+    )
+  return jax.tree.unflatten(
+    jax.tree.structure(like), [leaves[name] for name in wanted]
+  )
+
+
+def _describe(kind: list[Any] | None) -> str:
+  return f'{kind[1]}{kind[0]}' if kind else 'nothing'
+
+
+def _system_error(error: Exception) -> str | None:
+  # TensorStore gives the operating system's error number only in its text.
+  if isinstance(error, OSError):
+    code = error.errno
+  else:
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    code = int(found.group(1)) if found else None
+  return os.strerror(code).lower() if code else None

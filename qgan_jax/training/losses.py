@@ -1,0 +1,87 @@
+"""GAN losses and gradient penalties, as pure functions of logits and images."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Loss(NamedTuple):
+  """What the two networks minimise.
+
+  Attributes:
+    discriminator: (logits of real images [B], of fakes [B]) → scalar.
+    generator: (logits of fakes [B]) → scalar.
+  """
+
+  discriminator: Callable[[Array, Array], Array]
+  generator: Callable[[Array], Array]
+
+
+# Goodfellow et al., https://arxiv.org/abs/1406.2661, section 3.
+nonsaturating = Loss(
+  lambda real, fake: (
+    jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
+  ),
+  lambda fake: jnp.mean(jax.nn.softplus(-fake)),
+)
+# Mao et al., https://arxiv.org/abs/1611.04076, eq. 9 (a = 0, b = c = 1).
+least_squares = Loss(
+  lambda real, fake: (
+    0.5 * jnp.mean(jnp.square(real - 1)) + 0.5 * jnp.mean(jnp.square(fake))
+  ),
+  lambda fake: 0.5 * jnp.mean(jnp.square(fake - 1)),
+)
+# Lim and Ye, https://arxiv.org/abs/1705.02894.
+hinge = Loss(
+  lambda real, fake: (
+    jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))
+  ),
+  lambda fake: -jnp.mean(fake),
+)
+# Arjovsky et al., https://arxiv.org/abs/1701.07875.
+wasserstein = Loss(
+  lambda real, fake: jnp.mean(fake) - jnp.mean(real),
+  lambda fake: -jnp.mean(fake),
+)
+
+LOSSES = {
+  'nonsaturating': nonsaturating,
+  'least_squares': least_squares,
+  'hinge': hinge,
+  'wasserstein': wasserstein,
+}
+
+Logits = Callable[[Array], Array]
+Penalty = Callable[[Logits, Array, Array, Array], Array]
+
+
+def _squared_norms(logits: Logits, images: Array) -> Array:
+  """‖∇D(x)‖² of every image, [B]."""
+  gradient = jax.grad(lambda x: jnp.sum(logits(x)))(images)
+  return jnp.sum(jnp.square(gradient), axis=(1, 2, 3))
+
+
+def r1(logits: Logits, real: Array, fake: Array, key: Array) -> Array:
+  """½ E‖∇D(x)‖² on real images; Mescheder et al., 1801.04406, eq. 9."""
+  del fake, key
+  return 0.5 * jnp.mean(_squared_norms(logits, real))
+
+
+def gradient_penalty(
+  logits: Logits, real: Array, fake: Array, key: Array
+) -> Array:
+  """E(‖∇D(x)‖ − 1)² between real and fake; Gulrajani et al., 1704.00028."""
+  mix = jax.random.uniform(key, (real.shape[0], 1, 1, 1))
+  squared = _squared_norms(logits, mix * real + (1 - mix) * fake)
+  # The square root has no derivative at 0, where D starts out when it is flat.
+  return jnp.mean(jnp.square(jnp.sqrt(squared + 1e-12) - 1))
+
+
+PENALTIES: dict[str, Penalty] = {
+  'r1': r1,
+  'gradient_penalty': gradient_penalty,
+}

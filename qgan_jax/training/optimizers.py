@@ -1,0 +1,73 @@
+"""Optimizers by name: Optax's own, and SGD with momentum."""
+
+import difflib
+import functools
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from qgan_jax.errors import UserError
+
+
+def _takes_learning_rate(function: Any) -> bool:
+  if not inspect.isfunction(function):
+    return False
+  return next(iter(inspect.signature(function).parameters), '') == (
+    'learning_rate'
+  )
+
+
+OPTIMIZERS = {
+  name: function
+  for name, function in vars(optax).items()
+  if _takes_learning_rate(function) and not name.startswith(('_', 'scale_by'))
+}
+OPTIMIZERS['momentum'] = functools.partial(optax.sgd, momentum=0.9)
+
+
+def make_optimizer(
+  name: str, learning_rate: float, **kwargs: float
+) -> optax.GradientTransformation:
+  """An optimizer by name.
+
+  Args:
+    name: 'momentum' (SGD with momentum 0.9) or any optimizer of Optax's that
+      takes a learning rate and needs nothing but gradients and parameters:
+      'sgd', 'adagrad', 'adam', 'lion'…, also written 'optax.lion'.
+    learning_rate: the step size, positive.
+    **kwargs: the optimizer's other arguments, such as b1 and b2.
+
+  Returns:
+    The optimizer, with Optax's defaults where `kwargs` says nothing.
+
+  Raises:
+    UserError: there is no such optimizer, or it takes no such argument.
+  """
+  name = name.removeprefix('optax.')
+  if name not in OPTIMIZERS:
+    nearest = difflib.get_close_matches(name, OPTIMIZERS, n=1)
+    hint = f'did you mean {nearest[0]!r}?' if nearest else 'try adam or sgd'
+    raise UserError(
+      f'optimizer={name!r} is no optimizer of Optax that takes a learning '
+      f'rate; {hint}'
+    )
+  parameters = inspect.signature(OPTIMIZERS[name]).parameters
+  for key in kwargs:
+    if key not in parameters:
+      raise UserError(
+        f'the optimizer {name!r} takes no {key!r}; its arguments are '
+        f'{", ".join(parameters)}'
+      )
+  optimizer = OPTIMIZERS[name](learning_rate, **kwargs)
+  try:  # Shapes alone: nothing is compiled.
+    w = jnp.zeros((2, 2))
+    jax.eval_shape(lambda w: optimizer.update(w, optimizer.init(w), w), w)
+  except TypeError:  # A line search wants the loss itself, for one.
+    raise UserError(
+      f'optimizer={name!r} needs more than gradients and parameters; '
+      'choose another, such as adam'
+    ) from None
+  return optimizer

@@ -1,0 +1,118 @@
+"""Everything that decides the future of a run."""
+
+from typing import Any
+
+from flax import struct
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from qgan_jax.precision import Bits
+from qgan_jax.precision import Precision
+
+Array = jax.Array
+PyTree = Any
+
+
+@struct.dataclass
+class NetworkState:
+  """One network's part of the state.
+
+  Attributes:
+    params: float32 master weights.
+    stats: the module's other variables, by collection (BatchNorm's statistics,
+      spectral norm's vectors); {} where it has none.
+    ranges: of the activations, by module path.
+    bits: bit widths, arrays: one compiled step serves all of them.
+    opt_state: the optimizer's.
+  """
+
+  params: PyTree
+  stats: dict[str, PyTree]
+  ranges: dict[str, Array]
+  bits: Bits
+  opt_state: optax.OptState
+
+
+@struct.dataclass
+class TrainState:
+  """The state of a run.
+
+  Attributes:
+    step: steps taken, int32.
+    key: raw PRNG key of the run; a step's randomness is folded from it.
+    halted: whether a value that is not finite has stopped the run; from then
+      on the state stays as it was before that step.
+    generator: G's part.
+    discriminator: D's part.
+    average: {'params': …, 'stats': …}, moving averages of the generator's.
+  """
+
+  step: Array
+  key: Array
+  halted: Array
+  generator: NetworkState
+  discriminator: NetworkState
+  average: dict[str, PyTree]
+
+
+def init_network(
+  module: nn.Module,
+  precision: Precision,
+  optimizer: optax.GradientTransformation,
+  bits: Bits,
+  key: Array,
+  *example: Array | None,
+) -> NetworkState:
+  """The state of an untrained network.
+
+  Args:
+    module: the network.
+    precision: how it is quantized.
+    optimizer: of its parameters.
+    bits: its bit widths.
+    key: for the parameters.
+    *example: what the module is called with; the activations' ranges start
+      as it leaves them.
+
+  Returns:
+    Its state, on the default device.
+  """
+  variables = dict(module.init(key, *example))
+  params = variables.pop('params')
+  weights = precision.quantize_weights(params, bits)
+  _, ranges = precision.apply(
+    module, {'params': weights, **variables}, {}, bits, *example
+  )
+  return NetworkState(
+    params=params,
+    stats=variables,
+    ranges=ranges,
+    bits=bits,
+    opt_state=optimizer.init(params),
+  )
+
+
+def init_state(
+  key: Array, generator: NetworkState, discriminator: NetworkState
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    key: raw PRNG key, uint32 [2].
+    generator: G's part.
+    discriminator: D's part.
+
+  Returns:
+    The state; its moving averages are copies, since the step donates.
+  """
+  average = {'params': generator.params, 'stats': generator.stats}
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    key=key,
+    halted=jnp.zeros((), bool),
+    generator=generator,
+    discriminator=discriminator,
+    average=jax.tree.map(jnp.copy, average),
+  )

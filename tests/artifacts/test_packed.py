@@ -1,0 +1,429 @@
+import json
+import math
+import os
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from qgan_jax import artifacts, models, quantizers
+from qgan_jax.artifacts import generator, packed
+from qgan_jax.errors import UserError
+from qgan_jax.precision import Bits, Precision, QuantizerSpec
+
+SMALL = {'image_size': 8, 'channels': 8, 'latent_dim': 5}
+MOVING = Precision(QuantizerSpec('uniform', -1), QuantizerSpec('affine'))
+METADATA = {'dataset': 'mnist', 'config': 'bits=4', 'step': 100, 'seed': 0}
+
+
+def make_bits(weights, activations=8):
+  return Bits(jnp.float32(weights), jnp.float32(activations))
+
+
+def make_variables(seed=0, **kwargs):
+  """Random variables of a generator, without the time its init takes."""
+  module = models.make_generator('dcgan', **kwargs)
+  labels = jnp.zeros(1, jnp.int32) if module.num_classes else None
+  shapes = jax.eval_shape(
+    lambda: module.init(
+      jax.random.key(0), jnp.zeros((1, module.latent_dim)), labels
+    )
+  )
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    # Positive shifts: they may be BatchNorm's variances.
+    lambda x: np.float32(0.3 * rng.standard_normal(x.shape) + (x.ndim < 2)),
+    shapes,
+  )
+
+
+def save(path, *, precision=MOVING, bits=None, ranges=None, **kwargs):
+  kwargs = SMALL | kwargs
+  variables = make_variables(**kwargs)
+  if ranges is None:
+    ranges = {'project': np.float32([-2, 2]), 'up0': np.float32([0, 3])}
+  sizes = packed.save_generator(
+    path,
+    model='dcgan',
+    model_kwargs=kwargs,
+    variables=variables,
+    ranges=ranges,
+    precision=precision,
+    bits=make_bits(4) if bits is None else bits,
+    metadata=METADATA,
+  )
+  return variables, sizes
+
+
+def assert_trees_equal(a, b):
+  a, b = (traverse_util.flatten_dict(x, sep='/') for x in (a, b))
+  assert a.keys() == b.keys()
+  for name, x in a.items():
+    assert b[name].dtype == np.float32
+    np.testing.assert_array_equal(b[name], x, err_msg=name)
+
+
+@pytest.mark.parametrize('axis', [None, -1])
+@pytest.mark.parametrize('name', quantizers.NAMES)
+def test_decoded_weights_are_the_trained_ones(tmp_path, name, axis):
+  precision = Precision(QuantizerSpec(name, axis), None)
+  # As the training step computes them: compiled, with the bits traced.
+  quantize = jax.jit(precision.quantize_weights)
+  exponents = (8, 0.5, -6, -9.5, -20, 32)
+  for bits in exponents if name == 'grid' else (1, 2, 3, 4, 8, 16, 32):
+    variables, _ = save(
+      tmp_path / 'g.qgan', precision=precision, bits=make_bits(bits)
+    )
+    loaded = packed.load_generator(tmp_path / 'g.qgan')
+    trained = quantize(variables['params'], make_bits(bits))
+    assert_trees_equal({'params': trained}, loaded.variables)
+    if bits == 4:  # The test compares something that was rounded.
+      kernel = loaded.variables['params']['project']['kernel']
+      assert len(np.unique(kernel[..., 0])) <= 16
+
+
+def test_everything_else_comes_back(tmp_path):
+  variables, _ = save(tmp_path / 'g.qgan', norm='batch', num_classes=3)
+  loaded = packed.load_generator(tmp_path / 'g.qgan')
+  assert loaded.model == 'dcgan'
+  assert loaded.model_kwargs == SMALL | {'norm': 'batch', 'num_classes': 3}
+  assert loaded.precision == MOVING
+  assert loaded.bits == (4.0, 8.0)
+  assert loaded.metadata == METADATA
+  assert loaded.ranges.keys() == {'project', 'up0'}
+  np.testing.assert_array_equal(loaded.ranges['up0'], [0, 3])
+  assert_trees_equal(
+    {'batch_stats': variables['batch_stats']},
+    {'batch_stats': loaded.variables['batch_stats']},
+  )
+  np.testing.assert_array_equal(
+    loaded.variables['params']['up0']['bias'],
+    variables['params']['up0']['bias'],
+  )
+
+
+def test_float_generator_keeps_every_value(tmp_path):
+  variables, sizes = save(tmp_path / 'g.qgan', precision=Precision(), ranges={})
+  loaded = packed.load_generator(tmp_path / 'g.qgan')
+  assert_trees_equal(variables, loaded.variables)
+  assert loaded.precision == Precision()
+  assert sizes.ratio < 1
+
+
+@pytest.mark.parametrize(('bits', 'ratio'), [(8, 3.9), (4, 7.5), (2, 14)])
+def test_size(tmp_path, bits, ratio):
+  path = tmp_path / 'g.qgan'
+  variables = make_variables()
+  count = sum(x.size for x in jax.tree.leaves(variables))
+  assert 280_000 < count < 320_000
+  sizes = packed.save_generator(
+    path,
+    model='dcgan',
+    model_kwargs={},
+    variables=variables,
+    ranges={f'up{i}': np.zeros(2) for i in range(3)} | {'project': np.ones(2)},
+    precision=MOVING,
+    bits=make_bits(bits),
+    metadata=METADATA,
+  )
+  assert sizes == (4 * count, path.stat().st_size)
+  assert sizes.ratio == 4 * count / path.stat().st_size
+  assert sizes.ratio >= ratio
+
+
+@pytest.mark.parametrize('momentum', [0.99, 0.0])
+@pytest.mark.parametrize('num', [3, 100])
+def test_images_are_those_of_the_quantized_network(tmp_path, momentum, num):
+  precision = Precision(
+    QuantizerSpec('uniform', -1), QuantizerSpec('affine'), momentum
+  )
+  # Weights and activations coarse enough to see either of them missing.
+  bits = make_bits(3, 3)
+  variables, _ = save(
+    tmp_path / 'g.qgan', precision=precision, bits=bits, num_classes=3
+  )
+  loaded = packed.load_generator(tmp_path / 'g.qgan')
+  rng = np.random.default_rng(0)
+  latents = rng.standard_normal((num, 5), np.float32)
+  labels = rng.integers(0, 3, num)
+  images = artifacts.images(loaded, latents, labels)
+  assert images.shape == (num, 8, 8, 1)
+
+  @jax.jit
+  def draw(latents, labels):
+    weights = precision.quantize_weights(variables['params'], bits)
+    images, _ = precision.apply(
+      models.make_generator('dcgan', **SMALL, num_classes=3),
+      {'params': weights},
+      loaded.ranges,
+      bits,
+      latents,
+      labels,
+    )
+    return images
+
+  expected = np.concatenate(
+    [
+      draw(latents[i : i + generator.BATCH], labels[i : i + generator.BATCH])
+      for i in range(0, num, generator.BATCH)
+    ]
+  )
+  np.testing.assert_allclose(images, expected, atol=1e-5)
+  module = models.make_generator('dcgan', **SMALL, num_classes=3)
+  unquantized = jax.jit(module.apply)(variables, latents, labels)
+  assert np.abs(images - unquantized).max() > 0.01
+
+
+def test_images_compile_once_for_every_number_of_latents(tmp_path):
+  save(tmp_path / 'g.qgan')
+  loaded = packed.load_generator(tmp_path / 'g.qgan')
+  artifacts.images(loaded, np.ones((1, 5)))
+  compiled = generator._draw._cache_size()
+  artifacts.images(loaded, np.ones((130, 5)))
+  assert generator._draw._cache_size() == compiled
+
+
+@pytest.mark.parametrize(
+  ('classes', 'latents', 'labels'),
+  [
+    (0, (2, 4), None),
+    (0, (5,), None),
+    (0, (0, 5), None),
+    (0, (2, 5), [0, 1]),
+    (3, (2, 5), None),
+    (3, (2, 5), [0]),
+    (3, (2, 5), [0, 3]),
+    (3, (2, 5), [-1, 0]),
+  ],
+)
+def test_images_refuse_other_inputs(tmp_path, classes, latents, labels):
+  save(tmp_path / 'g.qgan', num_classes=classes)
+  loaded = packed.load_generator(tmp_path / 'g.qgan')
+  with pytest.raises(ValueError, match='latents|labels'):
+    artifacts.images(loaded, np.zeros(latents), labels)
+
+
+def test_the_same_generator_makes_the_same_bytes(tmp_path):
+  contents = set()
+  for i in range(3):
+    save(tmp_path / f'{i}.qgan')
+    contents.add((tmp_path / f'{i}.qgan').read_bytes())
+  assert len(contents) == 1
+
+
+def test_diverged_generator_is_refused(tmp_path):
+  path = tmp_path / 'g.qgan'
+  with pytest.raises(UserError, match='ranges/up0 .* not finite'):
+    save(path, ranges={'up0': np.float32([0, np.nan])})
+  assert not list(tmp_path.iterdir())
+
+
+def test_variables_of_another_model_are_refused(tmp_path):
+  with pytest.raises(ValueError, match='params/'):
+    packed.save_generator(
+      tmp_path / 'g.qgan',
+      model='dcgan',
+      model_kwargs=SMALL | {'channels': 16},
+      variables=make_variables(**SMALL),
+      ranges={},
+      precision=MOVING,
+      bits=make_bits(4),
+      metadata={},
+    )
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+  path = tmp_path / 'g.qgan'
+  save(path)
+  old = path.read_bytes()
+
+  def full(fd):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(UserError, match='No space left'):
+    save(path, bits=make_bits(8))
+  assert path.read_bytes() == old
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def rewrite(path, change):
+  """Changes a file's header and tensors, and puts a right checksum on it."""
+  with safetensors.safe_open(path, framework='numpy') as file:
+    header = json.loads(file.metadata()['qgan'])
+  tensors = safetensors.numpy.load_file(path)
+  del header['sha256']
+  header = change(header, tensors) or header
+  if isinstance(header, dict):
+    header['sha256'] = packed._checksum(header, tensors)
+  safetensors.numpy.save_file(tensors, path, {'qgan': json.dumps(header)})
+
+
+def test_another_version_is_named(tmp_path):
+  path = tmp_path / 'g.qgan'
+  save(path)
+  rewrite(path, lambda header, tensors: header.update(version=7))
+  with pytest.raises(UserError, match='version 7.*reads version 1: install'):
+    packed.load_generator(path)
+
+
+def test_one_changed_bit_of_the_tensors_is_found(tmp_path):
+  path = tmp_path / 'g.qgan'
+  save(path)
+  data = bytearray(path.read_bytes())
+  data[-1] ^= 1
+  path.write_bytes(data)
+  with pytest.raises(UserError, match='checksum'):
+    packed.load_generator(path)
+
+
+def test_one_changed_digit_of_the_header_is_found(tmp_path):
+  path = tmp_path / 'g.qgan'
+  save(path)
+  data = path.read_bytes()
+  assert data.count(b'activations\\":8.0') == 1
+  path.write_bytes(data.replace(b'activations\\":8.0', b'activations\\":2.0'))
+  with pytest.raises(UserError, match='checksum'):
+    packed.load_generator(path)
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (None, 'cannot read .*No such file'),
+    (b'', 'not a whole .qgan file'),
+    (b'\x89PNG\r\n' + bytes(100), 'not a whole .qgan file'),
+    (b'\xff' * 64, 'not a whole .qgan file'),
+    (safetensors.numpy.save({'x': np.zeros(3)}), 'without a generator'),
+  ],
+)
+def test_other_files_are_user_errors(tmp_path, content, message):
+  path = tmp_path / 'g.qgan'
+  if content is not None:
+    path.write_bytes(content)
+  with pytest.raises(UserError, match=message):
+    packed.load_generator(path)
+
+
+def test_a_folder_is_a_user_error(tmp_path):
+  with pytest.raises(UserError, match='cannot read'):
+    packed.load_generator(tmp_path)
+
+
+def test_damaged_files_are_user_errors_or_unchanged(tmp_path):
+  path = tmp_path / 'g.qgan'
+  save(path)
+  data = path.read_bytes()
+  original = packed.load_generator(path)
+  header_size = int.from_bytes(data[:8], 'little')
+  rng = np.random.default_rng(0)
+  refused = 0
+  for i in range(400):
+    damaged = bytearray(data)
+    if i % 4 == 0:
+      del damaged[rng.integers(len(data)) :]
+    elif i % 4 == 1:  # One byte anywhere.
+      damaged[rng.integers(len(data))] = rng.integers(256)
+    elif i % 4 == 2:  # A character of the header, most of which is layout.
+      damaged[8 + rng.integers(header_size)] = rng.choice(list(b'0179"]},{-e '))
+    else:  # A piece moved.
+      a, b, n = rng.integers((len(data), len(data), 64)) + (0, 0, 1)
+      damaged[a : a + n] = data[b : b + n]
+    path.write_bytes(damaged)
+    try:
+      loaded = packed.load_generator(path)
+    except UserError as error:
+      refused += 1
+      assert str(path) in str(error)
+    else:
+      assert_trees_equal(original.variables, loaded.variables)
+      assert original.precision == loaded.precision
+      assert original.bits == loaded.bits
+      assert original.model_kwargs == loaded.model_kwargs
+      assert_trees_equal(original.ranges, loaded.ranges)
+  assert refused > 300
+
+
+WRONG = [
+  None, True, -1, 0, 2, 10**30, 1.5, math.nan, math.inf, '', 'x', 'dcgan', [],
+  [1], [[]], [3, 0, [4, 4]], [3, -1, [2**40, 2**40]], {}, {'name': 'uniform'},
+  {'parent': 'x', 'name': 3}, {'channels': 10**30},
+]  # fmt: skip
+
+
+def places(value, path=()):
+  """The path of every value inside a JSON value."""
+  yield path
+  items = ()
+  if isinstance(value, dict):
+    items = value.items()
+  elif isinstance(value, list):
+    items = enumerate(value)
+  for key, inner in items:
+    yield from places(inner, (*path, key))
+
+
+def test_crafted_headers_are_user_errors(tmp_path):
+  """What a checksum does not stop: each field replaced, or left out."""
+  path = tmp_path / 'g.qgan'
+  save(path, num_classes=2)
+  data = path.read_bytes()
+  with safetensors.safe_open(path, framework='numpy') as file:
+    header = json.loads(file.metadata()['qgan'])
+  del header['sha256'], header['metadata']
+  refused = 0
+  rng = np.random.default_rng(0)
+  all_places = [place for place in places(header) if place]
+  for place in all_places:
+    wrong = [*WRONG, 'LEAVE OUT'][rng.integers(len(WRONG) + 1)]
+
+    def change(header, tensors, place=place, wrong=wrong):
+      *outer, last = place
+      inside = header
+      for key in outer:
+        inside = inside[key]
+      if wrong == 'LEAVE OUT':
+        del inside[last]
+      else:
+        inside[last] = wrong
+
+    path.write_bytes(data)
+    rewrite(path, change)
+    try:
+      artifacts.images(packed.load_generator(path), np.ones((2, 5)), [0, 1])
+    except UserError:
+      refused += 1
+  assert refused > 0.7 * len(all_places)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda header, tensors: tensors.pop('variables/params/up0/bias'),
+    lambda header, tensors: tensors.pop('quantizer/params/up0/kernel/scale'),
+    lambda header, tensors: tensors.update({'variables/params': np.ones(2)}),
+    lambda header, tensors: tensors.update({'ranges/up0': np.ones(3)}),
+    lambda header, tensors: tensors.update(
+      {'variables/params/up0/bias': np.ones(1, np.uint8)}
+    ),
+    lambda header, tensors: tensors.update(
+      {'variables/params/up0/bias': np.ones(1, np.float64)}
+    ),
+    lambda header, tensors: tensors.update(
+      {'quantizer/params/up0/kernel/scale': np.ones(7, np.float32)}
+    ),
+  ],
+)
+def test_crafted_tensors_are_user_errors(tmp_path, change):
+  path = tmp_path / 'g.qgan'
+  save(path)
+
+  def both(header, tensors):
+    change(header, tensors)
+
+  rewrite(path, both)
+  with pytest.raises(UserError, match='does not fit together|not a whole'):
+    packed.load_generator(path)

@@ -1,0 +1,103 @@
+from hypothesis import given
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from qgan_jax.data import Batches, batch_indices, batches
+from qgan_jax.errors import UserError
+
+SIZES = st.integers(1, 40)
+SEEDS = st.integers(0, 2**64 - 1)
+
+
+@given(seed=SEEDS, num_examples=SIZES, batch_size=SIZES)
+def test_every_epoch_shows_every_example_once(seed, num_examples, batch_size):
+  epochs = 3
+  steps = -(-epochs * num_examples // batch_size)
+  stream = np.concatenate(
+    [
+      batch_indices(
+        seed=seed, step=t, batch_size=batch_size, num_examples=num_examples
+      )
+      for t in range(steps)
+    ]
+  )
+  for epoch in range(epochs):
+    part = stream[epoch * num_examples : (epoch + 1) * num_examples]
+    np.testing.assert_array_equal(np.sort(part), np.arange(num_examples))
+
+
+@given(
+  seed=SEEDS,
+  num_examples=SIZES,
+  share=st.integers(1, 9),
+  processes=st.integers(1, 5),
+  step=st.integers(0, 10_000),
+)
+def test_processes_share_the_batch_of_one(
+  seed, num_examples, share, processes, step
+):
+  common = {
+    'seed': seed,
+    'step': step,
+    'batch_size': share * processes,
+    'num_examples': num_examples,
+  }
+  parts = [
+    batch_indices(**common, process_index=p, process_count=processes)
+    for p in range(processes)
+  ]
+  assert [len(part) for part in parts] == [share] * processes
+  np.testing.assert_array_equal(np.concatenate(parts), batch_indices(**common))
+
+
+@given(order=st.permutations(range(12)))
+def test_a_batch_does_not_depend_on_what_was_asked_before(order):
+  def ask(step):
+    return batch_indices(seed=3, step=step, batch_size=5, num_examples=7)
+
+  expected = [ask(step) for step in range(12)]
+  batches._permutation.cache_clear()
+  for step in order:
+    np.testing.assert_array_equal(ask(step), expected[step])
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+  orders = {
+    tuple(batch_indices(seed=s, step=e, batch_size=50, num_examples=50))
+    for s in range(3)
+    for e in range(4)
+  }
+  assert len(orders) == 12
+
+
+def test_the_order_is_the_same_for_ever():
+  # A resumed run must see the same data after any upgrade.
+  got = batch_indices(seed=7, step=1, batch_size=6, num_examples=6)
+  assert got.tolist() == [3, 1, 2, 5, 4, 0]
+
+
+def test_the_iterator_continues_from_any_step():
+  images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
+  labels = np.arange(20, dtype=np.int32)
+  steady = iter(Batches(images, labels, seed=1, batch_size=6))
+  first = [next(steady) for _ in range(9)]
+  resumed = Batches(images, labels, seed=1, batch_size=6, start_step=5)
+  for (x, y), (u, v), _ in zip(first[5:], resumed, range(4), strict=False):
+    np.testing.assert_array_equal(x, u)
+    np.testing.assert_array_equal(y, v)
+    np.testing.assert_array_equal(x.ravel(), y)
+  assert Batches(images, None, seed=1, batch_size=6).at(0)[1] is None
+
+
+@pytest.mark.parametrize(
+  ('options', 'says'),
+  [
+    ({'batch_size': 10, 'process_count': 4}, '10 is not a positive multiple'),
+    ({'batch_size': 0}, '0 is not'),
+    ({'batch_size': 8, 'num_examples': 0}, 'no examples'),
+  ],
+)
+def test_impossible_batches_are_refused(options, says):
+  with pytest.raises(UserError, match=says):
+    batch_indices(**{'seed': 0, 'step': 0, 'num_examples': 9, **options})

@@ -1,0 +1,96 @@
+import numpy as np
+from PIL import Image
+import pytest
+
+from qgan_jax.data import images
+
+
+def _picture(array, mode=None):
+  picture = Image.fromarray(np.asarray(array))
+  return picture if mode is None else picture.convert(mode)
+
+
+@pytest.mark.parametrize('shape', [(9, 9), (9, 9, 3)])
+def test_the_right_size_keeps_every_bit(shape):
+  pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  got = images.to_array(_picture(pixels), image_size=9)
+  np.testing.assert_array_equal(got, pixels.reshape(9, 9, -1))
+
+
+@pytest.mark.parametrize(('height', 'width'), [(8, 20), (20, 8), (8, 9)])
+def test_the_crop_is_the_centre_square(height, width):
+  pixels = np.random.default_rng(1).integers(0, 256, (height, width), np.uint8)
+  top, left = (height - 8) // 2, (width - 8) // 2
+  np.testing.assert_array_equal(
+    images.to_array(_picture(pixels), image_size=8)[..., 0],
+    pixels[top : top + 8, left : left + 8],
+  )
+
+
+def test_nothing_outside_the_crop_bleeds_in():
+  pixels = np.full((16, 48), 255, np.uint8)
+  pixels[:, 16:32] = 7
+  assert (images.to_array(_picture(pixels), image_size=4) == 7).all()
+
+
+def test_shrinking_is_antialiased():
+  # One-pixel stripes are grey from afar; picking pixels would give stripes.
+  stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
+  small = images.to_array(_picture(stripes), image_size=8)[1:-1, 1:-1]
+  assert abs(small.astype(int) - 127.5).max() < 8
+
+
+def _half_transparent_red():
+  return np.array([[[255, 0, 0, 0], [255, 0, 0, 255]]] * 2, np.uint8)
+
+
+@pytest.mark.parametrize(
+  ('picture', 'expected'),
+  [
+    (
+      _picture(np.array([[0, 65535], [257, 25700]], np.uint16)),
+      [[[0], [255]], [[1], [100]]],
+    ),
+    (
+      _picture(np.array([[0, 65535], [257, 25700]], np.int32)),
+      [[[0], [255]], [[1], [100]]],
+    ),
+    (_picture(np.eye(2, dtype=bool)), [[[255], [0]], [[0], [255]]]),
+    (_picture(_half_transparent_red()), [[[255, 255, 255], [255, 0, 0]]] * 2),
+    (_picture(_half_transparent_red(), 'LA'), [[[255], [76]]] * 2),
+    (_picture(_half_transparent_red()[..., :3], 'P'), [[[255, 0, 0]] * 2] * 2),
+    (
+      _picture(np.full((2, 2, 3), 255, np.uint8), 'CMYK'),
+      [[[255] * 3] * 2] * 2,
+    ),
+  ],
+  ids=['16 bit', '32 bit', '1 bit', 'RGBA', 'LA', 'palette', 'CMYK'],
+)
+def test_every_mode_becomes_eight_bits(picture, expected):
+  got = images.to_array(picture, image_size=2)
+  assert got.dtype == np.uint8
+  np.testing.assert_array_equal(got, expected)
+
+
+def test_a_palette_entry_can_be_transparent():
+  picture = _picture(_half_transparent_red()[..., :3], 'P')
+  picture.info['transparency'] = picture.getpixel((0, 0))
+  assert (images.to_array(picture, image_size=2) == 255).all()
+
+
+def test_channels_can_be_forced():
+  grey = np.array([[[10], [200]], [[30], [40]]], np.uint8)
+  colour = images.resize_all(grey[None], image_size=2, channels=3)
+  np.testing.assert_array_equal(colour, np.repeat(grey[None], 3, axis=-1))
+  # ITU-R 601-2, as Pillow documents it.
+  rgb = np.array([[[[200, 100, 50]]]], np.uint8)
+  luma = images.resize_all(rgb, image_size=1, channels=1)
+  assert luma.item() == round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
+
+
+@pytest.mark.parametrize('mode', ['F', 'I'])
+def test_values_without_a_range_are_refused(mode):
+  with pytest.raises(ValueError, match='values'):
+    images.to_array(
+      _picture(np.full((2, 2), 70_000, np.int32), mode), image_size=2
+    )

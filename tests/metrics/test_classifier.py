@@ -1,0 +1,189 @@
+"""The classifier behind the scores: deterministic, good, cached, honest."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from sklearn import datasets
+
+from qgan_jax.errors import UserError
+from qgan_jax.metrics import classifier, classifier_extractor, score
+
+
+@pytest.fixture(scope='module')
+def digits():
+  data = datasets.load_digits()
+  images = np.repeat(np.repeat(data.images, 3, 1), 3, 2)
+  images = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]
+  order = np.random.default_rng(0).permutation(len(images))
+  images = (images * (255 / 16)).astype(np.uint8)[order]
+  labels = data.target[order]
+  return images[:1400], labels[:1400], images[1400:], labels[1400:]
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+  monkeypatch.setattr(classifier, '_STEPS', 3)
+
+
+@pytest.fixture(scope='module')
+def trained(digits, tmp_path_factory):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(classifier, '_STEPS', 150)
+    cache = tmp_path_factory.mktemp('classifier')
+    return classifier_extractor(*_rows(digits), cache_dir=cache)
+
+
+# Equal distributions cover 1 - (N / (N + M))^k = 0.71 of N = 1400 images by
+# M = 397 (Naeem et al., 2002.09797, section 3.3).
+_COVERAGE = 0.6
+
+
+def _rows(digits, supervised=True):
+  train, labels, test, test_labels = digits
+  if not supervised:
+    labels = test_labels = None
+  return 'digits', train, labels, test, test_labels, 10
+
+
+def test_learns_and_gives_features_for_any_number(digits, trained):
+  extractor = trained
+  assert extractor.name == 'classifier-digits'
+  assert extractor.accuracy > 0.93
+  test = digits[2]
+  features, probabilities = extractor.extract(test)
+  assert features.shape == (len(test), 128)
+  assert features.dtype == np.float32
+  assert features.min() == 0
+  np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+  # The batch and its filling change nothing.
+  many = np.concatenate([test, test])
+  both = extractor.extract(many).features
+  np.testing.assert_allclose(both[len(test) :], features, atol=1e-4)
+  alone = extractor.extract(test[:1]).features
+  np.testing.assert_allclose(alone, features[:1], atol=1e-4)
+
+
+def test_scores_are_json_and_see_a_collapse(digits, trained):
+  train, _, test, _ = digits
+  extractor = trained
+  good = score(extractor, train, test)
+  bad = score(extractor, train, np.repeat(test[:1], 300, 0))
+  noise = score(
+    extractor,
+    train,
+    np.random.default_rng(0).integers(256, size=test.shape, dtype=np.uint8),
+  )
+  assert json.loads(json.dumps(good)) == good
+  assert 'fid' not in good
+  assert good['extractor']['hash'] == extractor.hash
+  assert (good['num_real'], good['num_fake']) == (1400, len(test))
+  for worse in (bad, noise):
+    assert worse['frechet_distance'] > 5 * good['frechet_distance']
+    assert worse['coverage'] < 0.1 < _COVERAGE < good['coverage']
+  assert good['modes_covered'] == 10
+  assert bad['modes_covered'] == 1
+  assert bad['mode_kl'] > 2 > 0.1 > good['mode_kl']
+  np.testing.assert_allclose(bad['effective_rank'], 1, rtol=1e-3)
+
+
+def test_same_data_same_weights_other_seed_other_weights(digits, tmp_path):
+  hashes = [
+    classifier_extractor(
+      *_rows(digits), cache_dir=tmp_path / name, seed=seed
+    ).hash
+    for name, seed in [('a', 0), ('b', 0), ('c', 1)]
+  ]
+  assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_cache_is_used_and_mended(digits, tmp_path, monkeypatch):
+  trained = classifier_extractor(*_rows(digits), cache_dir=tmp_path)
+  (path,) = tmp_path.iterdir()
+  whole = path.read_bytes()
+
+  def refuse(*_):
+    raise AssertionError('trained again')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(classifier, '_train', refuse)
+    again = classifier_extractor(*_rows(digits), cache_dir=tmp_path)
+    assert again.hash == trained.hash
+  flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+  for damaged in (b'', whole[: len(whole) // 2], flipped):
+    path.write_bytes(damaged)
+    mended = classifier_extractor(*_rows(digits), cache_dir=tmp_path)
+    assert mended.hash == trained.hash
+    assert path.read_bytes() == whole
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unwritable_cache_is_a_warning(digits, tmp_path, monkeypatch):
+  (tmp_path / 'file').write_text('')
+  monkeypatch.setenv('QGAN_JAX_CACHE', str(tmp_path / 'file' / 'cache'))
+  with pytest.warns(UserWarning, match='not cached'):
+    classifier_extractor(*_rows(digits))
+
+
+def test_without_labels_it_learns_rotations(digits, tmp_path, monkeypatch):
+  monkeypatch.setattr(classifier, '_STEPS', 150)
+  extractor = classifier_extractor(
+    *_rows(digits, supervised=False), cache_dir=tmp_path
+  )
+  assert extractor.name == 'rotations-digits'
+  assert extractor.accuracy > 0.7
+  scores = score(extractor, digits[0], digits[2])
+  assert scores['coverage'] > _COVERAGE
+  assert 'inception_score_mean' not in scores
+
+
+def test_person_errors(digits, trained, tmp_path):
+  oblong = np.zeros((20, 28, 32, 1), np.uint8)
+  with pytest.raises(UserError, match='28x32.*square'):
+    classifier_extractor(
+      'mine', oblong, None, oblong, None, 0, cache_dir=tmp_path
+    )
+  with pytest.raises(UserError, match='28x28x1.*28x32x1'):
+    score(trained, digits[0], oblong)
+  with pytest.raises(UserError, match='at least 10.* 3 generated'):
+    score(trained, digits[0], digits[2][:3])
+
+
+@pytest.mark.parametrize('shape', [(32, 32, 3), (64, 64, 1)])
+def test_any_image_size(shape, tmp_path):
+  images = np.random.default_rng(0).integers(
+    256, size=(40, *shape), dtype=np.uint8
+  )
+  extractor = classifier_extractor(
+    'x', images, np.arange(40) % 3, images, None, 3, cache_dir=tmp_path
+  )
+  assert extractor.accuracy is None
+  assert extractor.extract(images).features.shape == (40, 128)
+
+
+@pytest.mark.slow
+def test_calibration_on_mnist(tmp_path, monkeypatch):
+  if 'TFDS_DATA_DIR' not in os.environ:
+    pytest.skip('TFDS_DATA_DIR is not set: no MNIST')
+  import tensorflow_datasets as tfds
+
+  monkeypatch.undo()
+  images, labels = {}, {}
+  for split in ('train', 'test'):
+    rows = list(tfds.data_source('mnist', split=split, download=False))
+    images[split] = np.stack([row['image'] for row in rows])
+    labels[split] = np.array([row['label'] for row in rows])
+  extractor = classifier_extractor(
+    'mnist',
+    *(x[s] for s in ('train', 'test') for x in (images, labels)),
+    10,
+    cache_dir=tmp_path,
+  )
+  assert extractor.accuracy > 0.978
+  chosen = np.random.default_rng(0).permutation(60_000)[:10_000]
+  scores = score(extractor, images['test'], images['train'][chosen])
+  print(extractor, scores)
+  assert 0.5 < scores['frechet_distance'] < 3
+  assert scores['precision'] > 0.7
+  assert scores['coverage'] > 0.9

@@ -1,0 +1,241 @@
+import hypothesis
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qgan_jax import quantizers
+
+# What a bit width means to these; `grid` takes an exponent.
+BY_BITS = ('uniform', 'affine', 'power_of_two_scale')
+FLOATS = st.floats(-1e6, 1e6, width=32)
+TENSORS = st_numpy.arrays(
+  np.float32, st_numpy.array_shapes(max_dims=3, max_side=6), elements=FLOATS
+)
+WIDTHS = st.integers(1, 16)
+quick = hypothesis.settings(max_examples=60, deadline=None)
+
+
+def fit_apply(quantizer, x, bits):
+  x = jnp.asarray(x)
+  return np.asarray(quantizer.apply(x, quantizer.fit(x, bits), bits))
+
+
+def symmetric_reference(x, scale, bits):
+  """Equation 12 of Jacob et al. in float64, given the scale."""
+  x = np.asarray(x, np.float64)
+  if bits == 1:
+    codes = np.clip(np.rint(x / scale - 0.5), -1, 0)
+    return (codes + 0.5) * scale
+  qmax = 2 ** (bits - 1) - 1
+  return np.clip(np.rint(x / scale), -qmax, qmax) * scale
+
+
+def largest(x):
+  return float(np.max(np.abs(x.astype(np.float64))))
+
+
+@pytest.mark.parametrize('bits', [1, 2, 3, 4, 8, 12, 16])
+@pytest.mark.parametrize('seed', [0, 1])
+def test_uniform_is_jacobs_formula(bits, seed):
+  x = np.random.RandomState(seed).randn(50, 7).astype(np.float32)
+  scale = largest(x) / max(2 ** (bits - 1) - 1, 1)
+  got = fit_apply(quantizers.uniform(), x, bits)
+  expected = symmetric_reference(x, scale, bits)
+  # Float32 may fall on the other side of a rounding boundary at 16 bits.
+  wrong = np.abs(got - expected) > 1e-5
+  assert wrong.mean() < 0.01
+  assert np.abs(got - expected).max() <= scale * 1.001
+
+
+@pytest.mark.parametrize('bits', [1, 2, 3, 4, 8])
+def test_affine_is_jacobs_formula(bits):
+  x = np.random.RandomState(2).rand(60).astype(np.float32) * 3 - 1
+  low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+  scale = (high - low) / (2**bits - 1)
+  zero_point = np.rint(-low / scale)
+  codes = np.clip(np.rint(x / scale + zero_point), 0, 2**bits - 1)
+  got = fit_apply(quantizers.uniform(symmetric=False), x, bits)
+  np.testing.assert_allclose(got, (codes - zero_point) * scale, atol=1e-5)
+
+
+@pytest.mark.parametrize('bits', [2, 3, 4, 8, 16])
+def test_power_of_two_scale_is_the_formula(bits):
+  x = np.random.RandomState(3).randn(200).astype(np.float32)
+  exponent = np.ceil(np.log2(largest(x) / (2 ** (bits - 1) - 1)))
+  got = fit_apply(quantizers.power_of_two_scale(), x, bits)
+  expected = np.rint(x.astype(np.float64) / 2**exponent) * 2**exponent
+  np.testing.assert_array_equal(got, expected.astype(np.float32))
+
+
+def test_power_of_two_scale_keeps_an_exact_power():
+  # max|x| / qmax = 1 exactly: e = 0, and not 1 by a rounding of log2.
+  x = jnp.array([127.0, -3.0])
+  params = quantizers.power_of_two_scale().fit(x, 8)
+  assert params['scale'] == 1.0
+
+
+@quick
+@hypothesis.given(TENSORS, st.floats(-12, 12, width=32))
+def test_grid_is_the_formula_to_the_letter(x, b):
+  step = np.float32(jnp.exp2(jnp.float32(b)))
+  got = fit_apply(quantizers.grid(), x, b)
+  hypothesis.assume(np.abs(x).max() / step < 2**22)
+  np.testing.assert_array_equal(got, np.rint(x / step) * step)
+
+
+def test_grid_of_8_puts_every_weight_of_a_network_on_zero():
+  weights = np.random.RandomState(0).randn(1000) * 0.02
+  assert not fit_apply(quantizers.grid(), weights, 8.0).any()
+
+
+@pytest.mark.parametrize('name', BY_BITS)
+@quick
+@hypothesis.given(x=TENSORS, bits=WIDTHS)
+def test_levels_order_and_error(name, x, bits):
+  quantizer = quantizers.by_name(name)
+  params = quantizer.fit(jnp.asarray(x), bits)
+  y = np.asarray(quantizer.apply(jnp.asarray(x), params, bits))
+  assert np.isfinite(y).all()
+  assert len(np.unique(y)) <= 2**bits
+  order = np.argsort(x, axis=None)
+  assert (np.diff(y.ravel()[order]) >= 0).all()
+  scale = float(params['scale'])
+  # Half a step, plus half for a zero point that is itself rounded.
+  slack = 1.0 if name == 'affine' else 0.5
+  assert np.abs(y - x).max() <= scale * slack * (1 + 1e-3) + 1e-30
+  again = np.asarray(quantizer.apply(jnp.asarray(y), params, bits))
+  np.testing.assert_allclose(again, y, rtol=1e-6, atol=0)
+  codes = quantizer.encode(jnp.asarray(x), params, bits)
+  assert codes.dtype == jnp.int32
+  assert int(codes.max()) - int(codes.min()) < 2**bits
+  np.testing.assert_array_equal(quantizer.decode(codes, params, bits), y)
+
+
+@pytest.mark.parametrize('name', ['uniform', 'power_of_two_scale'])
+@quick
+@hypothesis.given(x=TENSORS, bits=st.integers(2, 16))
+def test_symmetric(name, x, bits):
+  quantizer = quantizers.by_name(name)
+  np.testing.assert_array_equal(
+    fit_apply(quantizer, -x, bits), -fit_apply(quantizer, x, bits)
+  )
+
+
+@quick
+@hypothesis.given(x=TENSORS, bits=WIDTHS)
+def test_affine_keeps_zero_exact(x, bits):
+  quantizer = quantizers.uniform(symmetric=False)
+  params = quantizer.fit(jnp.asarray(x), bits)
+  assert float(quantizer.apply(jnp.zeros(()), params, bits)) == 0.0
+
+
+@pytest.mark.parametrize('name', BY_BITS)
+@pytest.mark.parametrize(
+  'x',
+  [
+    np.zeros(5),
+    np.full(5, 3.0),
+    np.full(5, -3.0),
+    np.array([3e38, -3e38]),
+    np.array([1e-38, -1e-38]),
+    np.array([1e-45, 0.0]),
+    np.zeros((0, 3)),
+    np.array([2.5]),
+  ],
+  ids=['0', '+', '-', 'huge', 'tiny', 'denormal', 'empty', 'single'],
+)
+@pytest.mark.parametrize('bits', [1, 2, 8, 16])
+def test_finite_at_the_edges(name, x, bits):
+  x = x.astype(np.float32)
+  y = fit_apply(quantizers.by_name(name), x, bits)
+  assert y.shape == x.shape
+  assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize('name', BY_BITS)
+def test_one_bit_is_two_levels_and_not_zeros(name):
+  x = np.random.RandomState(0).randn(100).astype(np.float32)
+  y = fit_apply(quantizers.by_name(name), x, 1)
+  assert len(np.unique(y)) == 2
+
+
+@pytest.mark.parametrize('name', quantizers.NAMES)
+def test_vmap_over_bits_is_one_by_one_in_one_trace(name):
+  quantizer = quantizers.by_name(name)
+  x = jnp.asarray(np.random.RandomState(0).randn(4, 5), jnp.float32)
+  traces = []
+
+  @jax.jit
+  def run(bits):
+    traces.append(bits)
+    return quantizer.apply(x, quantizer.fit(x, bits), bits)
+
+  widths = jnp.arange(1.0, 9.0)
+  one_by_one = jnp.stack([run(bits) for bits in widths])
+  np.testing.assert_allclose(jax.vmap(run)(widths), one_by_one, rtol=1e-6)
+  assert len(traces) == 2  # One alone, one under vmap.
+
+
+@pytest.mark.parametrize('name', BY_BITS)
+def test_per_channel_is_per_tensor_on_each_channel(name):
+  x = np.random.RandomState(0).randn(3, 4, 5).astype(np.float32)
+  x *= np.arange(1, 6)
+  y = fit_apply(quantizers.by_name(name, axis=-1), x, 3)
+  for i in range(5):
+    one = fit_apply(quantizers.by_name(name), x[..., i], 3)
+    np.testing.assert_allclose(y[..., i], one, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', quantizers.NAMES)
+def test_bfloat16_keeps_its_dtype(name):
+  x = jnp.linspace(-1, 1, 9, dtype=jnp.bfloat16)
+  quantizer = quantizers.by_name(name)
+  assert quantizer.apply(x, quantizer.fit(x, 4), 4).dtype == jnp.bfloat16
+
+
+def test_straight_through_inside_the_range_and_nothing_outside():
+  x = jnp.array([-3.0, -1.0, 0.2, 1.0, 1.4, 3.0])
+  quantizer = quantizers.uniform()
+  params = quantizer.from_range(jnp.float32(-1.0), jnp.float32(1.0), 3)
+  weights = jnp.arange(1.0, 7.0)
+  gradient = jax.grad(
+    lambda x: jnp.sum(weights * quantizer.apply(x, params, 3))
+  )(x)
+  # scale = 1/3, qmax = 3: the range ends half a step outside ±1.
+  np.testing.assert_array_equal(gradient, [0, 2, 3, 4, 0, 0])
+
+
+@pytest.mark.parametrize('name', quantizers.NAMES)
+def test_gradient_penalty_is_the_straight_through_one(name):
+  """∂/∂w of ½‖∂D/∂x‖² for D(x) = v · tanh(x Q(w)), by hand."""
+  quantizer = quantizers.by_name(name)
+  bits = -3.0 if name == 'grid' else 4
+  rng = np.random.RandomState(0)
+  x, w, v = rng.randn(6), rng.randn(6, 5) * 0.5, rng.randn(5)
+  params = quantizer.fit(jnp.asarray(w, jnp.float32), bits)
+
+  def penalty(w):
+    def d(x):
+      q = quantizer.apply(w, params, bits)
+      return jnp.dot(jnp.tanh(x @ q), v)
+
+    return 0.5 * jnp.sum(jnp.square(jax.grad(d)(jnp.asarray(x))))
+
+  got = jax.grad(penalty)(jnp.asarray(w, jnp.float32))
+  # With ∂q/∂w = 1: g_i = Σ_j q_ij v_j s_j, s = 1 − tanh², s' = −2 tanh s.
+  q = np.asarray(
+    quantizer.apply(jnp.asarray(w, jnp.float32), params, bits), np.float64
+  )
+  t = np.tanh(x @ q)
+  s = 1 - t**2
+  g = q @ (v * s)
+  expected = np.outer(g, v * s) + np.outer(x, (g @ q) * v * -2 * t * s)
+  np.testing.assert_allclose(got, expected, rtol=2e-4, atol=1e-5)
+
+
+def test_unknown_name():
+  with pytest.raises(ValueError, match='unifrom'):
+    quantizers.by_name('unifrom')

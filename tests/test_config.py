@@ -1,0 +1,398 @@
+import json
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ml_collections import config_dict
+import pytest
+
+from qgan_jax import config as config_lib
+from qgan_jax import config_check, config_name, config_string, quantizers
+from qgan_jax.errors import UserError
+
+
+def resolved(arg=None, **overrides):
+  config = config_lib.override(config_lib.base(**overrides), arg)
+  return config_lib.resolve(config)
+
+
+def validated(arg=None, **overrides):
+  config = resolved(arg, **overrides)
+  config_lib.validate(config)
+  return config
+
+
+def bits(config):
+  """(G weights, G activations, D weights, D activations)."""
+  g, d = config.generator.bits, config.discriminator.bits
+  return g.weights, g.activations, d.weights, d.activations
+
+
+# The grammar.
+
+_KEYS = st.from_regex(r'[a-z_]+(\.[a-z_]+)*', fullmatch=True)
+_VALUES = st.one_of(
+  st.integers(),
+  st.floats(allow_nan=False, allow_infinity=False),
+  st.booleans(),
+  st.from_regex(r'[^,\s]([^,]*[^,\s])?', fullmatch=True).filter(
+    lambda text: text == text.strip()
+  ),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(_KEYS, _VALUES, max_size=4))
+def test_parse_undoes_join_and_values_read_back(pairs):
+  parsed = config_string.parse(config_string.join(pairs))
+  read = {
+    key: config_string.convert(key, text, type(pairs[key]))
+    for key, text in parsed.items()
+  }
+  assert read == pairs
+  assert [*map(type, read.values())] == [*map(type, pairs.values())]
+
+
+@pytest.mark.parametrize('arg', [None, '', '  '])
+def test_nothing_means_the_defaults(arg):
+  assert config_lib.parse(arg) == {}
+  assert resolved(arg) == resolved()
+
+
+@pytest.mark.parametrize(
+  ('arg', 'said'),
+  [
+    ('bits', "character 1: 'bits' is not key=value"),
+    ('bits=8,,seed=1', "character 8: '' is not key=value"),
+    ('bits=8,', "character 8: '' is not key=value"),
+    ('seed=1,bits=', "character 8: 'bits=' is not key=value"),
+    ('=8', "character 1: '=8' is not key=value"),
+    ('bits=8,seed=1,bits=4', "character 15: 'bits' is given twice"),
+  ],
+)
+def test_a_malformed_string_is_shown_where(arg, said):
+  with pytest.raises(UserError, match=said):
+    config_lib.parse(arg)
+
+
+@pytest.mark.parametrize(
+  ('arg', 'said'),
+  [
+    ('bitz=8', "no config key 'bitz'; did you mean 'bits'"),
+    ('generater.channels=8', "did you mean 'generator.channels'"),
+    ('zzzzzz=8', 'the keys are experiment, model, source'),
+    ('generator=8', "'generator' is a group; its keys are generator."),
+    ('g_w_bits=8,generator.bits.weights=4', "as 'g_w_bits' and 'generator.bi"),
+    ('steps=abc', 'steps=abc: steps takes a whole number'),
+    ('steps=1.0', 'steps takes a whole number'),
+    ('steps=True', 'steps takes a whole number'),
+    ('learning_rate=fast', 'learning_rate takes a number'),
+    ('learning_rate=nan', 'learning_rate takes a finite number'),
+    ('ema=inf', 'ema takes a finite number'),
+    ('conditional=1', 'conditional takes true or false'),
+  ],
+)
+def test_the_string_is_refused_with_the_key_in_the_message(arg, said):
+  with pytest.raises(UserError, match=said):
+    resolved(arg)
+
+
+def test_text_is_kept_as_text():
+  # 1e5 and 007 are names of folders, not numbers.
+  assert resolved('dir=1e5').data.dir == '1e5'
+  assert resolved('source=folder:/a=b').data.source == 'folder:/a=b'
+
+
+def test_every_short_name_is_a_key_and_every_page_default_a_key():
+  config = config_lib.base()
+  for path in config_string.SHORT_NAMES.values():
+    assert path in config_lib.leaves(config)
+  with pytest.raises(UserError, match='bits'):
+    config_lib.base(bitz=8)
+  with pytest.raises(AttributeError, match='steps'):
+    config.stepz = 3
+
+
+# What follows from the rest.
+
+
+@pytest.mark.parametrize(
+  ('arg', 'expected'),
+  [
+    ('', (8, 8, 8, 8)),
+    ('bits=4', (4, 4, 4, 4)),
+    ('bits=32', (32, 32, 32, 32)),
+    ('bits=4,g_bits=2', (2, 2, 4, 4)),
+    ('d_bits=2', (8, 8, 2, 2)),
+    ('w_bits=2', (2, 8, 2, 8)),
+    ('bits=4,a_bits=8', (4, 8, 4, 8)),
+    ('g_bits=6,g_w_bits=3', (3, 6, 8, 8)),
+    ('w_bits=6,d_w_bits=3', (6, 8, 3, 8)),
+    ('bits=6,g_a_bits=1,d_a_bits=2', (6, 1, 6, 2)),
+    # Equally specific keys that agree, and that a more specific one settles.
+    ('g_bits=4,w_bits=4', (4, 4, 4, 8)),
+    ('g_bits=4,a_bits=8,g_a_bits=8', (4, 8, 8, 8)),
+    # The exponent of a grid speaks of weights alone.
+    ('quantizer=grid,bits=-6', (-6, 8, -6, 8)),
+    ('quantizer=grid,bits=-6.5,a_bits=4', (-6.5, 4, -6.5, 4)),
+    ('quantizer=grid,bits=-6,g_bits=-4', (-4, 8, -6, 8)),
+    ('quantizer=grid,g_bits=-4,d_bits=-5,a_bits=4', (-4, 4, -5, 4)),
+  ],
+)
+def test_the_most_specific_bits_win(arg, expected):
+  config = validated(arg)
+  assert bits(config) == expected
+  assert [*map(type, bits(config))] == [*map(type, expected)]
+
+
+@pytest.mark.parametrize(
+  ('arg', 'said'),
+  [
+    ('g_bits=4,a_bits=8', "generator's activations; say g_a_bits"),
+    ('d_bits=4,w_bits=8', "discriminator's weights; say d_w_bits"),
+    ('quantizer=grid', 'needs bits=b'),
+    ('quantizer=grid,g_bits=-6', 'needs bits=b'),
+  ],
+)
+def test_bits_that_contradict_or_lack_are_refused(arg, said):
+  with pytest.raises(UserError, match=said):
+    resolved(arg)
+
+
+def test_values_follow_an_override_that_comes_later():
+  config = config_lib.override(config_lib.base(), 'bits=8,learning_rate=0.1')
+  config.bits = 4
+  config.learning_rate = 0.2
+  config.optimizer = 'optax.lion'
+  config.discriminator.learning_rate = 0.4
+  config.loss.penalty = 'gradient_penalty'
+  config.norm = 'batch'
+  config = config_lib.resolve(config)
+  assert bits(config) == (4, 4, 4, 4)
+  assert config.generator.learning_rate == 0.2
+  assert config.discriminator.learning_rate == 0.4
+  assert config.generator.optimizer == 'lion'
+  # b1 of the default, Adam, does not outlive it.
+  assert config.generator.optimizer_kwargs.to_dict() == {}
+  assert config.loss.penalty_weight == 10
+  assert config.generator.norm == config.discriminator.norm == 'batch'
+
+
+def test_arguments_of_optimizers():
+  adam = resolved('b1=0,d_b2=0.9')
+  assert adam.generator.optimizer_kwargs.to_dict() == {'b1': 0, 'b2': 0.99}
+  assert adam.discriminator.optimizer_kwargs.to_dict() == {'b1': 0, 'b2': 0.9}
+  # Reaches both, and SGD takes no b1: said, not dropped.
+  with pytest.raises(UserError, match="generator.optimizer .*takes no 'b1'"):
+    validated('g_optimizer=momentum,b1=0')
+
+
+def test_a_resolved_config_is_frozen_complete_and_a_copy():
+  config = config_lib.base()
+  frozen = config_lib.resolve(config)
+  unset = {k for k, v in config_lib.leaves(frozen).items() if v is None}
+  # None is what these say: the images' own channels, TFDS's own folder…
+  assert unset == {'data.channels', 'data.dir', 'scores.inception_weights'}
+  with pytest.raises(AttributeError):
+    frozen.steps = 3
+  config.steps = 7
+  assert frozen.steps != 7
+  for name in ('bits', 'learning_rate', 'channels', 'optimizer_kwargs'):
+    assert name not in frozen
+  assert frozen.data.source == frozen.experiment
+
+
+# Validation.
+
+
+def test_every_key_has_a_rule_and_the_defaults_pass():
+  config = validated()
+  kwargs = config_check.KWARGS_RULES
+  ruled = {*config_check.RULES} | {
+    f'{network}.{rest}'
+    for network in ('generator', 'discriminator')
+    for rest in ('bits.weights', *(f'optimizer_kwargs.{k}' for k in kwargs))
+  }
+  assert {*config_lib.leaves(config)} <= ruled
+  assert {*config_lib.base().optimizer_kwargs} == {*kwargs}
+
+
+@pytest.mark.parametrize(
+  ('arg', 'said'),
+  [
+    ('bits=0', r'=0 \(set by bits or g_bits or .*1 to 16, or 32'),
+    ('bits=17', '1 to 16, or 32'),
+    ('w_bits=8.5', r'generator.bits.weights=8.5 \(set by bits .* g_w_bits\)'),
+    ('quantizer=grid,bits=-40', 'exponent of the grid'),
+    ('quantizer=unifrom', "did you mean 'uniform'"),
+    ('activation_quantizer=grid', 'one of uniform, affine'),
+    ('batch_size=0', r'batch_size=0 .*from 1 up'),
+    ('d_steps=0', r'discriminator.steps=0 \(set by d_steps\)'),
+    ('learning_rate=0', r'set by learning_rate or g_learning_rate.*above 0'),
+    ('d_learning_rate=-1', 'discriminator.learning_rate=-1.0'),
+    ('image_size=30', 'one of 28, 32, 64'),
+    ('image_channels=2', 'data.channels=2'),
+    ('ema=1', 'ema.decay=1.0'),
+    ('seed=-1', 'seed=-1'),
+    ('loss=hing', "did you mean 'hinge'"),
+    ('penalty=gp', 'one of none, r1, gradient_penalty'),
+    ('penalty_weight=3', 'does nothing with penalty=none'),
+    ('penalty=r1,batch_size=4', 'less than one image.*at least 0.25'),
+    ('norm=bath', "did you mean 'batch'"),
+    ('channels=12', 'multiple of 8'),
+    ('optimizer=adan_', "did you mean 'adan'"),
+    ('optimizer=lion,momentum=0.5', "'lion' takes no 'momentum'"),
+    ('b1=1', 'optimizer_kwargs.b1=1.0'),
+    ('dtype=float16', 'one of float32, bfloat16'),
+    ('ranges=movng', "did you mean 'moving'"),
+    ('extractor=inception', 'needs scores.inception_weights'),
+    ('experiment=../x', 'experiment='),
+  ],
+)
+def test_what_is_not_allowed_is_named(arg, said):
+  with pytest.raises(UserError, match=said) as caught:
+    validated(arg)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('path', 'value'),
+  [
+    ('steps', True),
+    ('seed', False),
+    ('batch_size', 1.0),
+    ('data.image_size', 28.0),
+    ('data.conditional', 1),
+    ('ema.decay', math.nan),
+    ('ema.decay', False),
+    ('generator.learning_rate', math.inf),
+    ('discriminator.learning_rate', math.nan),
+    ('generator.bits.weights', True),
+    ('precision.per_channel', None),
+    ('loss.name', None),
+    ('data.dir', ''),
+  ],
+)
+def test_types_are_checked_whoever_set_the_value(path, value):
+  flat = config_lib.leaves(resolved()) | {path: value}
+  config = config_dict.ConfigDict()
+  for key, leaf in flat.items():
+    group, _, name = key.rpartition('.')
+    holder = config
+    for part in filter(None, group.split('.')):
+      if part not in holder:
+        holder[part] = {}
+      holder = holder[part]
+    holder[name] = leaf
+  with pytest.raises(UserError, match=path):
+    config_lib.validate(config)
+
+
+def test_all_that_is_on_offer_is_allowed():
+  for name in quantizers.NAMES:
+    validated(f'quantizer={name},bits=2')
+  for name in ('sgd', 'momentum', 'adagrad', 'adam', 'lion', 'optax.adamw'):
+    validated(f'optimizer={name}')
+  validated('penalty=r1,loss=wasserstein,spectral_norm=true,dtype=bfloat16')
+
+
+# Text.
+
+_OVERRIDES = {
+  'bits': st.sampled_from([1, 4, 8, 32]),
+  'g_w_bits': st.integers(1, 16),
+  'a_bits': st.integers(1, 16),
+  'quantizer': st.sampled_from(quantizers.NAMES),
+  'loss': st.sampled_from(['hinge', 'wasserstein']),
+  'penalty': st.sampled_from(['none', 'r1', 'gradient_penalty']),
+  'penalty_weight': st.floats(0, 100),
+  'optimizer': st.sampled_from(['adam', 'lion', 'sgd', 'optax.adamw']),
+  'd_optimizer': st.sampled_from(['adam', 'momentum']),
+  'learning_rate': st.floats(1e-6, 1),
+  'd_learning_rate': st.floats(1e-6, 1),
+  'norm': st.sampled_from(['group', 'batch', 'none']),
+  'g_norm': st.sampled_from(['group', 'batch', 'none']),
+  'channels': st.integers(1, 64),
+  'd_b1': st.floats(0, 0.5),
+  'conditional': st.booleans(),
+  'image_channels': st.sampled_from([1, 3]),
+  'steps': st.integers(1, 10**6),
+  'seed': st.integers(0, 2**32 - 1),
+  'source': st.sampled_from(['mnist', 'digits', 'folder:/a/b', 'folder:/a_b']),
+  'precision.momentum': st.floats(0, 0.9),
+}
+_CONFIGS = st.fixed_dictionaries({}, optional=_OVERRIDES).map(
+  # A grid has no default for the weights' bits.
+  lambda overrides: resolved(**{'bits': 8, 'experiment': 'mnist'} | overrides)
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(_CONFIGS)
+def test_the_config_string_gives_the_config_back(config):
+  string = config_name.config_string_of(config)
+  again = resolved(string, experiment='mnist', seed=config.seed)
+  assert config_lib.diff(config, again) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(_CONFIGS)
+def test_json_loses_nothing(config):
+  again = config_lib.from_json(config_lib.to_json(config))
+  assert again == config
+  assert config_lib.diff(config, again) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(_CONFIGS, _CONFIGS)
+def test_other_configs_have_other_folders(one, other):
+  folders = [config_name.default_workdir(config) for config in (one, other)]
+  assert (folders[0] == folders[1]) == (config_lib.diff(one, other) == [])
+  for folder in folders:
+    runs, experiment, name = folder.split('/')
+    assert (runs, experiment) == ('runs', 'mnist')
+    assert len(name) < 255
+
+
+def test_folders_as_a_person_would_name_them():
+  def folder(arg):
+    config = resolved(arg, experiment='mnist')
+    return config_name.default_workdir(config)
+
+  assert folder('bits=8,seed=1') == folder('seed=1') == 'runs/mnist/bits=8-s1'
+  assert folder('loss=hinge,bits=4') == 'runs/mnist/bits=4,loss=hinge-s0'
+  assert folder('d_bits=4') == 'runs/mnist/g_bits=8,d_bits=4-s0'
+  assert folder('w_bits=4') == 'runs/mnist/w_bits=4,a_bits=8-s0'
+  assert folder('g_learning_rate=0.1,d_learning_rate=0.1') == (
+    'runs/mnist/bits=8,learning_rate=0.1-s0'
+  )
+  # One value with a comma, from a flag, and two settings: not the same.
+  config = config_lib.base(experiment='mnist')
+  config.data.dir = 'a,steps=5'
+  config = config_lib.resolve(config)
+  assert config_name.default_workdir(config) != folder('dir=a,steps=5')
+  assert folder('dir=/a/b') != folder('dir=/a_b')
+
+
+def test_what_json_cannot_hold_is_refused():
+  config = config_lib.base()
+  config.ema.decay = math.nan
+  with pytest.raises(ValueError, match='JSON'):
+    config_lib.to_json(config_lib.resolve(config))
+  with pytest.raises(TypeError):
+    config_lib.to_json(config_dict.ConfigDict({'a': {1, 2}}))
+  assert json.loads(config_lib.to_json(resolved()))['steps'] == 20_000
+
+
+def test_diff_says_what_changed():
+  old, new = resolved('bits=8'), resolved('g_w_bits=4,optimizer=sgd')
+  assert config_lib.diff(old, old) == []
+  assert sorted(config_lib.diff(old, new)) == [
+    "discriminator.optimizer: 'adam' -> 'sgd'",
+    'discriminator.optimizer_kwargs.b1: 0.5 -> absent',
+    'discriminator.optimizer_kwargs.b2: 0.99 -> absent',
+    'generator.bits.weights: 8 -> 4',
+    "generator.optimizer: 'adam' -> 'sgd'",
+    'generator.optimizer_kwargs.b1: 0.5 -> absent',
+    'generator.optimizer_kwargs.b2: 0.99 -> absent',
+  ]

@@ -1,0 +1,168 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+import pytest
+
+from qgan_jax import artifacts, models, sample
+from qgan_jax.errors import UserError
+from qgan_jax.precision import Bits, Precision, QuantizerSpec
+
+
+def save(path, num_classes=0):
+  kwargs = {
+    'image_size': 8, 'channels': 8, 'latent_dim': 5, 'num_classes': num_classes
+  }  # fmt: skip
+  module = models.make_generator('dcgan', **kwargs)
+  labels = jnp.zeros(1, jnp.int32) if num_classes else None
+  shapes = jax.eval_shape(
+    lambda: module.init(jax.random.key(0), jnp.zeros((1, 5)), labels)
+  )
+  rng = np.random.default_rng(0)
+  artifacts.save_generator(
+    path,
+    model='dcgan',
+    model_kwargs=kwargs,
+    variables=jax.tree.map(
+      lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes
+    ),
+    ranges={},
+    # Dynamic ranges: where batches are not whole, they show.
+    precision=Precision(QuantizerSpec('uniform'), QuantizerSpec('affine'), 0.0),
+    bits=Bits(jnp.float32(4), jnp.float32(8)),
+    metadata={},
+  )
+
+
+@pytest.fixture(scope='module')
+def artifact(tmp_path_factory):
+  path = tmp_path_factory.mktemp('artifact') / 'g.qgan'
+  save(path)
+  return str(path)
+
+
+@pytest.fixture(scope='module')
+def conditional(tmp_path_factory):
+  path = tmp_path_factory.mktemp('artifact') / 'conditional.qgan'
+  save(path, num_classes=3)
+  return str(path)
+
+
+def draw(artifact, out, num=100, seed=0, label=None):
+  sample.sample(
+    artifact=artifact, num=num, out=str(out), seed=seed, label=label
+  )
+  if str(out).endswith('.npz'):
+    with np.load(out) as file:
+      return dict(file)
+  return None
+
+
+def test_npz_folder_and_grid_hold_the_same_images(artifact, tmp_path, capsys):
+  images = draw(artifact, tmp_path / 'x.npz')['images']
+  assert images.shape == (100, 8, 8, 1)
+  assert images.dtype == np.uint8
+  assert len(np.unique(images, axis=0)) == 100
+
+  draw(artifact, f'{tmp_path}/new/folder/')
+  files = sorted((tmp_path / 'new' / 'folder').iterdir())
+  assert [file.name for file in files[:2]] == ['00.png', '01.png']
+  for file, image in zip(files, images, strict=True):
+    with Image.open(file) as png:
+      np.testing.assert_array_equal(png, image[..., 0])
+
+  draw(artifact, tmp_path / 'x.png')
+  artifacts.save_grid(tmp_path / 'expected.png', images)
+  expected = (tmp_path / 'expected.png').read_bytes()
+  assert (tmp_path / 'x.png').read_bytes() == expected
+
+  told = capsys.readouterr().out
+  assert f'wrote 100 images to {tmp_path}/x.png' in told
+  assert 'images/s' in told
+  assert 'weights 4-bit uniform, activations 8-bit affine' in told
+
+
+def test_images_depend_on_the_seed_and_not_on_their_number(artifact, tmp_path):
+  all_images = draw(artifact, tmp_path / 'all.npz', num=70)['images']
+  for num in (1, 66):
+    images = draw(artifact, tmp_path / 'few.npz', num=num)['images']
+    np.testing.assert_array_equal(images, all_images[:num])
+  draw(artifact, tmp_path / 'again.npz', num=70)
+  again = (tmp_path / 'again.npz').read_bytes()
+  assert again == (tmp_path / 'all.npz').read_bytes()
+  other = draw(artifact, tmp_path / 'other.npz', num=70, seed=1)['images']
+  assert (other != all_images).any(axis=(1, 2, 3)).all()
+
+
+def test_labels(conditional, tmp_path):
+  turns = draw(conditional, tmp_path / 'x.npz')
+  np.testing.assert_array_equal(turns['labels'], np.arange(100) % 3)
+  ones = draw(conditional, tmp_path / 'y.npz', label=1)
+  assert (ones['labels'] == 1).all()
+  same = (turns['images'] == ones['images']).all(axis=(1, 2, 3))
+  assert not same[turns['labels'] != 1].any()
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ({'num': 0}, '--num=0'),
+    ({'seed': -1}, '--seed=-1'),
+    ({'label': 3}, '--label=3.* no labels'),
+    ({'out': 'no/such/x.png'}, 'no folder no/such'),
+    ({'out': 'x.jpg'}, '--out=x.jpg: ….png, ….npz or a folder'),
+    ({'num': 10**6}, '--num=1000000 .*folder'),
+    ({'artifact': 'missing.qgan'}, 'cannot read missing.qgan'),
+  ],
+)
+def test_wrong_arguments(artifact, tmp_path, monkeypatch, arguments, message):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match=message):
+    draw(**{'artifact': artifact, 'out': 'x.png'} | arguments)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_label_out_of_range(conditional, tmp_path):
+  with pytest.raises(UserError, match='--label=3: .* labels 0 to 2'):
+    draw(conditional, tmp_path / 'x.png', label=3)
+
+
+def test_images_are_not_mixed_with_others(artifact, tmp_path):
+  (tmp_path / '0.png').touch()
+  with pytest.raises(UserError, match='has files in it'):
+    draw(artifact, tmp_path)
+  with pytest.raises(UserError, match='cannot be a folder'):
+    draw(artifact, f'{tmp_path}/0.png/')
+
+
+def run(*args, **kwargs):
+  return subprocess.run(
+    [sys.executable, *args], capture_output=True, text=True, **kwargs
+  )
+
+
+def test_command(artifact, tmp_path):
+  command = ('-m', 'qgan_jax.sample', f'--artifact={artifact}', '--num=5')
+  done = run(*command, f'--out={tmp_path}/x.png')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('wrote 5 images')
+  assert 'Unable to initialize backend' not in done.stderr  # An INFO of JAX's.
+  assert (tmp_path / 'x.png').exists()
+  failed = run(*command)
+  assert failed.returncode == 2
+  assert failed.stderr == (
+    'error: --out=… is missing: see --help for an example\n'
+  )
+
+
+def test_sampling_imports_no_training_code():
+  loaded = run('-c', 'import sys, qgan_jax.sample; print(*sys.modules)')
+  modules = set(loaded.stdout.split())
+  assert 'qgan_jax.artifacts.packed' in modules
+  unwanted = ('qgan_jax.training', 'qgan_jax.data', 'qgan_jax.metrics',
+              'tensorflow_datasets', 'tensorflow', 'orbax', 'optax',
+              'ml_collections', 'cv2', 'sklearn', 'scipy.stats')  # fmt: skip
+  assert not {m for m in modules for u in unwanted if m.startswith(u)}
