@@ -9,17 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from qgan_jax import data
-from qgan_jax import metrics
-from qgan_jax import models
+from qgan_jax import data, metrics, models
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Bits
-from qgan_jax.precision import make_precision
-from qgan_jax.precision import Precision
-from qgan_jax.training import devices
-from qgan_jax.training import losses
+from qgan_jax.precision import Bits, make_precision, Precision
+from qgan_jax.training import devices, losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.optimizers import make_optimizer
@@ -137,7 +131,7 @@ def make_state(
   """The state before the first step, on the host; the seed decides it."""
   size = min(64, len(dataset.train_images))
   images = dataset.train_images[:size]
-  labels = np.arange(size) % gan.num_classes if gan.num_classes else None
+  labels = jnp.arange(size) % gan.num_classes if gan.num_classes else None
 
   @jax.jit
   def init(key: jax.Array, images: jax.Array) -> state_lib.TrainState:

@@ -22,11 +22,11 @@ from collections.abc import Mapping
 import json
 from typing import Any
 
-from ml_collections import ConfigDict, FrozenConfigDict, config_dict
+from ml_collections import config_dict, ConfigDict, FrozenConfigDict
 
 from qgan_jax import config_string
 from qgan_jax.config_check import validate
-from qgan_jax.config_string import SHARED, parse
+from qgan_jax.config_string import parse, SHARED
 from qgan_jax.errors import UserError
 
 NETWORKS = ('generator', 'discriminator')

@@ -12,7 +12,7 @@ import sys
 from typing import Any, NamedTuple
 
 from absl import app, flags
-from ml_collections import ConfigDict, FrozenConfigDict, config_flags
+from ml_collections import config_flags, ConfigDict, FrozenConfigDict
 
 from qgan_jax import config as config_lib
 from qgan_jax import config_string

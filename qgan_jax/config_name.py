@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from qgan_jax import config_string
-from qgan_jax.config import NETWORKS, ROLES, base, leaves, resolve
+from qgan_jax.config import base, leaves, NETWORKS, resolve, ROLES
 from qgan_jax.config_string import SHARED, SHORT_NAMES
 
 _SAFE_VALUE = re.compile(r'[A-Za-z0-9._+-]*')

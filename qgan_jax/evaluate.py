@@ -1,8 +1,8 @@
-"""Scores a run's checkpoints, or an artifact, again.
+r"""Scores a run's checkpoints, or an artifact, again.
 
   python -m qgan_jax.evaluate --workdir=runs/digits/bits=8-s0
   python -m qgan_jax.evaluate --workdir=runs/digits/bits=8-s0 --step=600
-  python -m qgan_jax.evaluate --artifact=generator.qgan \\
+  python -m qgan_jax.evaluate --artifact=generator.qgan \
       --config=experiments/digits.py
 
 The data set, the held-out images and the extractor are those of the config.
@@ -19,15 +19,10 @@ import jax
 from ml_collections import FrozenConfigDict
 import numpy as np
 
-from qgan_jax import artifacts
-from qgan_jax import build
-from qgan_jax import config_flags
-from qgan_jax import errors
-from qgan_jax import metrics
+from qgan_jax import artifacts, build, config_flags, errors, metrics
 from qgan_jax.data import ImageDataset
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.sampling import Draw
-from qgan_jax.training.sampling import make_draw
+from qgan_jax.training.sampling import Draw, make_draw
 from qgan_jax.training.state import TrainState
 
 

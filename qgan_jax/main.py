@@ -19,16 +19,10 @@ from typing import Any
 from absl import flags
 import jax
 
-from qgan_jax import artifacts
-from qgan_jax import build
+from qgan_jax import artifacts, build, config_flags, errors, metrics
 from qgan_jax import config as config_lib
-from qgan_jax import config_flags
-from qgan_jax import errors
-from qgan_jax import metrics
-from qgan_jax.config_name import config_string_of
-from qgan_jax.config_name import default_workdir
-from qgan_jax.data import Batches
-from qgan_jax.data import ImageDataset
+from qgan_jax.config_name import config_string_of, default_workdir
+from qgan_jax.data import Batches, ImageDataset
 from qgan_jax.evaluate import score_state
 from qgan_jax.training import loop
 from qgan_jax.training.checkpoints import Checkpoints
@@ -149,8 +143,12 @@ def train_and_deliver(
   print('scoring…', file=sys.stderr)
   for name, scored in (('best', best_state), ('last', state)):
     same = name == 'last' and best_step == config.steps
-    scores[name] = scores['best'] if same else score_state(
-      scored, draw, extractor, dataset, samples=config.scores.samples
+    scores[name] = (
+      scores['best']
+      if same
+      else score_state(
+        scored, draw, extractor, dataset, samples=config.scores.samples
+      )
     )
   _write_json(workdir / 'scores.json', scores)
   print(_summary(scores, workdir))

@@ -211,7 +211,7 @@ def sample(
 
 def _define_flags() -> None:
   # An error is one line: without what JAX says of backends it did not find.
-  flags.FLAGS.verbosity = logging.WARNING  # A flag of absl's own.
+  flags.FLAGS['verbosity'].value = logging.WARNING  # A flag of absl's own.
   flags.DEFINE_string('artifact', None, 'The packed generator, a .qgan file.')
   flags.DEFINE_integer('num', 64, 'How many images.')
   flags.DEFINE_string('out', None, '….png, ….npz or a folder …/')

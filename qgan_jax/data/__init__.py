@@ -1,6 +1,6 @@
 """Image data sets as uint8 arrays, and batches by step number."""
 
-from qgan_jax.data.batches import Batches, batch_indices
+from qgan_jax.data.batches import batch_indices, Batches
 from qgan_jax.data.dataset import ImageDataset
 from qgan_jax.data.sources import load
 

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
+from safetensors import safe_open, SafetensorError
 
 from qgan_jax.errors import UserError
 from qgan_jax.metrics.extractors import (

@@ -14,8 +14,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
 from safetensors import numpy as safetensors
+from safetensors import SafetensorError
 
 from qgan_jax.errors import UserError
 from qgan_jax.metrics.extractors import (

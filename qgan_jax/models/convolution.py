@@ -14,6 +14,7 @@ never leave the set. On accelerators the layers below use XLA's convolutions.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -102,11 +103,11 @@ def _conv_adjoint_primal(y: Array, k: Array, size: tuple[int, int]) -> Array:
   # One product for all shifts: [B·h·w, O] @ [O, 4·4I].
   columns = matrices.transpose(3, 0, 1, 2).reshape(o, -1)
   z = (y.reshape(-1, o) @ columns).reshape(b, h, w, 2, 2, -1)
-  z = sum(
+  shifted = (
     jnp.pad(z[:, :, :, i, j], ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0)))
     for i, j in _SHIFTS
   )
-  return _unblocks(jnp.asarray(z), *size)
+  return _unblocks(functools.reduce(jnp.add, shifted), *size)
 
 
 _conv_adjoint = jax.custom_vjp(_conv_adjoint_primal, nondiff_argnums=(2,))
@@ -134,9 +135,7 @@ def _conv_fwd(x: Array, k: Array) -> tuple[Array, tuple[Array, Array]]:
   return conv(x, k), (x, k)
 
 
-def _conv_bwd(
-  residuals: tuple[Array, Array], g: Array
-) -> tuple[Array, Array]:
+def _conv_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
   x, k = residuals
   return conv_adjoint(g, k, *x.shape[1:3]), kernel_adjoint(x, g)
 
@@ -216,9 +215,8 @@ class UpConv(nn.ConvTranspose):
     bias = self.param(
       'bias', self.bias_init, (self.features,), self.param_dtype
     )
-    inputs, kernel, bias = self.promote_dtype(
-      inputs, kernel, bias, dtype=self.dtype
-    )
+    promote: Any = self.promote_dtype  # Its type allows for None.
+    inputs, kernel, bias = promote(inputs, kernel, bias, dtype=self.dtype)
     if jax.default_backend() == 'cpu':
       # Flax does not turn the kernel round; the adjoint of a convolution does.
       turned = kernel[::-1, ::-1].swapaxes(2, 3)

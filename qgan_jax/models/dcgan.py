@@ -13,8 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.models.convolution import strided_conv
-from qgan_jax.models.convolution import UpConv
+from qgan_jax.models.convolution import strided_conv, UpConv
 
 Array = jax.Array
 Dtype = Any
@@ -176,7 +175,7 @@ class Discriminator(nn.Module):
       )
 
     logits = layer(dense('logit', 1), x)[:, 0]
-    if self.num_classes:
+    if labels is not None and self.num_classes:
       classes = layer(dense('classes', self.num_classes), x)
       logits += jnp.take_along_axis(classes, labels[:, None], axis=1)[:, 0]
     return logits.astype(jnp.float32)

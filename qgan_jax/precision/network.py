@@ -84,7 +84,9 @@ class Precision:
     flat = traverse_util.flatten_dict(params)
     for path, w in flat.items():
       if is_weight(path, w):
-        rounded = quantizer.apply(w, quantizer.fit(w, bits.weights), bits.weights)
+        rounded = quantizer.apply(
+          w, quantizer.fit(w, bits.weights), bits.weights
+        )
         flat[path] = jnp.where(bits.weights >= FLOAT_BITS, w, rounded)
     return traverse_util.unflatten_dict(flat)
 
@@ -149,16 +151,17 @@ class Precision:
     axis_name: str | None,
   ) -> Array:
     """The range to quantize x with, [2]."""
-    moving = average is not None and self.momentum > 0
-    if moving and not update:
+    if self.momentum == 0:
+      average = None
+    if average is not None and not update:
       return average
     low, high = quantizers.tensor_range(x)
     if axis_name is not None:
       low, high = lax.pmin(low, axis_name), lax.pmax(high, axis_name)
     batch = jnp.stack([low, high])
-    if moving:
-      return self.momentum * average + (1 - self.momentum) * batch
-    return batch
+    if average is None:
+      return batch
+    return self.momentum * average + (1 - self.momentum) * batch
 
 
 def make_precision(

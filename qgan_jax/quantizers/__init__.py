@@ -1,11 +1,13 @@
 """Quantizers: pure functions of arrays, by the names of their papers."""
 
 from qgan_jax.quantizers.base import Quantizer
-from qgan_jax.quantizers.uniform import fake_quantize
-from qgan_jax.quantizers.uniform import grid
-from qgan_jax.quantizers.uniform import power_of_two_scale
-from qgan_jax.quantizers.uniform import tensor_range
-from qgan_jax.quantizers.uniform import uniform
+from qgan_jax.quantizers.uniform import (
+  fake_quantize,
+  grid,
+  power_of_two_scale,
+  tensor_range,
+  uniform,
+)
 
 # The names that `quantizer=…` takes. A quantizer with options is its own
 # function; these are the choices of one that a name can express.

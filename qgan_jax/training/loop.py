@@ -52,14 +52,14 @@ class Periodic:
 def _signals() -> Iterator[list[int]]:
   """Collects SIGTERM and Ctrl-C; a second one acts as it always does."""
   received: list[int] = []
-  previous = {}
+  previous: dict[int, Any] = {}
 
   def remember(number: int, frame: FrameType | None) -> None:
     del frame
     received.append(number)
     signal.signal(number, previous[number])
 
-  for number in (signal.SIGINT, signal.SIGTERM):
+  for number in (int(signal.SIGINT), int(signal.SIGTERM)):
     previous[number] = signal.signal(number, remember)
   try:
     yield received

@@ -8,15 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qgan_jax.precision import Bits
-from qgan_jax.precision import Precision
+from qgan_jax.precision import Bits, Precision
 
 Array = jax.Array
 PyTree = Any
 
 
-@struct.dataclass
-class NetworkState:
+class NetworkState(struct.PyTreeNode):
   """One network's part of the state.
 
   Attributes:
@@ -35,8 +33,7 @@ class NetworkState:
   opt_state: optax.OptState
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """The state of a run.
 
   Attributes:

@@ -1,4 +1,4 @@
-"""One training step of a GAN: a pure function (state, batch) → (state, metrics).
+"""One training step of a GAN, (state, batch) → (state, metrics), pure.
 
 D is updated `d_steps` times, then G once, through the fakes that the last of
 D's updates has seen, then G's moving average. Both networks' weights and
@@ -17,10 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from qgan_jax.precision import Precision
-from qgan_jax.training.losses import Loss
-from qgan_jax.training.losses import Penalty
-from qgan_jax.training.state import NetworkState
-from qgan_jax.training.state import TrainState
+from qgan_jax.training.losses import Loss, Penalty
+from qgan_jax.training.state import NetworkState, TrainState
 
 Array = jax.Array
 PyTree = Any
@@ -184,9 +182,7 @@ def make_step(
           generator, g, params, latents, labels, axis_name=axis_name
         )
 
-      fake, pull_back, g_state = jax.vjp(
-        generate, g_state.params, has_aux=True
-      )
+      fake, pull_back, g_state = jax.vjp(generate, g_state.params, has_aux=True)
       labels = batch['labels'][i] if num_classes else None
       grads, (d_state, metrics) = jax.grad(d_loss, has_aux=True)(
         d_state.params,

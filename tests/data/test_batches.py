@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from qgan_jax.data import Batches, batch_indices, batches
+from qgan_jax.data import batch_indices, Batches, batches
 from qgan_jax.errors import UserError
 
 SIZES = st.integers(1, 40)

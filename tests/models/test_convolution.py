@@ -1,8 +1,8 @@
 import flax.linen as nn
 import jax
-import jax.test_util
 from jax import lax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 
@@ -26,9 +26,7 @@ def arrays(request):
 
 def test_conv_is_lax_conv(arrays):
   x, k = arrays
-  np.testing.assert_allclose(
-    convolution.conv(x, k), reference(x, k), atol=1e-4
-  )
+  np.testing.assert_allclose(convolution.conv(x, k), reference(x, k), atol=1e-4)
 
 
 def test_gradients_are_those_of_lax_conv(arrays):
@@ -113,9 +111,7 @@ def test_strided_conv_leaves_other_convolutions_alone():
     {'kernel_size': (4, 4), 'strides': (2, 2)},
   ):
     theirs = nn.Conv(6, **kwargs)
-    ours = nn.Conv(
-      6, conv_general_dilated=convolution.strided_conv, **kwargs
-    )
+    ours = nn.Conv(6, conv_general_dilated=convolution.strided_conv, **kwargs)
     variables = theirs.init(jax.random.PRNGKey(0), x)
     np.testing.assert_allclose(
       ours.apply(variables, x), theirs.apply(variables, x), atol=1e-4

@@ -24,9 +24,7 @@ def test_shapes(size, norm, num_classes):
     num_classes=num_classes,
   )
   latents = jax.random.normal(KEY, (2, 64))
-  images, _ = jax.eval_shape(
-    lambda: g.init_with_output(KEY, latents, labels)
-  )
+  images, _ = jax.eval_shape(lambda: g.init_with_output(KEY, latents, labels))
   assert images.shape == (2, size, size, 3)
   d = models.make_discriminator(
     'dcgan', channels=8, norm=norm, num_classes=num_classes

@@ -1,0 +1,234 @@
+"""Times one training step against PyTorch and plain Flax, in one run.
+
+  python benchmarks/train_step.py --out=benchmarks/results
+
+Every contestant trains the same networks from the same parameters on the same
+batch of 64 digits: DCGAN, non-saturating loss, one update of D and one of G,
+Adam, a moving average of G. Outputs are compared before anything is timed.
+Contestants take turns, so that whatever else the machine does hits all alike.
+"""
+
+import argparse
+from collections.abc import Mapping
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+from pathlib import Path
+import platform
+import re
+import statistics
+import sys
+import time
+from typing import Any
+
+# PyTorch needs room on the same GPU.
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+
+import contestants
+from contestants import Step
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from qgan_jax import data
+
+WARM_UP = 3  # Steps before the first turn.
+# Timed steps in a turn, after one that is not: the contestant before may have
+# left its threads spinning, and the caches are full of its arrays.
+TURN = 3
+FLOAT, TORCH, DOT = 'qgan_jax float', contestants.TORCH, 'dot'
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
+say = Console(width=None if sys.stdout.isatty() else 100).print
+
+
+def warmed(steps: Mapping[str, Step]) -> dict[str, Step]:
+  """The contestants that run, compiled; says why another does not."""
+  ready = {}
+  for name, step in steps.items():
+    try:
+      for _ in range(WARM_UP):
+        step()
+    except Exception as error:  # Whatever a compiler raises.
+      if not name.startswith('torch.compile'):
+        raise
+      reason = str(error).strip().splitlines()[0]
+      say(f'{name} is left out: {type(error).__name__}: {reason}')
+    else:
+      ready[name] = step
+  return ready
+
+
+def take_turns(
+  steps: Mapping[str, Step], rounds: int
+) -> dict[str, list[float]]:
+  """Seconds of every timed step, by contestant."""
+  times: dict[str, list[float]] = {name: [] for name in steps}
+  for _ in range(rounds):
+    for name, step in steps.items():
+      step()
+      for _ in range(TURN):
+        start = time.perf_counter()
+        step()
+        times[name].append(time.perf_counter() - start)
+  return times
+
+
+def run_case(
+  size: int, channels: int, args: argparse.Namespace
+) -> dict[str, Any]:
+  """Builds, checks and times all contestants at one size and width."""
+  dataset = data.load(
+    'digits', data_dir=None, image_size=size, channels=1, standin=False
+  )
+  images = dataset.train_images[: contestants.BATCH_SIZE]
+  ours = contestants.Ours(dataset, channels, 32, args.dtype)
+  dot, dot_flops = contestants.make_dot()
+  steps = {
+    DOT: dot,
+    FLOAT: ours.step,
+    'qgan_jax W8A8': contestants.Ours(dataset, channels, 8, args.dtype).step,
+    'plain Flax': contestants.flax_step(ours, images, channels, args.dtype),
+  }
+  if importlib.util.find_spec('torch'):
+    steps |= contestants.torch_steps(
+      ours, images, channels, args.dtype, compiled=not args.quick
+    )
+  times = take_turns(warmed(steps), args.rounds)
+  dot_rate = dot_flops / statistics.median(times.pop(DOT))
+
+  best: dict[str, dict[str, Any]] = {}
+  for name, seconds in times.items():
+    contestant, _, layout = name.partition(', ')
+    row: dict[str, Any] = {
+      'median_ms': 1e3 * statistics.median(seconds),
+      'min_ms': 1e3 * min(seconds),
+    }
+    if layout:
+      row['layout'] = layout
+    rival = best.get(contestant)
+    if rival is None or row['median_ms'] < rival['median_ms']:
+      best[contestant] = row
+  flops = contestants.step_flops(size, channels)
+  for row in best.values():
+    row['share_of_dot'] = flops / (1e-3 * row['median_ms']) / dot_rate
+    row['to_float'] = row['median_ms'] / best[FLOAT]['median_ms']
+    if TORCH in best:
+      row['to_torch'] = row['median_ms'] / best[TORCH]['median_ms']
+  return {
+    'image_size': size,
+    'channels': channels,
+    'parameters': sum(x.size for x in jax.tree.leaves(ours.params)),
+    'step_gflop': flops / 1e9,
+    'dot_gflop_per_s': dot_rate / 1e9,
+    'data': ours.data_cost(args.rounds * TURN),
+    'contestants': best,
+  }
+
+
+def hardware() -> str:
+  """The name of what runs the steps."""
+  device = jax.devices()[0]
+  if device.platform != 'cpu':
+    return device.device_kind
+  info = Path('/proc/cpuinfo')
+  found = info.exists() and re.search(r'model name\s*: (.+)', info.read_text())
+  name = found[1] if found else platform.processor() or platform.machine()
+  return f'{name.strip()}, {len(os.sched_getaffinity(0))} cores'
+
+
+def print_cases(cases: list[dict[str, Any]]) -> None:
+  """Prints the cases as one table, and what data costs."""
+  table = Table(caption='ratios of medians; below 1 is faster')
+  table.add_column('images')
+  table.add_column('step')
+  for title in (
+    'median ms',
+    'min ms',
+    f'to {TORCH}',
+    'to our float',
+    "of the dot's rate",
+  ):
+    table.add_column(title, justify='right')
+  for case in cases:
+    title = f'{case["image_size"]}² × {case["channels"]} channels'
+    for name, row in case['contestants'].items():
+      layout = f', {row["layout"]}' if 'layout' in row else ''
+      to_torch = f'{row["to_torch"]:.2f}' if 'to_torch' in row else ''
+      table.add_row(
+        title,
+        name + layout,
+        f'{row["median_ms"]:.1f}',
+        f'{row["min_ms"]:.1f}',
+        to_torch,
+        f'{row["to_float"]:.2f}',
+        f'{row["share_of_dot"]:.0%}',
+      )
+      title = ''
+    table.add_section()
+  say(table)
+  for case in cases:
+    cost = case['data']
+    say(
+      f'{case["image_size"]}² × {case["channels"]}: a step is '
+      f'{case["step_gflop"]:.1f} GFLOP, a dot runs at '
+      f'{case["dot_gflop_per_s"]:.0f} GFLOP/s; data takes the host '
+      f'{cost["host_ms"]:.2f} ms a step, {cost["host_share"]:.2%} of it, '
+      f'of which {cost["exposed_share"]:.2%} is not hidden behind the device'
+    )
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
+  parser.add_argument('--sizes', type=int, nargs='+', default=[28, 32])
+  parser.add_argument('--channels', type=int, nargs='+', default=[32, 64])
+  parser.add_argument('--rounds', type=int, default=15, help=f'{TURN} steps')
+  parser.add_argument('--dtype', default='float32', help='or bfloat16')
+  parser.add_argument(
+    '--quick',
+    action='store_true',
+    help='28×28, 32 channels, 2 rounds, no torch.compile: does it run?',
+  )
+  parser.add_argument('--out', type=Path, help='folder for a JSON file')
+  args = parser.parse_args()
+  if args.quick:
+    args.sizes, args.channels, args.rounds = [28], [32], 2
+  versions = {}
+  for name in PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      say(
+        f'{name} is not installed, and its contestants are left out; '
+        'pip install -e ".[peers]" brings it'
+      )
+  record: dict[str, Any] = {
+    'hardware': hardware(),
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'python': platform.python_version(),
+    'versions': versions,
+    'dtype': args.dtype,
+    'batch_size': contestants.BATCH_SIZE,
+    'rounds': args.rounds,
+    # Other work on the machine slows contestants with many threads most.
+    'load_before': os.getloadavg()[0],
+  }
+  say(', '.join(f'{key} {value}' for key, value in record.items()))
+  record['cases'] = cases = []
+  for size in args.sizes:
+    for channels in args.channels:
+      cases.append(run_case(size, channels, args))
+  print_cases(cases)
+  if args.out:
+    slug = re.sub(r'[^a-z0-9]+', '-', record['hardware'].lower()).strip('-')
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f'train_step-{slug}.json'
+    path.write_text(json.dumps(record, indent=2) + '\n')
+    say(f'wrote {path}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,1 @@
+"""Quantized generative adversarial networks in JAX and Flax."""

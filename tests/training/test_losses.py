@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qgan_jax.training import losses
+
+REAL = np.array([-2.0, 0.3, 5.0])
+FAKE = np.array([-1.5, 0.0, 4.0])
+
+
+def log_sigmoid(x):
+  return -np.log1p(np.exp(-x))
+
+
+@pytest.mark.parametrize(
+  ('name', 'd', 'g'),
+  [
+    (
+      'nonsaturating',
+      -log_sigmoid(REAL).mean() - log_sigmoid(-FAKE).mean(),
+      -log_sigmoid(FAKE).mean(),
+    ),
+    (
+      'least_squares',
+      ((REAL - 1) ** 2).mean() / 2 + (FAKE**2).mean() / 2,
+      ((FAKE - 1) ** 2).mean() / 2,
+    ),
+    (
+      'hinge',
+      np.maximum(0, 1 - REAL).mean() + np.maximum(0, 1 + FAKE).mean(),
+      -FAKE.mean(),
+    ),
+    ('wasserstein', FAKE.mean() - REAL.mean(), -FAKE.mean()),
+  ],
+)
+def test_losses_are_those_of_their_papers(name, d, g):
+  loss = losses.LOSSES[name]
+  real, fake = jnp.asarray(REAL), jnp.asarray(FAKE)
+  np.testing.assert_allclose(loss.discriminator(real, fake), d, rtol=1e-5)
+  np.testing.assert_allclose(loss.generator(fake), g, rtol=1e-5)
+
+
+def quadratic(x):
+  """D(x) = ½ Σ a x² of an image, with ∇D(x) = a x."""
+  return 0.5 * jnp.sum(jnp.arange(1.0, 5.0).reshape(2, 2, 1) * x**2, (1, 2, 3))
+
+
+def test_r1_is_half_the_squared_norm_on_real_images():
+  real = np.random.RandomState(0).randn(3, 2, 2, 1)
+  gradient = np.arange(1.0, 5.0).reshape(2, 2, 1) * real
+  expected = 0.5 * (gradient**2).sum((1, 2, 3)).mean()
+  got = losses.r1(quadratic, jnp.asarray(real), None, None)
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_gradient_penalty_is_gulrajanis_between_real_and_fake():
+  rng = np.random.RandomState(0)
+  real, fake = rng.randn(2, 3, 2, 2, 1)
+  key = jax.random.PRNGKey(0)
+  mix = np.asarray(jax.random.uniform(key, (3, 1, 1, 1)), np.float64)
+  x = mix * real + (1 - mix) * fake
+  norms = np.sqrt(
+    ((np.arange(1.0, 5.0).reshape(2, 2, 1) * x) ** 2).sum((1, 2, 3))
+  )
+  got = losses.gradient_penalty(
+    quadratic, jnp.asarray(real), jnp.asarray(fake), key
+  )
+  np.testing.assert_allclose(got, ((norms - 1) ** 2).mean(), rtol=1e-4)
+
+
+def test_gradient_penalty_of_a_flat_d_has_a_finite_gradient():
+  def value(scale):
+    return losses.gradient_penalty(
+      lambda x: scale * jnp.sum(x, (1, 2, 3)),
+      jnp.ones((2, 2, 2, 1)),
+      jnp.zeros((2, 2, 2, 1)),
+      jax.random.PRNGKey(0),
+    )
+
+  assert jnp.isfinite(jax.grad(value)(0.0))

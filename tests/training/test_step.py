@@ -1,0 +1,185 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from qgan_jax.precision import Bits, make_precision, Precision
+from qgan_jax.training import losses
+from qgan_jax.training import state as state_lib
+from qgan_jax.training import step as step_lib
+
+KEY = jax.random.PRNGKey(0)
+RATE = 0.1
+
+
+class G(nn.Module):
+  @nn.compact
+  def __call__(self, z, labels=None, *, train=False):
+    return jnp.tanh(nn.Dense(16)(z)).reshape(-1, 4, 4, 1)
+
+
+class D(nn.Module):
+  @nn.compact
+  def __call__(self, x, labels=None, *, train=False):
+    return nn.Dense(1)(jnp.tanh(nn.Dense(8)(x.reshape(len(x), -1))))[:, 0]
+
+
+def network(module, precision=None):
+  return step_lib.Network(module, precision or Precision(), optax.sgd(RATE))
+
+
+def make(g, d, n=32, **kwargs):
+  bits = Bits(jnp.float32(n), jnp.float32(n))
+  # Ranges start from these: constants would clip everything that follows.
+  images = jax.random.uniform(KEY, (4, 4, 4, 1), minval=-1)
+  state = state_lib.init_state(
+    KEY,
+    state_lib.init_network(
+      g.module,
+      g.precision,
+      g.optimizer,
+      bits,
+      KEY,
+      jax.random.normal(KEY, (4, 3)),
+    ),
+    state_lib.init_network(
+      d.module, d.precision, d.optimizer, bits, KEY, images
+    ),
+  )
+  step = step_lib.make_step(
+    g, d, loss=losses.nonsaturating, latent_dim=3, **kwargs
+  )
+  return state, jax.jit(step)
+
+
+def batch(d_steps=1, seed=0):
+  rng = np.random.RandomState(seed)
+  return {'images': rng.randint(0, 256, (d_steps, 4, 4, 4, 1)).astype('uint8')}
+
+
+def latents(state, i=0):
+  key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), i)
+  key, _ = jax.random.split(key)
+  return jax.random.normal(jax.random.split(key)[0], (4, 3))
+
+
+def by_hand(state, images, d_steps):
+  """The algorithm, written with nothing of the step's own machinery."""
+  g, d = state.generator.params, state.discriminator.params
+  for i in range(d_steps):
+    fake = G().apply({'params': g}, latents(state, i))
+    real = images[i].astype(np.float32) / 127.5 - 1
+
+    def d_loss(d, real=real, fake=fake):
+      def logit(x):
+        return D().apply({'params': d}, x)
+
+      return -(
+        jnp.mean(jax.nn.log_sigmoid(logit(real)))
+        + jnp.mean(jax.nn.log_sigmoid(-logit(fake)))
+      )
+
+    d = jax.tree.map(lambda w, g: w - RATE * g, d, jax.grad(d_loss)(d))
+
+  def g_loss(g):
+    fake = G().apply({'params': g}, latents(state, d_steps - 1))
+    return -jnp.mean(jax.nn.log_sigmoid(D().apply({'params': d}, fake)))
+
+  g = jax.tree.map(lambda w, g: w - RATE * g, g, jax.grad(g_loss)(g))
+  return g, d
+
+
+def assert_close(a, b, **kwargs):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_allclose(x, y, **kwargs)
+
+
+@pytest.mark.parametrize('d_steps', [1, 3])
+def test_the_step_is_the_alternating_algorithm(d_steps):
+  state, step = make(network(G()), network(D()), ema_decay=0.9)
+  images = batch(d_steps)
+  new, metrics = step(state, images)
+  g, d = by_hand(state, images['images'], d_steps)
+  assert_close(new.generator.params, g, atol=1e-6)
+  assert_close(new.discriminator.params, d, atol=1e-6)
+  # At step 0 the moving average's decay is min(0.9, 1/10).
+  average = jax.tree.map(
+    lambda old, new: 0.1 * old + 0.9 * new, state.generator.params, g
+  )
+  assert_close(new.average['params'], average, atol=1e-6)
+  assert int(new.step) == 1
+  assert not new.halted
+  assert np.isfinite(metrics['d_loss'])
+
+
+def test_the_penalty_moves_d_as_its_gradient_says():
+  images = batch()
+  plain, step = make(network(G()), network(D()))
+  without, _ = step(plain, images)
+  state, step = make(
+    network(G()), network(D()), penalty=losses.r1, penalty_weight=2.0
+  )
+  with_penalty, metrics = step(state, images)
+  real = images['images'][0].astype(np.float32) / 127.5 - 1
+
+  def penalty(d):
+    gradient = jax.grad(lambda x: D().apply({'params': d}, x).sum())(real)
+    return jnp.sum(gradient**2) / 4  # weight 2 × ½ × mean of 4 images
+
+  expected = jax.tree.map(
+    lambda w, g: w - RATE * g,
+    without.discriminator.params,
+    jax.grad(penalty)(state.discriminator.params),
+  )
+  assert_close(with_penalty.discriminator.params, expected, atol=1e-6)
+  np.testing.assert_allclose(
+    metrics['penalty'], penalty(state.discriminator.params) / 2, rtol=1e-5
+  )
+
+
+def test_a_value_that_is_not_finite_halts_before_it_does_harm():
+  state, step = make(network(G()), network(D()))
+  state, _ = step(state, batch())
+  bad = state.discriminator.params['Dense_0']['kernel'].at[0, 0].set(jnp.nan)
+  params = dict(state.discriminator.params)
+  params['Dense_0'] = {**params['Dense_0'], 'kernel': bad}
+  poisoned = state.replace(
+    discriminator=state.discriminator.replace(params=params)
+  )
+  halted, metrics = step(poisoned, batch(seed=1))
+  assert halted.halted
+  assert int(halted.step) == 1
+  assert_close(halted.generator.params, state.generator.params, atol=0)
+  assert not metrics['finite']['discriminator']['Dense_0']['kernel']
+  # It stays so, whatever comes.
+  again, _ = step(halted.replace(discriminator=state.discriminator), batch())
+  assert int(again.step) == 1
+  assert_close(again.generator.params, state.generator.params, atol=0)
+
+
+def test_one_compiled_step_serves_every_bit_width():
+  precision = make_precision(
+    weights='uniform',
+    activations='affine',
+    per_channel=True,
+    ranges='moving',
+    momentum=0.99,
+    input_bits=8,
+  )
+  g, d = network(G(), precision), network(D(), precision)
+  step = make(g, d)[1]
+  results = [step(make(g, d, n)[0], batch())[0] for n in (2, 4, 8, 32)]
+  assert step._cache_size() == 1
+  moved = {
+    float(jnp.abs(r.generator.params['Dense_0']['kernel']).sum())
+    for r in results
+  }
+  assert len(moved) == 4
+  # 32 bits in the quantized program are the unquantized one's numbers.
+  float_state, float_step = make(network(G()), network(D()))
+  expected, _ = float_step(float_state, batch())
+  assert_close(
+    results[-1].generator.params, expected.generator.params, atol=1e-7
+  )
