@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import difflib
 from pathlib import Path
 import re
-import sys
 from typing import Any, NamedTuple
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags, ConfigDict, FrozenConfigDict
 
 from qgan_jax import config as config_lib
-from qgan_jax import config_string
+from qgan_jax import config_string, errors
 from qgan_jax.errors import UserError
 
 _EXAMPLE = '--config=experiments/mnist.py:bits=8,seed=1'
@@ -67,21 +66,9 @@ def parse_flags(
     UserError: the command line, the experiment's file or a value is wrong.
     SystemExit: after --help.
   """
-  if flag_values is flags.FLAGS:
-    app.define_help_flags()
   file, arg = _find_config(argv)
   _check_overrides(argv)
-  try:
-    rest = flag_values(list(argv))
-  except flags.Error as error:
-    raise UserError(f'{error}; --help shows every flag') from None
-  except SystemExit:
-    sys.exit(0)  # --help worked; Abseil exits with 1.
-  if rest[1:]:
-    raise UserError(
-      f'unexpected argument {rest[1]!r}: config strings follow the file, '
-      f'{_EXAMPLE}'
-    )
+  errors.parse_flags(argv, flag_values)
   if not file:
     raise UserError(f'no experiment is given; say for example {_EXAMPLE}')
   if not isinstance(flag_values.config, ConfigDict):

@@ -1,8 +1,10 @@
 """Errors that a person can cause, and how commands report them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import sys
 from typing import NoReturn
+
+from absl import app, flags
 
 
 class UserError(Exception):
@@ -20,3 +22,31 @@ def run(main: Callable[[], None]) -> NoReturn:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
   sys.exit(0)
+
+
+def parse_flags(
+  argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
+  """Parses a command line into flags that are already defined.
+
+  Args:
+    argv: `sys.argv`.
+    flag_values: where the flags are defined.
+
+  Raises:
+    UserError: a flag is unknown or malformed, or something is no flag.
+    SystemExit: after --help.
+  """
+  if flag_values is flags.FLAGS:
+    app.define_help_flags()
+  try:
+    rest = flag_values(list(argv))
+  except flags.Error as error:
+    raise UserError(f'{error}; --help shows every flag') from None
+  except SystemExit:
+    sys.exit(0)  # --help worked; Abseil exits with 1.
+  if rest[1:]:
+    raise UserError(
+      f'unexpected argument {rest[1]!r}; config strings follow the file, '
+      '--config=experiments/mnist.py:bits=8'
+    )

@@ -117,11 +117,8 @@ def main() -> None:
     'samples', None, 'Images to draw; as many as the config says if unset.'
   )
   if not any(a.startswith(('--config', '-config')) for a in sys.argv):
-    try:
-      rest = flags.FLAGS(sys.argv)
-    except flags.Error as error:
-      raise errors.UserError(f'{error}; --help shows every flag') from None
-    if not workdir.value or rest[1:]:
+    errors.parse_flags(sys.argv)
+    if not workdir.value:
       raise errors.UserError(
         'give --workdir=FOLDER, or --artifact=FILE with --config=EXPERIMENT'
       )

@@ -24,7 +24,7 @@ from qgan_jax import config as config_lib
 from qgan_jax.config_name import config_string_of, default_workdir
 from qgan_jax.data import Batches, ImageDataset
 from qgan_jax.evaluate import score_state
-from qgan_jax.training import loop
+from qgan_jax.training import devices, loop
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import make_draw
 from qgan_jax.training.state import TrainState
@@ -76,13 +76,14 @@ def train_and_deliver(
   gan = build.make_gan(config, dataset)
   state = build.make_state(config, gan, dataset)
   checkpoints = Checkpoints(workdir / 'checkpoints', primary=primary)
-  restored = checkpoints.restore_latest(state)
+  restored = checkpoints.restore_latest(state) if primary else None
   if restored is not None:
     first_step, state = restored
-    if primary and first_step < config.steps:
+    if first_step < config.steps:
       print(f'resuming from step {first_step}', file=sys.stderr)
   elif primary:
     print(_describe(config, gan, dataset, state, workdir), file=sys.stderr)
+  state = devices.from_primary(state)
 
   # What is seen on the way.
   draw = make_draw(
@@ -93,6 +94,7 @@ def train_and_deliver(
     workdir,
     total_steps=config.steps,
     first_step=int(state.step),
+    dataset=dataset.name,
     primary=primary,
   )
   with tracker:
@@ -175,7 +177,9 @@ def _periodic(
     samples.mkdir(exist_ok=True)
     path = samples / f'step_{step:07d}.png'
     images = draw(state, _GRID)
-    artifacts.save_grid(path, images)
+    artifacts.save_grid(
+      path, images, description=f'{dataset.name}, step {step}'
+    )
     tracker.images(step, 'samples', artifacts.grid(images))
     return loop.singular_values(state)
 
@@ -319,9 +323,7 @@ def main() -> None:
   """Parses the command line and runs; see the module's docstring."""
   experiment = config_flags.parse_flags(sys.argv)
   if _DISTRIBUTED.value or _COORDINATOR.value:
-    jax.distributed.initialize(
-      _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
-    )
+    devices.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   workdir = Path(_WORKDIR.value) if _WORKDIR.value else None
   start = time.monotonic()
   try:
@@ -333,6 +335,16 @@ def main() -> None:
       file=sys.stderr,
     )
     sys.exit(128 + stop.signal)
+  except errors.UserError as error:
+    if jax.process_count() == 1:
+      raise
+    # To leave in order is to wait for the others, who wait for this one.
+    print(f'error: {error}', file=sys.stderr, flush=True)
+    os._exit(2)
+  except KeyboardInterrupt:
+    print('stopped; the same command goes on', file=sys.stderr)
+    sys.exit(130)
+  devices.meet('end')  # JAX gives the others 5 minutes from here.
   print(f'done in {time.monotonic() - start:.0f} s', file=sys.stderr)
 
 

@@ -15,11 +15,12 @@ from contextlib import AbstractContextManager
 import itertools
 import os
 from pathlib import Path
+import sys
 import time
 from typing import Any, Protocol
 import zipfile
 
-from absl import app, flags, logging
+from absl import flags, logging
 import jax
 import numpy as np
 import tqdm
@@ -210,6 +211,7 @@ def sample(
 
 
 def _define_flags() -> None:
+  # Not on import: other commands have flags of the same names.
   # An error is one line: without what JAX says of backends it did not find.
   flags.FLAGS['verbosity'].value = logging.WARNING  # A flag of absl's own.
   flags.DEFINE_string('artifact', None, 'The packed generator, a .qgan file.')
@@ -221,27 +223,22 @@ def _define_flags() -> None:
   )
 
 
-def _main(argv: list[str]) -> None:
-  values = flags.FLAGS
-
-  def body() -> None:
-    if len(argv) > 1:
-      raise UserError(f'{argv[1]!r} is no flag: see --help')
-    for name in ('artifact', 'out'):
-      if not values[name].value:
-        raise UserError(f'--{name}=… is missing: see --help for an example')
-    sample(
-      artifact=values.artifact,
-      num=values.num,
-      out=values.out,
-      seed=values.seed,
-      label=values.label,
-    )
-
-  errors.run(body)
-
-
-# Defined here, not on import: other commands have flags of the same names.
-if __name__ == '__main__':
+def main() -> None:
+  """Parses the command line and draws; see the module's docstring."""
   _define_flags()
-  app.run(_main)
+  values = flags.FLAGS
+  errors.parse_flags(sys.argv)
+  for name in ('artifact', 'out'):
+    if not values[name].value:
+      raise UserError(f'--{name}=… is missing: see --help for an example')
+  sample(
+    artifact=values.artifact,
+    num=values.num,
+    out=values.out,
+    seed=values.seed,
+    label=values.label,
+  )
+
+
+if __name__ == '__main__':
+  errors.run(main)

@@ -5,7 +5,7 @@ import os
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from qgan_jax.artifacts.files import replacing
 
@@ -28,14 +28,19 @@ def grid_shape(num: int, height: int, width: int) -> tuple[int, int]:
   )
 
 
-def save_png(file: BinaryIO, image: np.ndarray) -> None:
+def save_png(
+  file: BinaryIO, image: np.ndarray, description: str | None = None
+) -> None:
   """Writes one image, uint8 [H, W, C] of 1 or 3 channels, as PNG."""
   if image.shape[-1] not in (1, 3):
     raise ValueError(
       f'image of shape {image.shape}: 1 or 3 channels have a PNG'
     )
   pixels = image[..., 0] if image.shape[-1] == 1 else image
-  Image.fromarray(pixels).save(file, format='PNG')
+  text = PngImagePlugin.PngInfo()
+  if description is not None:
+    text.add_itxt('Description', description)
+  Image.fromarray(pixels).save(file, format='PNG', pnginfo=text)
 
 
 def grid(images: np.ndarray) -> np.ndarray:
@@ -58,16 +63,22 @@ def grid(images: np.ndarray) -> np.ndarray:
   return canvas
 
 
-def save_grid(path: str | os.PathLike[str], images: np.ndarray) -> None:
+def save_grid(
+  path: str | os.PathLike[str],
+  images: np.ndarray,
+  *,
+  description: str | None = None,
+) -> None:
   """Writes images as one PNG, laid out by `grid`.
 
   Args:
     path: of the PNG, which appears whole or not at all.
     images: uint8 [N, H, W, C] of 1 or 3 channels, N > 0.
+    description: what the picture shows, kept inside the file.
 
   Raises:
     UserError: where the file cannot be written.
   """
   canvas = grid(images)
   with replacing(path) as file:
-    save_png(file, canvas)
+    save_png(file, canvas, description)

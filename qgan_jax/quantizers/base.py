@@ -13,8 +13,8 @@ class Quantizer(NamedTuple):
   """A quantizer, as a tuple of pure functions.
 
   `bits` is an array in each of them, so that one compiled program serves every
-  bit width. For every x, `apply(x, p, bits) == decode(encode(x, p, bits), p,
-  bits)`, bit for bit.
+  bit width. For every x, `apply(x, params, bits)` equals
+  `decode(encode(x, params, bits), params, bits)` exactly.
 
   Attributes:
     fit: (x, bits) → params, the quantizer's parameters (scales, zero points…)

@@ -154,6 +154,7 @@ def train(
   step = int(state.step)
   state = devices.replicate(state)
   window: list[PyTree] = []
+  alone = jax.process_count() == 1
 
   def due(every: int) -> bool:
     return step % every == 0 or step == total_steps
@@ -166,8 +167,10 @@ def train(
       window.append(metrics)
       step += 1
       tracker.advance(step)
-      stopping = bool(received)
-      if due(log_every) or due(checkpoint_every) or stopping:
+      seen = due(log_every) or due(checkpoint_every)
+      # Many processes have to stop at the same step, so they agree at times.
+      stopping = (alone or seen) and devices.any_process(bool(received))
+      if seen or stopping:
         fetched = jax.device_get(window)
         window = []
         host = jax.device_get(state)
@@ -180,7 +183,7 @@ def train(
           with tracker.paused():
             checkpoints.save(step, host)
         if stopping:
-          raise Stopped(step, received[0])
+          raise Stopped(step, received[0] if received else signal.SIGTERM)
       for event in periodic:
         if due(event.every):
           with tracker.paused():

@@ -45,6 +45,7 @@ class Tracker:
     *,
     total_steps: int,
     first_step: int,
+    dataset: str,
     primary: bool = True,
   ):
     """Describes the run; entering it opens the files.
@@ -53,12 +54,14 @@ class Tracker:
       workdir: the run's folder.
       total_steps: the step that training ends with.
       first_step: steps already done, 0 for a new run.
+      dataset: what is really learned from; it stands in every line.
       primary: False in the processes of a distributed run that stay silent.
     """
     self._metrics_path = Path(workdir) / 'metrics.jsonl'
     self._tensorboard_path = Path(workdir) / 'tensorboard'
     self._total_steps = total_steps
     self._first_step = first_step
+    self._dataset = dataset
     self._primary = primary
     self._clock: tuple[int, float] | None = None
     self._last_line = -math.inf
@@ -138,8 +141,9 @@ class Tracker:
       now = time.perf_counter()
       values['steps_per_second'] = (step - since) / (now - started)
       self._clock = step, now
-    record = {name: _strict(value) for name, value in values.items()}
-    line = json.dumps({'step': int(step), **record}, allow_nan=False) + '\n'
+    record: dict[str, object] = {'step': int(step), 'dataset': self._dataset}
+    record |= {name: _strict(value) for name, value in values.items()}
+    line = json.dumps(record, allow_nan=False) + '\n'
     with _writing(self._metrics_path):
       rest = line.encode()
       while rest:  # A disk that fills up takes a part, and then says so.

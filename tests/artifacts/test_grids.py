@@ -17,9 +17,10 @@ def test_to_uint8():
 def test_grid_holds_every_image_once_in_rows(tmp_path, channels):
   rng = np.random.default_rng(0)
   images = rng.integers(1, 256, (7, 4, 5, channels), np.uint8)
-  grids.save_grid(tmp_path / 'grid.png', images)
+  grids.save_grid(tmp_path / 'grid.png', images, description='4 × 5')
   with Image.open(tmp_path / 'grid.png') as file:
     grid = np.asarray(file).reshape(file.height, file.width, channels)
+    assert file.text['Description'] == '4 × 5'
   assert grid.shape[:2] == grids.grid_shape(7, 4, 5) == (20, 23)
   for i, image in enumerate(images):
     top, left = 2 + 6 * (i // 3), 2 + 7 * (i % 3)

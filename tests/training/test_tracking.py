@@ -40,11 +40,14 @@ def test_metrics_are_strict_json_on_disk_at_once_and_in_tensorboard(tmp_path):
   values = [1.5, math.nan, math.inf, -math.inf, np.float32(0.1)]
   names = ['loss/d', 'b', 'c', 'd', 'e']
   metrics = dict(zip(names, values, strict=True))
-  with Tracker(tmp_path / 'new' / 'run', total_steps=20, first_step=0) as run:
+  with Tracker(
+    tmp_path / 'new' / 'run', total_steps=20, first_step=0, dataset='digits'
+  ) as run:
     run.log(10, metrics)
     run.log(20, {**metrics, 'loss/d': 2.0})
     records = _records(tmp_path / 'new' / 'run')
     assert [record['step'] for record in records] == [10, 20]
+    assert [record['dataset'] for record in records] == ['digits'] * 2
     found = [float(records[0][name]) for name in names]
     np.testing.assert_array_equal(found, [float(value) for value in values])
     assert _scalars(tmp_path / 'new' / 'run', 'loss/d') == [(10, 1.5), (20, 2)]
@@ -53,7 +56,7 @@ def test_metrics_are_strict_json_on_disk_at_once_and_in_tensorboard(tmp_path):
 @pytest.mark.parametrize('channels', [1, 3])
 def test_images_come_back_from_tensorboard(channels, tmp_path):
   grid = np.random.default_rng(0).integers(0, 256, (8, 12, channels), np.uint8)
-  with Tracker(tmp_path, total_steps=1, first_step=0) as run:
+  with Tracker(tmp_path, total_steps=1, first_step=0, dataset='digits') as run:
     run.images(1, 'samples', grid)
   (event,) = _board(tmp_path).Images('samples')
   found = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
@@ -63,7 +66,7 @@ def test_images_come_back_from_tensorboard(channels, tmp_path):
 
 
 def _killed_run(workdir):
-  with Tracker(workdir, total_steps=50, first_step=0) as run:
+  with Tracker(workdir, total_steps=50, first_step=0, dataset='digits') as run:
     for step in (10, 20, 30):
       run.log(step, {'loss': float(step)})
       run.images(step, 'samples', np.full((2, 2, 1), step, np.uint8))
@@ -74,7 +77,9 @@ def _killed_run(workdir):
 @pytest.mark.parametrize('first_step', [0, 20, 25, 30])
 def test_a_resumed_run_holds_each_step_once(first_step, tmp_path):
   _killed_run(tmp_path)
-  with Tracker(tmp_path, total_steps=50, first_step=first_step) as run:
+  with Tracker(
+    tmp_path, total_steps=50, first_step=first_step, dataset='digits'
+  ) as run:
     kept = [step for step in (10, 20, 30) if step <= first_step]
     assert [record['step'] for record in _records(tmp_path)] == kept
     run.log(40, {'loss': -1.0})
@@ -93,7 +98,7 @@ def test_a_resumed_run_holds_each_step_once(first_step, tmp_path):
 def test_a_whole_line_of_another_kind_is_dropped_and_a_half_one_too(tmp_path):
   path = tmp_path / 'metrics.jsonl'
   path.write_bytes(b'{"step": 1}\n\xff\n[2]\n{}\n{"step": "x"}\n{"step": 2}')
-  with Tracker(tmp_path, total_steps=9, first_step=5):
+  with Tracker(tmp_path, total_steps=9, first_step=5, dataset='digits'):
     assert path.read_bytes() == b'{"step": 1}\n'
 
 
@@ -106,7 +111,7 @@ def test_the_rate_leaves_out_compilation_and_pauses(tmp_path, monkeypatch):
       now[0] += seconds
       run.advance(step)
 
-  with Tracker(tmp_path, total_steps=50, first_step=0) as run:
+  with Tracker(tmp_path, total_steps=50, first_step=0, dataset='digits') as run:
     with run.paused():
       now[0] += 1000
     train(run, 1, 1, 60.0)
@@ -129,7 +134,9 @@ def test_plain_lines_are_seconds_apart_and_the_last_is_there(
 ):
   now = [0.0]
   monkeypatch.setattr(tracking.time, 'perf_counter', lambda: now[0])
-  with Tracker(tmp_path, total_steps=4000, first_step=0) as run:
+  with Tracker(
+    tmp_path, total_steps=4000, first_step=0, dataset='digits'
+  ) as run:
     for step in range(10, 4001, 10):
       now[0] += 0.125
       run.log(step, {'d_loss': 1.25, 'accuracy': 0.5, 'g_loss': math.nan})
@@ -154,7 +161,9 @@ def test_a_terminal_gets_a_bar(tmp_path, monkeypatch):
   monkeypatch.setenv('COLUMNS', '120')
   with open(follower, 'w') as terminal:
     monkeypatch.setattr(sys, 'stderr', terminal)
-    with Tracker(tmp_path, total_steps=40, first_step=10) as run:
+    with Tracker(
+      tmp_path, total_steps=40, first_step=10, dataset='digits'
+    ) as run:
       run.advance(11)
       run.log(30, {'g_loss': 0.75})
       run.message('[bold] new best')
@@ -170,7 +179,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
   with (
     open('/dev/full', 'ab', buffering=0) as full,
     pytest.raises(UserError, match='metrics.jsonl cannot be written: No space'),
-    Tracker(tmp_path, total_steps=9, first_step=0) as run,
+    Tracker(tmp_path, total_steps=9, first_step=0, dataset='digits') as run,
   ):
     run._metrics = full
     run.log(1, {'loss': 1.0})
@@ -180,19 +189,21 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
   (tmp_path / 'file').write_text('')
   with (
     pytest.raises(UserError, match='file/metrics.jsonl cannot be written: '),
-    Tracker(tmp_path / 'file', total_steps=9, first_step=0),
+    Tracker(tmp_path / 'file', total_steps=9, first_step=0, dataset='digits'),
   ):
     pass
   (tmp_path / 'tensorboard').write_text('')
   with (
     pytest.raises(UserError, match='tensorboard cannot be written: '),
-    Tracker(tmp_path, total_steps=9, first_step=0),
+    Tracker(tmp_path, total_steps=9, first_step=0, dataset='digits'),
   ):
     pass
 
 
 def test_advance_is_cheap_and_other_processes_are_silent(tmp_path, capsys):
-  quiet = Tracker(tmp_path, total_steps=9, first_step=0, primary=False)
+  quiet = Tracker(
+    tmp_path, total_steps=9, first_step=0, dataset='digits', primary=False
+  )
   with quiet as run, run.paused():
     run.log(1, {'loss': 1.0})
     run.images(1, 'samples', np.zeros((2, 2, 1), np.uint8))
