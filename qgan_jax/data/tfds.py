@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 import tqdm
 
-from qgan_jax.data import images, png
+from qgan_jax.data import images
 from qgan_jax.data.dataset import ImageDataset, split_off_test
 from qgan_jax.errors import UserError
 
@@ -214,18 +214,12 @@ def _decode(
       tf_example_pb2.Example.FromString(record).features.feature
       for record in records.__getitems__(list(chunk))
     ]
-    files = [example['image'].bytes_list.value[0] for example in examples]
-    decoded = png.decode_all(files)
-    if decoded is not None:
-      pixels[chunk.start : chunk.stop] = images.resize_all(
-        decoded, image_size=image_size, channels=channels
-      )
-    else:
-      for i, file in zip(chunk, files, strict=True):
-        with Image.open(io.BytesIO(file)) as image:
-          pixels[i] = images.to_array(
-            image, image_size=image_size, channels=channels
-          )
+    for i, example in zip(chunk, examples, strict=True):
+      file = io.BytesIO(example['image'].bytes_list.value[0])
+      with Image.open(file) as image:
+        pixels[i] = images.to_array(
+          image, image_size=image_size, channels=channels
+        )
     if labels is not None:
       labels[chunk.start : chunk.stop] = [
         example['label'].int64_list.value[0] for example in examples

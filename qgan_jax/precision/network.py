@@ -128,7 +128,8 @@ class Precision:
       layer = context.module
       if context.method_name != '__call__' or not isinstance(layer, LAYERS):
         return next_fun(*args, **kwargs)
-      x, *rest = args
+      # Flax calls the input so; a module may give it either way.
+      x, *rest = args or (kwargs.pop('inputs'),)
       path = '/'.join(layer.path)
       n = bits.activations
       if not seen:

@@ -103,6 +103,19 @@ def test_the_networks_own_input_keeps_more_bits():
     assert len(np.unique(y)) > levels / 3
 
 
+def test_an_input_by_keyword_is_caught_too():
+  class Keyword(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(1, kernel_init=nn.initializers.ones)(inputs=x)
+
+  x = jnp.linspace(-1, 1, 200)[:, None]
+  variables = Keyword().init(KEY, x)
+  p = precision(ranges='dynamic', input_bits=1)
+  y, _ = p.apply(Keyword(), variables, {}, bits(32, 2), x)
+  assert len(np.unique(y)) == 4
+
+
 def test_moving_ranges_follow_the_formula_and_freeze(net):
   module, variables, x = net
   p = precision()
