@@ -10,19 +10,7 @@ from qgan_jax.config import base, override
 
 def get_config(arg=None):
   """The configuration, with a config string on top."""
-  config = base(
-    experiment='digits',
-    steps=1_000,
-    batch_size=32,
-    learning_rate=1e-3,
-    penalty='r1',
-    penalty_weight=1.0,
-    log_every=50,
-    sample_every=250,
-    eval_every=500,
-    checkpoint_every=500,
-  )
-  return override(config, arg)
+  return override(base(experiment='digits', steps=1_000), arg)
 
 
 def sweep(add):

@@ -15,6 +15,8 @@ def get_config(arg=None):
     source='folder',
     image_size=64,
     steps=50_000,
+    batch_size=64,
+    learning_rate=2e-4,
     latent_dim=128,
   )
   return override(config, arg)

@@ -10,16 +10,7 @@ from qgan_jax.config import base, override
 
 def get_config(arg=None):
   """The configuration, with a config string on top."""
-  config = base(
-    experiment='mnist',
-    steps=8_000,
-    batch_size=32,
-    learning_rate=1e-3,
-    penalty='r1',
-    penalty_weight=1.0,
-    eval_every=1_000,
-  )
-  return override(config, arg)
+  return override(base(experiment='mnist'), arg)
 
 
 def sweep(add):

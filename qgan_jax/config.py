@@ -37,7 +37,7 @@ _NORM = {'generator': 'group', 'discriminator': 'none'}
 # Optax's b1 = 0.9 makes GANs oscillate: Radford et al., 1511.06434, section 4.
 _OPTIMIZER_KWARGS = {'adam': {'b1': 0.5, 'b2': 0.99}}
 # λ of Gulrajani et al., 1704.00028; γ of Mescheder et al., 1801.04406.
-_PENALTY_WEIGHT = {'gradient_penalty': 10.0, 'r1': 10.0}
+_PENALTY_WEIGHT = {'gradient_penalty': 10.0, 'r1': 1.0}
 
 
 def base(**overrides: Any) -> ConfigDict:
@@ -69,8 +69,8 @@ def base(**overrides: Any) -> ConfigDict:
     {
       'experiment': 'unnamed',
       'seed': 0,
-      'steps': 20_000,
-      'batch_size': 64,
+      'steps': 8_000,
+      'batch_size': 32,
       'dtype': 'float32',
       # For both networks, where generator and discriminator do not say.
       'bits': unset(float),
@@ -82,7 +82,7 @@ def base(**overrides: Any) -> ConfigDict:
       'norm': unset(str),
       'optimizer': 'adam',
       'optimizer_kwargs': kwargs(),
-      'learning_rate': 2e-4,
+      'learning_rate': 1e-3,
       'data': {
         'source': unset(str),  # The experiment's name.
         'dir': unset(str),
@@ -104,7 +104,7 @@ def base(**overrides: Any) -> ConfigDict:
       },
       'loss': {
         'name': 'nonsaturating',
-        'penalty': 'none',
+        'penalty': 'r1',
         'penalty_weight': unset(float),
         'penalty_fraction': 0.125,
       },
@@ -112,7 +112,7 @@ def base(**overrides: Any) -> ConfigDict:
       'logging': {
         'log_every': 100,
         'sample_every': 1000,
-        'eval_every': 2000,
+        'eval_every': 1000,
         'checkpoint_every': 1000,
         'eval_samples': 2000,
       },
