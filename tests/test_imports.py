@@ -1,0 +1,121 @@
+"""Imports point one way, and what is heavy is imported in one place."""
+
+import ast
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(
+  path
+  for folder in ('qgan_jax', 'experiments')
+  for path in (ROOT / folder).rglob('*.py')
+)
+# What a part of the package may import of the rest; itself is always allowed.
+ALLOWED = {
+  'errors': set(),
+  'quantizers': set(),
+  'precision': {'quantizers'},
+  'models': {'errors'},
+  'data': {'errors'},
+  'metrics': {'errors'},
+  'artifacts': {'errors', 'models', 'precision', 'quantizers'},
+  'training': {'data', 'errors', 'precision', 'quantizers'},
+  # The names of losses and optimizers are checked where a config is.
+  'config_check': {'config_string', 'errors', 'quantizers', 'training'},
+  'config_string': {'errors'},
+  'config': {'config_check', 'config_string', 'errors'},
+  'sample': {'artifacts', 'errors', 'precision'},
+  'experiments': {'config'},
+}
+# Libraries that one file knows, and no other.
+ONE_FILE = {
+  'tensorflow_datasets': 'qgan_jax/data/tfds.py',
+  'orbax': 'qgan_jax/training/checkpoints.py',
+}
+NEVER = {'tensorflow', 'torch'}
+
+
+def imported(path):
+  """Dotted names of all that a file imports, wherever in it."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: a relative import'
+      yield node.module
+      # `from package import module` names the module last.
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def part(path):
+  """The part of the package that a file belongs to: 'data', 'main'…."""
+  first, *rest = path.relative_to(ROOT).parts
+  return Path(rest[0]).stem if first == 'qgan_jax' else first
+
+
+def parts_imported(path):
+  names = (name.split('.') for name in imported(path))
+  return {name[1] for name in names if name[0] == 'qgan_jax' and name[1:]}
+
+
+@pytest.mark.parametrize('name', ALLOWED)
+def test_a_part_imports_only_what_it_may(name):
+  files = [path for path in FILES if part(path) == name]
+  assert files
+  for path in files:
+    wrong = parts_imported(path) - ALLOWED[name] - {name}
+    assert not wrong, f'{path.relative_to(ROOT)} imports {wrong}'
+
+
+def test_entry_points_are_imported_by_no_part():
+  commands = {'main', 'sweep', 'quantize', 'export', 'sample', 'report'}
+  for path in FILES:
+    wrong = parts_imported(path) & commands - {part(path)}
+    assert not wrong, f'{path.relative_to(ROOT)} imports {wrong}'
+
+
+def test_one_file_knows_each_heavy_library():
+  users = {name: set() for name in ONE_FILE.keys() | NEVER}
+  for path in FILES:
+    for name in imported(path):
+      if name.split('.')[0] in users:
+        users[name.split('.')[0]].add(str(path.relative_to(ROOT)))
+  expected = {name: {path} for name, path in ONE_FILE.items()}
+  assert users == expected | {name: set() for name in NEVER}
+
+
+@pytest.mark.parametrize(
+  ('module', 'needed', 'unwanted'),
+  [
+    (
+      'qgan_jax.sample',
+      'qgan_jax.artifacts',
+      (
+        'qgan_jax.training',
+        'qgan_jax.data',
+        'qgan_jax.metrics',
+        'optax',
+        'orbax',
+        'tensorflow_datasets',
+        'ml_collections',
+        'sklearn',
+      ),
+    ),  # fmt: skip
+    ('qgan_jax.quantizers', 'jax', ('flax', 'ml_collections', 'absl.app')),
+    ('qgan_jax.main', 'qgan_jax.training.loop', ('tensorflow',)),
+  ],
+)
+def test_what_importing_loads(module, needed, unwanted):
+  loaded = subprocess.run(
+    [sys.executable, '-c', f'import sys, {module}; print(*sys.modules)'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout.split()
+  assert needed in loaded
+  wrong = {m for m in loaded for u in unwanted if f'{m}.'.startswith(f'{u}.')}
+  assert not wrong
