@@ -1,0 +1,374 @@
+"""The whole of a run, by its commands, in processes of their own."""
+
+import json
+import os
+from pathlib import Path
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from qgan_jax import artifacts, build
+from qgan_jax import config as config_lib
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.sampling import make_draw
+
+ROOT = Path(__file__).parents[1]
+STEPS = 32
+# SGD with momentum: Adam's first steps are signs, which noise of 1e-7 turns.
+STRING = (
+  'bits=8,channels=8,batch_size=8,optimizer=momentum,learning_rate=0.01,'
+  f'steps={STEPS},log_every=4,sample_every=16,eval_every=16,'
+  'checkpoint_every=2,logging.eval_samples=64,scores.samples=64'
+)
+DIGITS = f'--config=experiments/digits.py:{STRING}'
+
+
+@pytest.fixture(scope='module')
+def commands(tmp_path_factory):
+  """Starts `python -m qgan_jax.MODULE ARGUMENTS`; what is left is ended."""
+  cache = tmp_path_factory.mktemp('cache')
+  env = {
+    **os.environ,
+    'PYTHONPATH': str(ROOT),
+    # Compiled once for all processes, and without optimizations, which take
+    # most of the time here.
+    'JAX_COMPILATION_CACHE_DIR': str(cache / 'jax'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'QGAN_JAX_CACHE': str(cache / 'classifiers'),
+    'XLA_FLAGS': '--xla_backend_optimization_level=0',
+  }
+  processes = []
+
+  def start(module, *arguments, cwd=ROOT, **variables):
+    process = subprocess.Popen(
+      [sys.executable, '-m', f'qgan_jax.{module}', *map(str, arguments)],
+      cwd=cwd,
+      env=env | variables,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    processes.append(process)
+    return process
+
+  yield start
+  for process in processes:
+    process.kill()
+
+
+def finish(process, code=0):
+  """What a process printed, once it has ended as it should."""
+  out, err = process.communicate(timeout=300)
+  assert process.returncode == code, err
+  assert 'Traceback' not in err
+  return out, err
+
+
+@pytest.fixture(scope='module')
+def run(commands, tmp_path_factory):
+  """A run that nothing disturbed: its folder, and what it printed."""
+  workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
+  out, err = finish(commands('main', DIGITS, f'--workdir={workdir}'))
+  return workdir, out, err
+
+
+def load(path):
+  return json.loads(path.read_text())
+
+
+@pytest.fixture(scope='module')
+def gan(run):
+  """The networks of the run, and its state before the first step."""
+  record = load(run[0] / 'config.json')
+  config = config_lib.from_json(json.dumps(record['config']))
+  dataset = build.load_dataset(config, standin=False)
+  networks = build.make_gan(config, dataset)
+  return networks, build.make_state(config, networks, dataset)
+
+
+def last_state(workdir, like):
+  step, state = Checkpoints(workdir / 'checkpoints').restore_latest(like)
+  assert step == STEPS
+  return state
+
+
+def assert_identical(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_what_a_run_leaves_behind(run):
+  workdir, out, err = run
+  assert {path.name for path in workdir.iterdir()} == {
+    'checkpoints', 'config.json', 'generator.qgan', 'metrics.jsonl', 'samples',
+    'scores.json', 'tensorboard',
+  }  # fmt: skip
+  assert 'generator: 43,273 parameters, weights 8 bits' in err
+  assert str(workdir / 'generator.qgan') in out
+
+  record = load(workdir / 'config.json')
+  assert record['dataset'] == 'digits'
+  assert record['file'] == 'experiments/digits.py'
+  assert record['arg'] == STRING
+  assert record['config']['generator']['bits'] == {
+    'weights': 8, 'activations': 8
+  }  # fmt: skip
+  assert record['versions']['jax'] == jax.__version__
+  assert record['devices'] == ['cpu']
+
+  scores = load(workdir / 'scores.json')
+  for name in 'best', 'last':
+    score = scores[name]
+    assert score['reference'] == 'digits, held-out'
+    assert score['weights'] == 'moving average'
+    assert (score['num_real'], score['num_fake']) == (359, 64)
+    assert score['seed'] == 0
+    extractor = score['extractor']
+    assert extractor['name'] == 'classifier-digits'
+    assert re.fullmatch('[0-9a-f]{12}', extractor['hash'])
+    assert {'resize', 'value_range', 'accuracy'} <= extractor.keys()
+    assert {'frechet_distance', 'recall', 'coverage'} <= score.keys()
+  assert scores['last']['step'] == STEPS
+  sizes = scores['sizes']
+  assert sizes['artifact_bytes'] == (workdir / 'generator.qgan').stat().st_size
+  assert sizes['ratio'] > 3
+
+  rows = [json.loads(x) for x in (workdir / 'metrics.jsonl').open()]
+  evaluated = [r for r in rows if 'eval/frechet_distance_train' in r]
+  assert [row['step'] for row in evaluated] == [16, 32]
+  best = min(evaluated, key=lambda r: r['eval/frechet_distance_train'])
+  assert scores['best']['step'] == best['step']
+  logged = [row for row in rows if 'd_loss' in row]
+  assert {4, 8, STEPS} <= {row['step'] for row in logged}
+  assert 'steps_per_second' in logged[-1]
+  assert any(name.startswith('sigma/') for row in rows for name in row)
+
+  grids = sorted((workdir / 'samples').iterdir())
+  assert [g.name for g in grids] == ['step_0000016.png', 'step_0000032.png']
+  with Image.open(grids[0]) as picture:
+    assert picture.size == (242, 242)
+  assert list((workdir / 'tensorboard').iterdir())
+
+
+def test_the_artifact_is_the_generator_that_was_trained(run, gan):
+  workdir, _, _ = run
+  networks, like = gan
+  step, state = Checkpoints(workdir / 'checkpoints').restore_best(like)
+  packed = artifacts.load_generator(workdir / 'generator.qgan')
+  assert packed.metadata['step'] == step
+  assert packed.metadata['dataset'] == 'digits'
+  generator = networks.generator
+  latents = jax.random.normal(jax.random.PRNGKey(3), (64, 64))
+
+  @jax.jit
+  def draw(params):
+    return generator.precision.apply(
+      generator.module,
+      {'params': params, **state.average['stats']},
+      state.generator.ranges,
+      state.generator.bits,
+      latents,
+    )[0]
+
+  params = state.average['params']
+  weights = generator.precision.quantize_weights(params, state.generator.bits)
+  got = artifacts.images(packed, latents)
+  np.testing.assert_allclose(got, draw(weights), atol=1e-5)
+  assert np.abs(got - draw(params)).max() > 1e-4  # Not of the float weights.
+
+  # The bytes that training draws, of the latents that it draws them from.
+  key = jax.random.PRNGKey(0)
+  latents = np.stack(
+    [jax.random.normal(jax.random.fold_in(key, i), (64,)) for i in range(8)]
+  )
+  drawn = make_draw(generator, latent_dim=64)(state, 8)
+  got = artifacts.to_uint8(artifacts.images(packed, latents))
+  np.testing.assert_allclose(got.astype(int), drawn, atol=1)
+  assert (got != drawn).mean() < 0.01
+
+
+def test_sampling_needs_no_data(run, commands, tmp_path):
+  artifact = shutil.copy(run[0] / 'generator.qgan', tmp_path)
+  nowhere = str(tmp_path / 'nowhere')
+  finish(
+    commands(
+      'sample', f'--artifact={artifact}', '--num=70', f'--out={tmp_path}/x.npz',
+      cwd=tmp_path, TFDS_DATA_DIR=nowhere, QGAN_JAX_CACHE=nowhere,
+    )
+  )  # fmt: skip
+  images = np.load(tmp_path / 'x.npz')['images']
+  assert images.shape == (70, 28, 28, 1)
+  assert images.std() > 0
+
+
+def test_scores_are_had_again(run, commands):
+  workdir, _, _ = run
+  started = [
+    commands('evaluate', f'--workdir={workdir}'),
+    commands('evaluate', f'--workdir={workdir}', f'--step={STEPS}'),
+    commands('evaluate', f'--artifact={workdir}/generator.qgan', DIGITS),
+  ]
+  best, last, artifact = (json.loads(finish(p)[0]) for p in started)
+  scores = load(workdir / 'scores.json')
+  assert best == scores['best']
+  assert last == scores['last']
+  assert artifact['weights'] == 'as packed'
+  assert artifact['extractor'] == best['extractor']
+  # Other latents of the same generator.
+  np.testing.assert_allclose(
+    artifact['frechet_distance'], best['frechet_distance'], rtol=0.05
+  )
+
+
+def wait_for_step(process, workdir, step):
+  """Waits until a run has saved a step, at most so many steps from its end."""
+  folder, deadline = workdir / 'checkpoints', time.monotonic() + 200
+  while time.monotonic() < deadline and process.poll() is None:
+    names = os.listdir(folder) if folder.exists() else []
+    if any(name.isdecimal() and int(name) >= step for name in names):
+      return
+    time.sleep(0.005)
+  process.kill()
+  raise AssertionError(f'no step {step}: {process.communicate()[1]}')
+
+
+def test_a_run_that_is_stopped_and_killed_ends_as_if_undisturbed(
+  run, gan, commands, tmp_path
+):
+  chance = random.Random(0)
+  stops = (
+    (4, signal.SIGINT, 130),
+    (8, signal.SIGKILL, -signal.SIGKILL),
+    (12, signal.SIGTERM, 143),
+    (16, signal.SIGKILL, -signal.SIGKILL),
+  )
+  arguments = ('main', DIGITS, f'--workdir={tmp_path}')
+  for step, number, code in stops:
+    process = commands(*arguments)
+    wait_for_step(process, tmp_path, step)
+    # A checkpoint takes about as long, so that some are caught half-written.
+    time.sleep(chance.uniform(0, 0.1))
+    process.send_signal(number)
+    _, err = finish(process, code)
+    if number != signal.SIGKILL:
+      said = re.search(rf'stopped by {number.name} after step (\d+)', err)
+      assert 'the same command goes on' in err
+      steps = Checkpoints(tmp_path / 'checkpoints').steps
+      assert steps[-1] == int(said[1]) < STEPS
+  _, err = finish(commands(*arguments))
+  assert re.search(r'resuming from step \d+', err)
+  undisturbed = run[0]
+  assert_identical(
+    last_state(tmp_path, gan[1]), last_state(undisturbed, gan[1])
+  )
+  for name in 'best', 'last':
+    expected = load(undisturbed / 'scores.json')[name]
+    assert load(tmp_path / 'scores.json')[name] == expected
+  packed = (undisturbed / 'generator.qgan').read_bytes()
+  assert (tmp_path / 'generator.qgan').read_bytes() == packed
+  rows = [json.loads(x) for x in (tmp_path / 'metrics.jsonl').open()]
+  steps = [row['step'] for row in rows if 'd_loss' in row]
+  assert steps == sorted(set(steps))
+
+
+def test_a_damaged_checkpoint_is_gone_back_behind(run, gan, commands, tmp_path):
+  workdir = shutil.copytree(run[0], tmp_path / 'copy')
+  data = workdir / 'checkpoints' / str(STEPS) / 'state'
+  largest = max(data.rglob('*'), key=lambda path: path.stat().st_size)
+  damaged = bytearray(largest.read_bytes())
+  damaged[len(damaged) // 2] ^= 1
+  largest.write_bytes(damaged)
+  process = commands('main', DIGITS, f'--workdir={workdir}')
+  _, err = finish(process)
+  assert re.search(rf'checkpoints/{STEPS} is damaged; going back to', err)
+  assert f'resuming from step {STEPS - 2}' in err
+  assert_identical(last_state(workdir, gan[1]), last_state(run[0], gan[1]))
+
+
+def test_what_cannot_run_is_refused_in_a_line(run, commands, tmp_path):
+  workdir, _, _ = run
+  before = (workdir / 'config.json').read_bytes()
+  (tmp_path / 'file').touch()
+  started = [
+    commands('main', DIGITS.replace('bits=8', 'bits=4'), f'--workdir={workdir}'),
+    commands('main', DIGITS, f'--workdir={tmp_path}/file/run'),
+    commands(
+      'main', DIGITS.replace('batch_size=8', 'batch_size=12'),
+      f'--workdir={tmp_path}/run',
+      XLA_FLAGS='--xla_force_host_platform_device_count=8',
+    ),
+  ]  # fmt: skip
+  other, in_the_way, devices = (finish(process, 2) for process in started)
+  assert 'error: ' in other[1]
+  assert 'holds a run with another config' in other[1]
+  assert 'generator.bits.weights: 8 -> 4' in other[1]
+  assert 'discriminator.bits.activations: 8 -> 4' in other[1]
+  assert 'steps' not in other[1].split('What differs')[1]
+  assert (workdir / 'config.json').read_bytes() == before
+  assert re.search(rf'error: .*{tmp_path}/file/run.*--workdir', in_the_way[1])
+  assert 'batch_size=12 does not divide over 8 devices' in devices[1]
+  assert 'such as 16' in devices[1]
+  assert not (tmp_path / 'run').exists()
+
+
+def start_pair(commands, *arguments, **variables):
+  """Two processes of one run, by the flags that a person gives."""
+  with socket.create_server(('localhost', 0)) as server:
+    address = f'localhost:{server.getsockname()[1]}'
+  return [
+    commands(
+      'main', *arguments, f'--coordinator={address}', '--processes=2',
+      f'--process={i}', **variables,
+    )
+    for i in (0, 1)
+  ]  # fmt: skip
+
+
+def test_two_processes_make_the_run_of_one(run, gan, commands, tmp_path):
+  networks, start = gan
+  arguments = (DIGITS, f'--workdir={tmp_path}/run')
+  first, second = start_pair(commands, *arguments)
+  # The one that does not write is told to stop; both have to.
+  wait_for_step(first, tmp_path / 'run', 8)
+  second.send_signal(signal.SIGTERM)
+  for process in second, first:
+    assert 'stopped by SIGTERM' in finish(process, 143)[1]
+  (out, _), (silent, _) = map(finish, start_pair(commands, *arguments))
+  assert 'best step' in out
+  assert 'best step' not in silent
+  one, two = (
+    last_state(workdir, start) for workdir in (run[0], tmp_path / 'run')
+  )
+  for name in 'generator', 'discriminator':
+    before, expected, got = (
+      np.concatenate([x.ravel() for x in jax.tree.leaves(s)])
+      for s in (getattr(state, name).params for state in (start, one, two))
+    )
+    change = np.linalg.norm(expected - before)
+    assert change > 1e-3
+    assert np.linalg.norm(got - expected) < 0.02 * change
+
+
+def test_data_that_stands_in_is_refused_in_a_run_of_two(commands, tmp_path):
+  pair = start_pair(
+    commands,
+    f'--config=experiments/mnist.py:{STRING}',
+    f'--workdir={tmp_path}/run',
+    TFDS_DATA_DIR=str(tmp_path),
+    https_proxy='http://localhost:9',
+  )
+  outputs = [process.communicate(timeout=200) for process in pair]
+  assert pair[0].returncode == 2
+  assert pair[1].returncode != 0
+  assert "error: The data set 'mnist' cannot be loaded" in outputs[0][1]
+  assert not (tmp_path / 'run').exists()

@@ -1,0 +1,116 @@
+"""One device, eight devices and two processes make the same run."""
+
+import os
+from pathlib import Path
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def start(out, num_devices, variants, *distributed):
+  # Compiled without optimizations, which take most of the time here.
+  flags = (
+    '--xla_backend_optimization_level=0 '
+    f'--xla_force_host_platform_device_count={num_devices}'
+  )
+  return subprocess.Popen(
+    [sys.executable, HERE / 'tiny_run.py', out, variants, *distributed],
+    env={**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(HERE.parents[1])},
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(processes):
+  try:
+    for process in processes:
+      _, stderr = process.communicate(timeout=400)
+      assert process.returncode == 0, stderr
+  finally:
+    for process in processes:
+      process.kill()
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """The results by layout: arrays by variant and path in the state."""
+  folder = tmp_path_factory.mktemp('devices')
+  with socket.create_server(('localhost', 0)) as server:
+    address = f'localhost:{server.getsockname()[1]}'
+  alone = [
+    start(folder / f'{name}.npz', num_devices, 'batch,group')
+    for name, num_devices in (('one', 1), ('eight', 8))
+  ]
+  finish(alone)
+  pair = [
+    start(folder / f'process{i}.npz', 2, 'batch', address, '2', str(i))
+    for i in (0, 1)
+  ]
+  finish(pair)
+  results = {
+    path.stem: dict(np.load(path)) for path in sorted(folder.iterdir())
+  }
+  counts = {name: int(run.pop('devices')) for name, run in results.items()}
+  assert counts == {'one': 1, 'eight': 8, 'process0': 4, 'process1': 4}
+  return results
+
+
+def part(run, prefix):
+  return {k.removeprefix(prefix): v for k, v in run.items()
+          if k.startswith(prefix)}  # fmt: skip
+
+
+def update(run, variant):
+  """What the steps have changed, as one vector for each network."""
+  before = part(run, f'{variant}/before/')
+  after = part(run, f'{variant}/after/')
+  return {
+    name: np.concatenate(
+      [
+        (after[k] - before[k]).ravel()
+        for k in sorted(after)
+        if k.startswith(f'{name}/params/')
+      ]
+    )
+    for name in ('generator', 'discriminator')
+  }
+
+
+@pytest.mark.parametrize(
+  ('layout', 'variant'),
+  [('eight', 'batch'), ('eight', 'group'), ('process0', 'batch')],
+)
+def test_the_layout_does_not_change_the_run(runs, layout, variant):
+  one, many = runs['one'], runs[layout]
+  # 4e-6 is seen; noise may once move a rounded activation by a level.
+  expected, got = update(one, variant), update(many, variant)
+  for name, vector in expected.items():
+    norm = np.linalg.norm(vector)
+    assert norm > 1e-3
+    assert np.linalg.norm(got[name] - vector) < 1e-3 * norm, name
+  expected, got = (part(run, f'{variant}/metrics/') for run in (one, many))
+  assert expected.keys() == got.keys()
+  assert len(expected) > 15
+  for name, value in expected.items():
+    np.testing.assert_allclose(got[name], value, rtol=1e-3, atol=1e-6)
+  expected, got = (part(run, f'{variant}/after/') for run in (one, many))
+  moving = [k for k in expected if '/ranges/' in k or '/stats/' in k]
+  assert len(moving) >= 6
+  for name in moving:
+    scale = np.abs(expected[name]).max()
+    np.testing.assert_allclose(
+      got[name], expected[name], rtol=0, atol=1e-4 * scale, err_msg=name
+    )
+
+
+def test_both_processes_hold_the_same_state(runs):
+  first, second = runs['process0'], runs['process1']
+  assert first.keys() == second.keys()
+  for name, value in first.items():
+    np.testing.assert_array_equal(second[name], value, err_msg=name)

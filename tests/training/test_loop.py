@@ -1,0 +1,247 @@
+import json
+import os
+import signal
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from qgan_jax.data import Batches
+from qgan_jax.errors import UserError
+from qgan_jax.precision import Bits, make_precision
+from qgan_jax.training import devices, loop, losses
+from qgan_jax.training import state as state_lib
+from qgan_jax.training import step as step_lib
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.tracking import Tracker
+
+KEY = jax.random.PRNGKey(0)
+IMAGES = np.random.RandomState(0).randint(0, 256, (10, 4, 4, 1), np.uint8)
+BATCHES = Batches(IMAGES, None, seed=0, batch_size=4)
+D_STEPS = 2
+
+
+class G(nn.Module):
+  @nn.compact
+  def __call__(self, z, labels=None, *, train=False):
+    return jnp.tanh(nn.Dense(16)(z)).reshape(-1, 4, 4, 1)
+
+
+class D(nn.Module):
+  @nn.compact
+  def __call__(self, x, labels=None, *, train=False):
+    return nn.Dense(1)(x.reshape(len(x), -1))[:, 0]
+
+
+def make(learning_rate=0.01):
+  """A small quantized GAN: its state on the host, and its step."""
+  precision = make_precision(
+    weights='uniform',
+    activations='affine',
+    per_channel=True,
+    ranges='moving',
+    momentum=0.9,
+    input_bits=8,
+  )
+  optimizer = optax.adam(learning_rate)
+  networks = [
+    step_lib.Network(module, precision, optimizer) for module in (G(), D())
+  ]
+  examples = (jnp.ones((4, 3)), step_lib.to_float(IMAGES[:4]))
+  state = state_lib.init_state(
+    KEY,
+    *(
+      state_lib.init_network(
+        network.module, precision, optimizer, widths(8), KEY, example
+      )
+      for network, example in zip(networks, examples, strict=True)
+    ),
+  )
+  step = step_lib.make_step(
+    *networks,
+    loss=losses.nonsaturating,
+    latent_dim=3,
+    axis_name=devices.AXIS,
+    num_shards=1,
+  )
+  return jax.device_get(state), step
+
+
+def widths(n):
+  return Bits(np.float32(n), np.float32(n))
+
+
+@pytest.fixture(scope='module')
+def gan():
+  state, step = make()
+  return state, devices.parallel(step)
+
+
+def train(folder, state, step_fn, **kwargs):
+  defaults = {
+    'batches': BATCHES,
+    'total_steps': 9,
+    'd_steps': D_STEPS,
+    'log_every': 3,
+    'checkpoint_every': 4,
+    'periodic': (),
+    'checkpoints': Checkpoints(folder / 'checkpoints', keep=9),
+  }
+  kwargs = defaults | kwargs
+  with Tracker(
+    folder,
+    total_steps=kwargs['total_steps'],
+    first_step=int(state.step),
+    dataset='random',
+  ) as tracker:
+    return loop.train(state, step_fn, tracker=tracker, **kwargs)
+
+
+def assert_identical(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def log(folder):
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope='module')
+def undisturbed(gan, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('undisturbed')
+  return train(folder, *gan, log_every=1)
+
+
+def test_what_happens_when(gan, undisturbed, tmp_path):
+  seen = []
+
+  def look(step, state):
+    assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(state))
+    seen.append((step, int(state.step)))
+    return {'extra': step}
+
+  state, step_fn = gan
+  end = train(tmp_path, state, step_fn, periodic=(loop.Periodic(5, look),))
+  assert_identical(end, undisturbed)
+  assert seen == [(5, 5), (9, 9)]
+  assert Checkpoints(tmp_path / 'checkpoints').steps == (4, 8, 9)
+  rows = log(tmp_path)
+  assert [row['step'] for row in rows] == [3, 4, 5, 6, 8, 9, 9]
+  assert [row['extra'] for row in rows if 'extra' in row] == [5, 9]
+
+
+def test_the_step_gets_the_batches_of_its_number_and_a_row_is_a_mean(
+  gan, tmp_path
+):
+  state, step_fn = gan
+  state = devices.replicate(state)
+  losses_by_step = []
+  for i in range(6):
+    images = np.stack([BATCHES.at(2 * i)[0], BATCHES.at(2 * i + 1)[0]])
+    state, metrics = step_fn(state, devices.shard({'images': images}))
+    losses_by_step.append(float(metrics['d_loss']))
+  end = train(tmp_path, *gan, total_steps=6, checkpoint_every=6)
+  assert_identical(end, jax.device_get(state))
+  rows = log(tmp_path)
+  assert [row['step'] for row in rows] == [3, 6]
+  for row, part in zip(
+    rows, (losses_by_step[:3], losses_by_step[3:]), strict=True
+  ):
+    np.testing.assert_allclose(row['d_loss'], np.mean(part), rtol=1e-6)
+    assert 'finite' not in row
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('at', [1, 4, 7])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+  gan, undisturbed, tmp_path, number, at
+):
+  handler = signal.getsignal(number)
+
+  def stop(step, state):
+    if step == at:
+      os.kill(os.getpid(), number)
+    return {}
+
+  state, step_fn = gan
+  with pytest.raises(loop.Stopped, match=number.name) as stopped:
+    train(tmp_path, state, step_fn, periodic=(loop.Periodic(1, stop),))
+  assert (stopped.value.step, stopped.value.signal) == (at + 1, number)
+  assert signal.getsignal(number) is handler
+  step, state = Checkpoints(tmp_path / 'checkpoints').restore_latest(state)
+  assert step == at + 1
+  assert_identical(train(tmp_path, state, step_fn), undisturbed)
+  steps = [row['step'] for row in log(tmp_path)]
+  assert steps == sorted(set(steps))
+
+
+def test_the_second_ctrl_c_ends_at_once(gan, tmp_path):
+  def stop_twice(step, state):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    return {}
+
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path, *gan, periodic=(loop.Periodic(2, stop_twice),))
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_nan_names_the_tensor_and_keeps_the_state_before_it(tmp_path):
+  # The second step's first update of D throws it to infinity.
+  state, step = make(lambda count: jnp.where(count < D_STEPS, 0.01, 3e38))
+  with pytest.raises(UserError) as caught:
+    train(tmp_path, state, devices.parallel(step))
+  message = str(caught.value)
+  assert message.startswith('step 2 gave NaN or infinity in the gradient of ')
+  assert 'discriminator/Dense_0/kernel' in message
+  assert 'learning_rate' in message
+  saved_step, saved = Checkpoints(tmp_path / 'checkpoints').restore_latest(
+    state
+  )
+  assert int(saved.step) == saved_step == 1
+  assert not saved.halted
+  for leaf in jax.tree.leaves(saved):
+    assert np.isfinite(leaf).all()
+
+
+def test_one_trace_serves_every_step_and_every_bit_width(tmp_path):
+  state, step = make()
+  step_fn = devices.parallel(chex.assert_max_traces(step, n=1))
+  ends = []
+  for n in (2, 4, 8, 32):
+    start = state.replace(
+      generator=state.generator.replace(bits=widths(n)),
+      discriminator=state.discriminator.replace(bits=widths(n)),
+    )
+    ends.append(train(tmp_path / str(n), start, step_fn, total_steps=3))
+  kernels = [end.generator.params['Dense_0']['kernel'] for end in ends]
+  assert len({kernel.tobytes() for kernel in kernels}) == 4
+
+
+def test_a_step_that_moves_data_by_itself_is_refused(gan, tmp_path):
+  state, step_fn = gan
+
+  def transfers(state, batch):
+    return step_fn(state.replace(key=np.asarray(KEY)), batch)
+
+  with pytest.raises(Exception, match='Disallowed host-to-device transfer'):
+    train(tmp_path, state, transfers)
+
+
+def test_singular_values(gan):
+  state, _ = gan
+  values = loop.singular_values(state)
+  assert set(values) == {
+    'sigma/generator/Dense_0', 'sigma/discriminator/Dense_0'
+  }  # fmt: skip
+  kernel = np.float64(state.generator.params['Dense_0']['kernel'])
+  np.testing.assert_allclose(
+    values['sigma/generator/Dense_0'],
+    np.sqrt(np.linalg.eigvalsh(kernel @ kernel.T)[-1]),
+    rtol=1e-5,
+  )

@@ -1,0 +1,88 @@
+"""Trains tiny GANs for a few steps: a program, for processes of its own.
+
+python tiny_run.py OUT.npz VARIANT,… [HOST:PORT PROCESSES PROCESS]
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+from qgan_jax import build
+from qgan_jax import config as config_lib
+from qgan_jax.data import Batches, ImageDataset
+from qgan_jax.training import devices, loop
+
+STEPS = 3
+BATCH = 16
+_SHARED = f'batch_size={BATCH},channels=8,optimizer=sgd,learning_rate=0.1,'
+VARIANTS = {
+  'batch': 'norm=batch,penalty=r1,conditional=true',
+  'group': 'norm=group,spectral_norm=true,d_steps=2',
+}
+
+
+def make_dataset():
+  """Random 8×8 images of three classes: small, so that compiling is."""
+  rng = np.random.RandomState(0)
+  images = rng.randint(0, 256, (40, 8, 8, 1)).astype('uint8')
+  labels = (np.arange(40) % 3).astype('int32')
+  return ImageDataset('random', images, labels, images, labels, 3)
+
+
+def make_config(arg):
+  """A resolved config; its penalty sees the whole batch.
+
+  A fraction would be of each shard: other images on other devices.
+  """
+  config = config_lib.override(
+    config_lib.base(experiment='random'), _SHARED + arg
+  )
+  config.loss.penalty_fraction = 1.0
+  return config_lib.resolve(config)
+
+
+def train(arg):
+  """The state before, the state after, and the metrics of every step."""
+  config, dataset = make_config(arg), make_dataset()
+  gan = build.make_gan(config, dataset)
+  before = build.make_state(config, gan, dataset)
+  step = build.make_train_step(config, gan)
+  batches = Batches(
+    dataset.train_images,
+    dataset.train_labels if gan.num_classes else None,
+    seed=0,
+    batch_size=BATCH,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  state, metrics = devices.replicate(before), []
+  for i in range(STEPS):
+    batch = loop._batch(batches, i, config.discriminator.steps)
+    state, values = step(state, devices.shard(batch))
+    metrics.append({k: v for k, v in values.items() if k != 'finite'})
+  after = jax.device_get(state)
+  # Replicas that drift apart are seen only where each of them is looked at.
+  for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+    for copy in x.addressable_shards:
+      np.testing.assert_array_equal(copy.data, y)
+  return before, after, jax.device_get(metrics)
+
+
+def main(out, variants, *distributed):
+  if distributed:
+    address, processes, process = distributed
+    devices.join(address, int(processes), int(process))
+  arrays = {'devices': jax.device_count()}
+  for name in variants.split(','):
+    before, after, metrics = train(VARIANTS[name])
+    tree = {'before': before, 'after': after, 'metrics': metrics}
+    for path, leaf in jax.tree.leaves_with_path(tree):
+      key = jax.tree_util.keystr(path, simple=True, separator='/')
+      arrays[f'{name}/{key}'] = leaf
+  np.savez(out, **arrays)
+  devices.meet('end')
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])
