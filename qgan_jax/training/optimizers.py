@@ -63,7 +63,7 @@ def make_optimizer(
       )
   optimizer = OPTIMIZERS[name](learning_rate, **kwargs)
   try:  # Shapes alone: nothing is compiled.
-    w = jnp.zeros((2, 2))
+    w = jax.ShapeDtypeStruct((2, 2), jnp.float32)
     jax.eval_shape(lambda w: optimizer.update(w, optimizer.init(w), w), w)
   except TypeError:  # A line search wants the loss itself, for one.
     raise UserError(
