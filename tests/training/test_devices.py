@@ -30,7 +30,7 @@ def start(out, num_devices, variants, *distributed):
 def finish(processes):
   try:
     for process in processes:
-      _, stderr = process.communicate(timeout=400)
+      _, stderr = process.communicate(timeout=300)
       assert process.returncode == 0, stderr
   finally:
     for process in processes:
@@ -114,3 +114,8 @@ def test_both_processes_hold_the_same_state(runs):
   assert first.keys() == second.keys()
   for name, value in first.items():
     np.testing.assert_array_equal(second[name], value, err_msg=name)
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(runs):
+  # It comes after step 4; they agree where they log, every third step.
+  assert runs['process0']['stopped'] == runs['process1']['stopped'] == 6

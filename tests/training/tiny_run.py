@@ -3,6 +3,9 @@
 python tiny_run.py OUT.npz VARIANT,… [HOST:PORT PROCESSES PROCESS]
 """
 
+import os
+from pathlib import Path
+import signal
 import sys
 
 import jax
@@ -12,6 +15,8 @@ from qgan_jax import build
 from qgan_jax import config as config_lib
 from qgan_jax.data import Batches, ImageDataset
 from qgan_jax.training import devices, loop
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.tracking import Tracker
 
 STEPS = 3
 BATCH = 16
@@ -43,7 +48,7 @@ def make_config(arg):
 
 
 def train(arg):
-  """The state before, the state after, and the metrics of every step."""
+  """The state before and after, the metrics of every step, and the step."""
   config, dataset = make_config(arg), make_dataset()
   gan = build.make_gan(config, dataset)
   before = build.make_state(config, gan, dataset)
@@ -66,7 +71,38 @@ def train(arg):
   for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
     for copy in x.addressable_shards:
       np.testing.assert_array_equal(copy.data, y)
-  return before, after, jax.device_get(metrics)
+  return before, after, jax.device_get(metrics), (step, batches)
+
+
+def stop(folder, state, step_fn, batches):
+  """Trains until the last process alone is told to stop: its last step."""
+
+  def signal_to_the_last(step, state):
+    if step == STEPS + 1 and jax.process_index() == jax.process_count() - 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return {}
+
+  try:
+    loop.train(
+      state,
+      step_fn,
+      batches=batches,
+      total_steps=100,
+      d_steps=1,
+      log_every=3,
+      checkpoint_every=100,
+      periodic=(loop.Periodic(1, signal_to_the_last),),
+      checkpoints=Checkpoints(folder, primary=False),
+      tracker=Tracker(
+        folder,
+        total_steps=100,
+        first_step=STEPS,
+        dataset='random',
+        primary=False,
+      ),
+    )
+  except loop.Stopped as stopped:
+    return stopped.step
 
 
 def main(out, variants, *distributed):
@@ -75,11 +111,13 @@ def main(out, variants, *distributed):
     devices.join(address, int(processes), int(process))
   arrays = {'devices': jax.device_count()}
   for name in variants.split(','):
-    before, after, metrics = train(VARIANTS[name])
+    before, after, metrics, how = train(VARIANTS[name])
     tree = {'before': before, 'after': after, 'metrics': metrics}
     for path, leaf in jax.tree.leaves_with_path(tree):
       key = jax.tree_util.keystr(path, simple=True, separator='/')
       arrays[f'{name}/{key}'] = leaf
+  if distributed:
+    arrays['stopped'] = stop(Path(out).parent, after, *how)
   np.savez(out, **arrays)
   devices.meet('end')
 
