@@ -65,9 +65,9 @@ fake_quantize.defvjp(_fwd, _bwd)
 
 
 def _positive(scale: Array) -> Array:
-  """A scale that is safe to divide by: 1 where the tensor is all zeros."""
-  tiny = jnp.finfo(jnp.float32).tiny
-  return jnp.where(scale > 0, jnp.maximum(scale, tiny), 1.0)
+  """A finite scale that is safe to divide by: 1 where all is zero."""
+  limits = jnp.finfo(jnp.float32)
+  return jnp.where(scale > 0, jnp.clip(scale, limits.tiny, limits.max), 1.0)
 
 
 def _codes_symmetric(bits: Array) -> tuple[Array, Array, Array]:
@@ -207,7 +207,8 @@ def power_of_two_scale(*, axis: int | None = None) -> Quantizer:
     # frexp is exact where log2 is not: m · 2ᵉ with ½ ≤ m < 1.
     mantissa, exponent = jnp.frexp(_positive(largest / q))
     exponent = exponent - (mantissa == 0.5)
-    return jnp.ldexp(jnp.ones_like(largest), jnp.maximum(exponent, -126))
+    # The powers of two that float32 holds: past them, values clip.
+    return jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -126, 127))
 
   return _symmetric(scale_of, axis)
 
