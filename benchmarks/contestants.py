@@ -32,6 +32,13 @@ class Ours:
     resolved = config.resolve(
       config.base(
         experiment='train_step',
+        # Named, whatever the defaults: the peers do exactly this.
+        loss='nonsaturating',
+        penalty='none',
+        optimizer='adam',
+        d_steps=1,
+        g_norm='group',
+        d_norm='none',
         batch_size=BATCH_SIZE,
         bits=bits,
         channels=channels,

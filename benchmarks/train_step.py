@@ -5,7 +5,9 @@
 Every contestant trains the same networks from the same parameters on the same
 batch of 64 digits: DCGAN, non-saturating loss, one update of D and one of G,
 Adam, a moving average of G. Outputs are compared before anything is timed.
-Contestants take turns, so that whatever else the machine does hits all alike.
+Contestants take turns, but that alone is not fair on a busy machine: PyTorch's
+threads spin while they wait, and lose far more than ours when others want the
+cores. What others took is measured, and a result that it spoils is said to be.
 """
 
 import argparse
@@ -39,8 +41,10 @@ WARM_UP = 3  # Steps before the first turn.
 # left its threads spinning, and the caches are full of its arrays.
 TURN = 3
 FLOAT, TORCH, DOT = 'qgan_jax float', contestants.TORCH, 'dot'
+# From here on, ratios say more of the other work than of the contestants.
+MAX_FOREIGN = 0.05
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
-say = Console(width=None if sys.stdout.isatty() else 100).print
+say = Console(width=None if sys.stdout.isatty() else 120).print
 
 
 def warmed(steps: Mapping[str, Step]) -> dict[str, Step]:
@@ -58,6 +62,16 @@ def warmed(steps: Mapping[str, Step]) -> dict[str, Step]:
     else:
       ready[name] = step
   return ready
+
+
+def foreign_seconds() -> float | None:
+  """CPU seconds that other processes have used since boot; None off Linux."""
+  stat = Path('/proc/stat')
+  if not stat.exists():
+    return None
+  user, nice, system = map(int, stat.read_text().split()[1:4])
+  busy = (user + nice + system) / os.sysconf('SC_CLK_TCK')
+  return busy - time.process_time()
 
 
 def take_turns(
@@ -95,7 +109,13 @@ def run_case(
     steps |= contestants.torch_steps(
       ours, images, channels, args.dtype, compiled=not args.quick
     )
-  times = take_turns(warmed(steps), args.rounds)
+  ready = warmed(steps)
+  begin, before = time.perf_counter(), foreign_seconds()
+  times = take_turns(ready, args.rounds)
+  after, wall = foreign_seconds(), time.perf_counter() - begin
+  share = None
+  if before is not None and after is not None:
+    share = (after - before) / (wall * (os.cpu_count() or 1))
   dot_rate = dot_flops / statistics.median(times.pop(DOT))
 
   best: dict[str, dict[str, Any]] = {}
@@ -123,6 +143,7 @@ def run_case(
     'step_gflop': flops / 1e9,
     'dot_gflop_per_s': dot_rate / 1e9,
     'data': ours.data_cost(args.rounds * TURN),
+    'foreign_share': share,
     'contestants': best,
   }
 
@@ -177,6 +198,14 @@ def print_cases(cases: list[dict[str, Any]]) -> None:
       f'{cost["host_ms"]:.2f} ms a step, {cost["host_share"]:.2%} of it, '
       f'of which {cost["exposed_share"]:.2%} is not hidden behind the device'
     )
+    share = case['foreign_share']
+    if share is None:
+      say('What other processes took is unknown here: see that none ran.')
+    elif share > MAX_FOREIGN:
+      say(
+        f'NOT COMPARABLE: other processes took {share:.0%} of the cores; '
+        'measure again on a machine that does nothing else'
+      )
 
 
 def main() -> None:
@@ -213,21 +242,18 @@ def main() -> None:
     'dtype': args.dtype,
     'batch_size': contestants.BATCH_SIZE,
     'rounds': args.rounds,
-    # Other work on the machine slows contestants with many threads most.
-    'load_before': os.getloadavg()[0],
   }
   say(', '.join(f'{key} {value}' for key, value in record.items()))
   record['cases'] = cases = []
+  slug = re.sub(r'[^a-z0-9]+', '-', record['hardware'].lower()).strip('-')
   for size in args.sizes:
     for channels in args.channels:
       cases.append(run_case(size, channels, args))
+      if args.out:  # After every case: one that is cut short loses one.
+        args.out.mkdir(parents=True, exist_ok=True)
+        path = args.out / f'train_step-{slug}.json'
+        path.write_text(json.dumps(record, indent=2) + '\n')
   print_cases(cases)
-  if args.out:
-    slug = re.sub(r'[^a-z0-9]+', '-', record['hardware'].lower()).strip('-')
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f'train_step-{slug}.json'
-    path.write_text(json.dumps(record, indent=2) + '\n')
-    say(f'wrote {path}')
 
 
 if __name__ == '__main__':

@@ -78,12 +78,30 @@ def test_power_of_two_scale_keeps_an_exact_power():
 
 
 @quick
-@hypothesis.given(TENSORS, st.floats(-12, 12, width=32))
+@hypothesis.given(TENSORS, st.integers(-12, 12))
 def test_grid_is_the_formula_to_the_letter(x, b):
-  step = np.float32(jnp.exp2(jnp.float32(b)))
+  # A power of two divides without rounding: float64 has to agree bit for bit.
   got = fit_apply(quantizers.grid(), x, b)
-  hypothesis.assume(np.abs(x).max() / step < 2**22)
-  np.testing.assert_array_equal(got, np.rint(x / step) * step)
+  expected = np.rint(x.astype(np.float64) / 2.0**b) * 2.0**b
+  hypothesis.assume(np.abs(x).max() / 2.0**b < 2**22)
+  np.testing.assert_array_equal(got, expected.astype(np.float32))
+
+
+@quick
+@hypothesis.given(TENSORS, st.floats(-12, 12, width=32))
+def test_grid_takes_any_real_exponent(x, b):
+  step = 2.0 ** float(b)
+  hypothesis.assume(np.abs(x).max() / step < 2**20)
+  quantizer = quantizers.grid()
+  codes = quantizer.encode(jnp.asarray(x), quantizer.fit(x, b), b)
+  # The nearest code to the exact quotient, but for what float32 rounds off
+  # it: four half-units in the last place (2^b, x / 2^b, and their margins).
+  exact = x.astype(np.float64) / step
+  slack = 2.0**-22 * np.abs(exact)
+  assert (np.abs(np.asarray(codes) - exact) <= 0.5 + slack).all()
+  np.testing.assert_allclose(
+    fit_apply(quantizer, x, b), np.asarray(codes) * step, rtol=1e-6
+  )
 
 
 def test_grid_of_8_puts_every_weight_of_a_network_on_zero():
