@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.models.convolution import strided_conv, UpConv
+from qgan_jax.models.convolution import PixelConv, strided_conv, UpConv
 
 Array = jax.Array
 Dtype = Any
@@ -85,14 +85,8 @@ class Generator(nn.Module):
       )
     # A transposed convolution from one pixel, as in the paper: its channels
     # are channels, not pixels, so scales per channel stay few.
-    x = nn.ConvTranspose(
-      self.channels << (len(sizes) - 2),
-      (4, 4),
-      padding='VALID',
-      use_bias=False,
-      kernel_init=_INIT,
-      dtype=self.dtype,
-      name='project',
+    x = PixelConv(
+      self.channels << (len(sizes) - 2), dtype=self.dtype, name='project'
     )(x[:, None, None, :])
     for i, size in enumerate(sizes[1:]):
       x = _norm(self.norm, train, self.axis_name, self.dtype)(x)

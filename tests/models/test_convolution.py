@@ -116,3 +116,24 @@ def test_strided_conv_leaves_other_convolutions_alone():
     np.testing.assert_allclose(
       ours.apply(variables, x), theirs.apply(variables, x), atol=1e-4
     )
+
+
+def test_pixel_conv_is_flax_conv_transpose_from_one_pixel():
+  x = jnp.asarray(np.random.RandomState(0).randn(3, 1, 1, 5), jnp.float32)
+  ours = convolution.PixelConv(6)
+  theirs = nn.ConvTranspose(6, (4, 4), padding='VALID', use_bias=False)
+  variables = ours.init(jax.random.PRNGKey(0), x)
+  assert ours.apply(variables, x).shape == (3, 4, 4, 6)
+
+  def gradient(module):
+    def value(variables, x):
+      return jnp.sum(jnp.sin(module.apply(variables, x)))
+
+    return jax.grad(value, argnums=(0, 1))(variables, x)
+
+  for a, b in zip(
+    jax.tree.leaves((ours.apply(variables, x), gradient(ours))),
+    jax.tree.leaves((theirs.apply(variables, x), gradient(theirs))),
+    strict=True,
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-5)
