@@ -103,11 +103,8 @@ RULES = {
   'discriminator.learning_rate': _POSITIVE,
   'discriminator.bits.activations': _BITS,
   'discriminator.steps': _whole(1),
-  'precision.quantizer': _choice(*quantizers.NAMES),
-  'precision.activation_quantizer': _choice(
-    # A grid has no range to fit activations into.
-    *(name for name in quantizers.NAMES if name != 'grid')
-  ),
+  'precision.quantizer': _choice(*quantizers.WEIGHTS),
+  'precision.activation_quantizer': _choice(*quantizers.ACTIVATIONS),
   'precision.per_channel': _FLAG,
   'precision.ranges': _choice('moving', 'dynamic'),
   'precision.momentum': _DECAY,

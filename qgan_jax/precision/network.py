@@ -137,7 +137,11 @@ class Precision:
       seen.append(path)
       updated[path] = self._range(x, updated.get(path), update, axis_name)
       low, high = updated[path]
-      rounded = quantizer.apply(x, quantizer.from_range(low, high, n), n)
+      if quantizer.from_range is None:
+        fitted = quantizer.fit(x, n)
+      else:
+        fitted = quantizer.from_range(low, high, n)
+      rounded = quantizer.apply(x, fitted, n)
       x = jnp.where(bits.activations >= FLOAT_BITS, x, rounded)
       return next_fun(x, *rest, **kwargs)
 

@@ -1,7 +1,7 @@
-"""What a quantizer is: four pure functions of arrays."""
+"""What a quantizer is: pure functions of arrays, and what they ask for."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 
@@ -9,25 +9,47 @@ Array = jax.Array
 Params = dict[str, Array]
 
 
+class Apply(Protocol):
+  """(x, params, bits, key=None) → x̂."""
+
+  def __call__(
+    self, x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    """Quantizes."""
+
+
 class Quantizer(NamedTuple):
   """A quantizer, as a tuple of pure functions.
 
   `bits` is an array in each of them, so that one compiled program serves every
   bit width. For every x, `apply(x, params, bits)` equals
-  `decode(encode(x, params, bits), params, bits)` exactly.
+  `decode(encode(x, params, bits), params, bits)` exactly, but for what a
+  narrower dtype of x rounds off.
 
   Attributes:
     fit: (x, bits) → params, the quantizer's parameters (scales, zero points…)
-      taken from the tensor itself. No gradient flows into them.
-    from_range: (low, high, bits) → params, the same from a known range.
-    apply: (x, params, bits) → x̂ of x's shape and dtype, with the quantizer's
-      own gradient (`jax.custom_vjp`, differentiable again).
+      taken from the tensor itself: a flat dict of arrays, which may be empty.
+      No gradient flows into them.
+    from_range: (low, high, bits) → params, the same from a known range; None
+      where a range is not enough, and params are fitted to every tensor.
+    apply: (x, params, bits, key=None) → x̂ of x's shape and dtype, with the
+      quantizer's own gradient (`jax.custom_vjp`, differentiable again).
     encode: (x, params, bits) → codes, int32 of x's shape.
     decode: (codes, params, bits) → x̂, float32 of the codes' shape.
+    learned: names of the params that gradient descent trains. `fit` and
+      `from_range` then give their initial values, and `apply` has the paper's
+      gradient with respect to them.
+    stochastic: whether `apply` rounds at random with the key that it is
+      given. Without one it rounds to nearest, as `encode` always does.
+    fixed_bits: the width of a code where the definition fixes it, and `bits`
+      is ignored; None where `bits` says it.
   """
 
   fit: Callable[[Array, Array], Params]
-  from_range: Callable[[Array, Array, Array], Params]
-  apply: Callable[[Array, Params, Array], Array]
+  from_range: Callable[[Array, Array, Array], Params] | None
+  apply: Apply
   encode: Callable[[Array, Params, Array], Array]
   decode: Callable[[Array, Params, Array], Array]
+  learned: tuple[str, ...] = ()
+  stochastic: bool = False
+  fixed_bits: int | None = None

@@ -129,7 +129,10 @@ def _symmetric(
   def fit(x: Array, bits: Array) -> Params:
     return from_range(*tensor_range(x, axis), bits)
 
-  def apply(x: Array, params: Params, bits: Array) -> Array:
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    del key
     return fake_quantize(x, params['scale'], *_codes_symmetric(bits))
 
   def encode(x: Array, params: Params, bits: Array) -> Array:
@@ -171,7 +174,10 @@ def uniform(*, symmetric: bool = True, axis: int | None = None) -> Quantizer:
   def fit(x: Array, bits: Array) -> Params:
     return from_range(*tensor_range(x, axis), bits)
 
-  def apply(x: Array, params: Params, bits: Array) -> Array:
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    del key
     return fake_quantize(
       x, params['scale'], params['zero_point'], *_codes_affine(bits)
     )
@@ -234,8 +240,10 @@ def grid() -> Quantizer:
     del x
     return from_range(jnp.zeros(()), jnp.zeros(()), bits)
 
-  def apply(x: Array, params: Params, bits: Array) -> Array:
-    del bits
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    del bits, key
     zero = jnp.zeros(())
     return fake_quantize(x, params['scale'], zero, -limit, limit)
 

@@ -67,7 +67,7 @@ def assert_trees_equal(a, b):
 
 
 @pytest.mark.parametrize('axis', [None, -1])
-@pytest.mark.parametrize('name', quantizers.NAMES)
+@pytest.mark.parametrize('name', quantizers.WEIGHTS)
 def test_decoded_weights_are_the_trained_ones(tmp_path, name, axis):
   precision = Precision(QuantizerSpec(name, axis), None)
   # As the training step computes them: compiled, with the bits traced.

@@ -230,7 +230,7 @@ def test_one_trace_serves_every_width(net):
 
 def test_every_quantizer_by_name(net):
   _, variables, _ = net
-  for name in quantizers.NAMES:
+  for name in quantizers.WEIGHTS:
     p = precision(weights=name)
     n = bits(-4 if name == 'grid' else 4, 8)
     kernel = p.quantize_weights(variables['params'], n)['Dense_0']['kernel']
