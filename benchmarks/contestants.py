@@ -14,7 +14,6 @@ import peer_flax
 
 from qgan_jax import build, config, data
 from qgan_jax.models.dcgan import stage_sizes
-from qgan_jax.training import devices
 
 PyTree = Any
 Step = Callable[[], object]
@@ -52,17 +51,17 @@ class Ours:
     start = build.make_state(resolved, gan, dataset)
     self.params = start.generator.params, start.discriminator.params
     self.modules = gan.generator.module, gan.discriminator.module
-    self._step = build.make_train_step(resolved, gan)
-    self._state = devices.replicate(start)
+    self._program = build.make_program(resolved, gan)
+    self._state = self._program.put([start])
     self._batches = data.Batches(dataset.train_images, None, 0, BATCH_SIZE)
-    self._batch = devices.shard(self._host_batch(0))
+    self._batch = self._program.shard([self._host_batch(0)])
 
   def _host_batch(self, step: int) -> dict[str, np.ndarray]:
     return {'images': self._batches.at(step)[0][None]}
 
   def step(self) -> None:
     """Takes one step on the same batch and waits for it."""
-    self._state, metrics = self._step(self._state, self._batch)
+    self._state, metrics = self._program(self._state, self._batch)
     jax.block_until_ready((self._state, metrics))
 
   def example(self, images: np.ndarray) -> tuple[Any, ...]:
@@ -105,10 +104,10 @@ class Ours:
     begin = time.perf_counter()
     for i in range(steps):
       start = time.perf_counter()
-      batch = devices.shard(self._host_batch(i))
+      batch = self._program.shard([self._host_batch(i)])
       host.append(time.perf_counter() - start)
-      idle += metrics is None or metrics['d_loss'].is_ready()
-      self._state, metrics = self._step(self._state, batch)
+      idle += metrics is None or metrics[0]['d_loss'].is_ready()
+      self._state, metrics = self._program(self._state, batch)
     jax.block_until_ready((self._state, metrics))
     step = (time.perf_counter() - begin) / steps
     share = statistics.median(host) / step

@@ -3,12 +3,13 @@
 Entry points share this: here, and nowhere deeper, a config is unpacked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qgan_jax import data, metrics, models
 from qgan_jax.errors import UserError
@@ -66,8 +67,19 @@ def load_dataset(config: Any, *, standin: bool) -> data.ImageDataset:
   return dataset
 
 
-def make_gan(config: Any, dataset: data.ImageDataset) -> Gan:
-  """The networks of a config, for the images of a data set."""
+def make_gan(
+  config: Any,
+  dataset: data.ImageDataset,
+  layout: devices.Layout | None = None,
+) -> Gan:
+  """The networks of a config, for the images of a data set.
+
+  Args:
+    config: resolved.
+    dataset: the images.
+    layout: of the members that train together; one alone if None.
+  """
+  layout = layout or devices.make_layout(1)
   num_classes = dataset.num_classes if config.data.conditional else 0
   shared = {'num_classes': num_classes, 'dtype': config.dtype}
   generator_kwargs = shared | {
@@ -82,15 +94,19 @@ def make_gan(config: Any, dataset: data.ImageDataset) -> Gan:
     'norm': config.discriminator.norm,
     'spectral_norm': config.discriminator.spectral_norm,
   }
-  name, axis = config.model.name, devices.AXIS
+  name = config.model.name
+  axis: dict[str, Any] = {
+    'axis_name': layout.axis_name,
+    'axis_groups': layout.axis_groups,
+  }
   return Gan(
     generator=step_lib.Network(
-      models.make_generator(name, axis_name=axis, **generator_kwargs),
+      models.make_generator(name, **axis, **generator_kwargs),
       _precision(config, config.generator.bits),
       _optimizer(config.generator),
     ),
     discriminator=step_lib.Network(
-      models.make_discriminator(name, axis_name=axis, **discriminator_kwargs),
+      models.make_discriminator(name, **axis, **discriminator_kwargs),
       _precision(config, config.discriminator.bits),
       _optimizer(config.discriminator),
     ),
@@ -125,16 +141,62 @@ def _optimizer(network: Any) -> Any:
   )
 
 
+def make_states(
+  configs: Sequence[Any], gan: Gan, dataset: data.ImageDataset
+) -> list[state_lib.TrainState]:
+  """The states before the first step, on the host; the seeds decide them.
+
+  Args:
+    configs: resolved, each a member's that trains by the same program.
+    gan: their networks.
+    dataset: the images.
+  """
+  init = jax.jit(
+    _make_init(gan, dataset),
+    # Runs once: the time to compile it is all that counts.
+    compiler_options={'xla_backend_optimization_level': 0}
+    if jax.default_backend() == 'cpu'
+    else None,
+  )
+  return [
+    _with_hyperparameters(
+      jax.device_get(init(jax.random.PRNGKey(config.seed), _bits(config))),
+      config,
+    )
+    for config in configs
+  ]
+
+
 def make_state(
   config: Any, gan: Gan, dataset: data.ImageDataset
 ) -> state_lib.TrainState:
-  """The state before the first step, on the host; the seed decides it."""
+  """The state of one run before the first step; see `make_states`."""
+  return make_states([config], gan, dataset)[0]
+
+
+def state_shapes(
+  config: Any, gan: Gan, dataset: data.ImageDataset
+) -> state_lib.TrainState:
+  """The state's structure, `jax.ShapeDtypeStruct`s; nothing is compiled."""
+  return jax.eval_shape(
+    _make_init(gan, dataset), jax.random.PRNGKey(0), _bits(config)
+  )
+
+
+def _bits(config: Any) -> tuple[Bits, Bits]:
+  def of(bits: Any) -> Bits:
+    return Bits(jnp.float32(bits.weights), jnp.float32(bits.activations))
+
+  return of(config.generator.bits), of(config.discriminator.bits)
+
+
+def _make_init(gan: Gan, dataset: data.ImageDataset) -> Any:
+  """The function (key, bits of G and D) → state."""
   size = min(64, len(dataset.train_images))
   images = dataset.train_images[:size]
   labels = jnp.arange(size) % gan.num_classes if gan.num_classes else None
 
-  @jax.jit
-  def init(key: jax.Array, images: jax.Array) -> state_lib.TrainState:
+  def init(key: jax.Array, bits: tuple[Bits, Bits]) -> state_lib.TrainState:
     g_key, d_key, latents_key, run_key = jax.random.split(key, 4)
     latents = jax.random.normal(latents_key, (size, gan.latent_dim))
     parts = [
@@ -142,43 +204,71 @@ def make_state(
         network.module,
         network.precision,
         network.optimizer,
-        Bits(jnp.float32(bits.weights), jnp.float32(bits.activations)),
+        widths,
         key,
         example,
         labels,
       )
-      for network, bits, key, example in (
-        (gan.generator, config.generator.bits, g_key, latents),
+      for network, widths, key, example in (
+        (gan.generator, bits[0], g_key, latents),
         (
           gan.discriminator,
-          config.discriminator.bits,
+          bits[1],
           d_key,
-          step_lib.to_float(images),
+          step_lib.to_float(jnp.asarray(images)),
         ),
       )
     ]
     return state_lib.init_state(run_key, *parts)
 
-  return jax.device_get(init(jax.random.PRNGKey(config.seed), images))
+  return init
 
 
-def make_train_step(config: Any, gan: Gan) -> Any:
-  """The pmapped step, over all devices of all processes."""
-  penalty = losses.PENALTIES.get(config.loss.penalty)
+def _with_hyperparameters(
+  state: state_lib.TrainState, config: Any
+) -> state_lib.TrainState:
+  """Sets what the program takes as arrays to what the config says."""
+
+  def part(network: state_lib.NetworkState, own: Any) -> Any:
+    opt_state: Any = network.opt_state
+    given = {'learning_rate': own.learning_rate, **own.optimizer_kwargs}
+    values = {k: np.asarray(x, np.float32) for k, x in given.items()}
+    return network.replace(opt_state=opt_state._replace(hyperparams=values))
+
+  return state.replace(
+    generator=part(state.generator, config.generator),
+    discriminator=part(state.discriminator, config.discriminator),
+    hyperparameters=state_lib.Hyperparameters(
+      np.asarray(config.loss.penalty_weight, np.float32),
+      np.asarray(config.ema.decay, np.float32),
+    ),
+  )
+
+
+def make_program(
+  config: Any, gan: Gan, layout: devices.Layout | None = None
+) -> devices.Program:
+  """The pmapped step.
+
+  Args:
+    config: resolved; what the state holds of it does not matter here.
+    gan: its networks, for the same layout.
+    layout: of the members that train together; one alone if None.
+  """
+  layout = layout or devices.make_layout(1)
   step = step_lib.make_step(
     gan.generator,
     gan.discriminator,
     loss=losses.LOSSES[config.loss.name],
     latent_dim=gan.latent_dim,
     num_classes=gan.num_classes,
-    penalty=penalty,
-    penalty_weight=config.loss.penalty_weight,
+    penalty=losses.PENALTIES.get(config.loss.penalty),
     penalty_fraction=config.loss.penalty_fraction,
-    ema_decay=config.ema.decay,
-    axis_name=devices.AXIS,
-    num_shards=jax.device_count(),
+    axis_name=layout.axis_name,
+    axis_groups=layout.axis_groups,
+    num_shards=layout.group,
   )
-  return devices.parallel(step)
+  return devices.Program(step, layout)
 
 
 def make_extractor(

@@ -39,15 +39,39 @@ class Experiment(NamedTuple):
   overrides: dict[str, Any]
 
 
-def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-  """Defines --config, and with it every --config.KEY."""
+def define_flags(
+  flag_values: flags.FlagValues = flags.FLAGS,
+  argv: Sequence[str] | None = None,
+) -> None:
+  """Defines --config, and with it every --config.KEY.
+
+  Args:
+    flag_values: where.
+    argv: where --config.KEY flags will be looked for; `sys.argv` if None.
+  """
   config_flags.DEFINE_config_file(
     'config',
     None,
     f'An experiment and what to change in it, such as {_EXAMPLE[9:]}. Every '
     'key can be overridden by a flag too: --config.batch_size=128',
     flag_values=flag_values,
+    sys_argv=None if argv is None else list(argv),
   )
+
+
+def parse_args(args: Sequence[str]) -> Experiment:
+  """The experiment that a command with these arguments would run.
+
+  Args:
+    args: --config=… and --config.KEY=… alone.
+
+  Raises:
+    UserError: as `parse_flags`.
+  """
+  argv = ['main', *args]
+  flag_values = flags.FlagValues()
+  define_flags(flag_values, argv)
+  return parse_flags(argv, flag_values)
 
 
 def parse_flags(

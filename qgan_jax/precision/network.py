@@ -6,7 +6,7 @@ input of every layer that multiplies (`nn.Dense`, `nn.Conv`,
 and does not know.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -99,6 +99,7 @@ class Precision:
     *args: Any,
     update: bool = False,
     axis_name: str | None = None,
+    axis_groups: Sequence[Sequence[int]] | None = None,
     **kwargs: Any,
   ) -> tuple[Any, Ranges]:
     """Runs a module with quantized activations; its weights are as given.
@@ -113,6 +114,7 @@ class Precision:
       update: whether the moving averages take this batch in.
       axis_name: the mapped axis over which ranges are reduced, so that
         every replica quantizes alike.
+      axis_groups: the axis's indices that are reduced together; all if None.
       **kwargs: keyword arguments of `module.apply`.
 
     Returns:
@@ -135,7 +137,9 @@ class Precision:
       if not seen:
         n = jnp.maximum(n, self.input_bits)
       seen.append(path)
-      updated[path] = self._range(x, updated.get(path), update, axis_name)
+      updated[path] = self._range(
+        x, updated.get(path), update, axis_name, axis_groups
+      )
       low, high = updated[path]
       if quantizer.from_range is None:
         fitted = quantizer.fit(x, n)
@@ -154,6 +158,7 @@ class Precision:
     average: Array | None,
     update: bool,
     axis_name: str | None,
+    axis_groups: Sequence[Sequence[int]] | None,
   ) -> Array:
     """The range to quantize x with, [2]."""
     if self.momentum == 0:
@@ -162,7 +167,8 @@ class Precision:
       return average
     low, high = quantizers.tensor_range(x)
     if axis_name is not None:
-      low, high = lax.pmin(low, axis_name), lax.pmax(high, axis_name)
+      low = lax.pmin(low, axis_name, axis_index_groups=axis_groups)
+      high = lax.pmax(high, axis_name, axis_index_groups=axis_groups)
     batch = jnp.stack([low, high])
     if average is None:
       return batch

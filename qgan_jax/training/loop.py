@@ -1,17 +1,16 @@
 """The loop: steps in order, what is seen of them, and stopping well."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from qgan_jax.data import Batches
-from qgan_jax.errors import UserError
 from qgan_jax.precision import is_weight
 from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
@@ -115,82 +114,140 @@ def singular_values(state: TrainState) -> dict[str, float]:
   return values
 
 
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One run of those that train together.
+
+  Attributes:
+    batches: its data, by step number.
+    checkpoints: where its state is saved.
+    tracker: where its metrics go.
+    periodic: what else is done, at multiples of its period and at the end.
+    own: the part of the shared program's state that is this run's own.
+  """
+
+  batches: Batches
+  checkpoints: Checkpoints
+  tracker: Tracker
+  periodic: tuple[Periodic, ...] = ()
+  own: Callable[[TrainState], TrainState] = lambda state: state
+
+
+class Ended(NamedTuple):
+  """How training ended.
+
+  Attributes:
+    states: of the members, on the host; None where one had to stop.
+    problems: why, by member.
+  """
+
+  states: list[TrainState | None]
+  problems: dict[int, str]
+
+
 def train(
-  state: TrainState,
-  step_fn: Callable[..., tuple[TrainState, PyTree]],
+  states: Sequence[TrainState],
+  program: devices.Program,
+  members: Sequence[Member],
   *,
-  batches: Batches,
   total_steps: int,
   d_steps: int,
   log_every: int,
   checkpoint_every: int,
-  periodic: tuple[Periodic, ...],
-  checkpoints: Checkpoints,
-  tracker: Tracker,
-) -> TrainState:
-  """Trains up to a step.
+) -> Ended:
+  """Trains all members up to a step.
 
   Args:
-    state: where to start, on the host.
-    step_fn: the pmapped step.
-    batches: the data, by step number.
+    states: of the members, where to start, on the host; all at one step.
+    program: the compiled step.
+    members: what belongs to each.
     total_steps: the step to end with.
     d_steps: updates of D in a step.
     log_every: steps from one line of metrics to the next; a line holds the
       means over these steps.
     checkpoint_every: steps from one checkpoint to the next; the last step has
       one too.
-    periodic: what else is done, at multiples of its period and at the end.
-    checkpoints: where the state is saved.
-    tracker: where metrics go.
 
   Returns:
-    The state after the last step, on the host.
+    The states after the last step. A member with a value that is not finite
+    stops alone, the state before that saved.
 
   Raises:
-    Stopped: SIGTERM or Ctrl-C; the state is saved.
-    UserError: a value was not finite; the state before it is saved.
+    Stopped: SIGTERM or Ctrl-C; the states are saved.
   """
-  step = int(state.step)
-  state = devices.replicate(state)
+  step = int(states[0].step)
+  carried = program.put(states)
   window: list[PyTree] = []
+  problems: dict[int, str] = {}
   alone = jax.process_count() == 1
 
   def due(every: int) -> bool:
     return step % every == 0 or step == total_steps
 
+  def running() -> list[tuple[int, Member]]:
+    return [(i, m) for i, m in enumerate(members) if i not in problems]
+
   with _signals() as received:
-    while step < total_steps:
-      batch = devices.shard(_batch(batches, step, d_steps))
+    while step < total_steps and running():
+      batches = program.shard(
+        [_batch(member.batches, step, d_steps) for member in members]
+      )
       with jax.transfer_guard('disallow'):
-        state, metrics = step_fn(state, batch)
+        carried, metrics = program(carried, batches)
       window.append(metrics)
       step += 1
-      tracker.advance(step)
+      for _, member in running():
+        member.tracker.advance(step)
       seen = due(log_every) or due(checkpoint_every)
       # Many processes have to stop at the same step, so they agree at times.
       stopping = (alone or seen) and devices.any_process(bool(received))
+      events = any(due(e.every) for m in members for e in m.periodic)
+      if not (seen or stopping or events):
+        continue
+      hosts = program.get(carried)
       if seen or stopping:
-        fetched = jax.device_get(window)
+        fetched = [program.get(metrics) for metrics in window]
         window = []
-        host = jax.device_get(state)
-        if host.halted:
-          good = int(host.step)
-          checkpoints.save(good, host.replace(halted=np.zeros((), bool)))
-          raise UserError(diagnosis(good, fetched[good - step]))
-        tracker.log(step, _means(fetched))
-        if due(checkpoint_every) or stopping:
-          with tracker.paused():
-            checkpoints.save(step, host)
+        for i, member in running():
+          host = member.own(hosts[i])
+          rows = [row[i] for row in fetched]
+          if host.halted:
+            good = int(host.step)
+            member.checkpoints.save(
+              good, host.replace(halted=np.zeros((), bool))
+            )
+            problems[i] = diagnosis(good, rows[good - step])
+            continue
+          member.tracker.log(step, _means(rows))
+          if due(checkpoint_every) or stopping:
+            with _all_paused(members):
+              member.checkpoints.save(step, host)
         if stopping:
           raise Stopped(step, received[0] if received else signal.SIGTERM)
-      for event in periodic:
-        if due(event.every):
-          with tracker.paused():
-            extra = event.run(step, jax.device_get(state))
-          if extra:
-            tracker.log(step, extra)
-  return jax.device_get(state)
+      for i, member in running():
+        for event in member.periodic:
+          if due(event.every):
+            with _all_paused(members):
+              extra = event.run(step, member.own(hosts[i]))
+            if extra:
+              member.tracker.log(step, extra)
+  hosts = program.get(carried)
+  return Ended(
+    [
+      None if i in problems else member.own(hosts[i])
+      for i, member in enumerate(members)
+    ],
+    problems,
+  )
+
+
+@contextlib.contextmanager
+def _all_paused(members: Sequence[Member]) -> Iterator[None]:
+  """What is done for one member is no other's training time either."""
+  with contextlib.ExitStack() as stack:
+    for member in members:
+      stack.enter_context(member.tracker.paused())
+    yield
 
 
 def _means(window: list[PyTree]) -> dict[str, float]:

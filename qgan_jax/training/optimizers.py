@@ -41,7 +41,9 @@ def make_optimizer(
     **kwargs: the optimizer's other arguments, such as b1 and b2.
 
   Returns:
-    The optimizer, with Optax's defaults where `kwargs` says nothing.
+    The optimizer, with Optax's defaults where `kwargs` says nothing. What is
+    given is an array in its state, `hyperparams`: one compiled step serves
+    every learning rate.
 
   Raises:
     UserError: there is no such optimizer, or it takes no such argument.
@@ -61,7 +63,10 @@ def make_optimizer(
         f'the optimizer {name!r} takes no {key!r}; its arguments are '
         f'{", ".join(parameters)}'
       )
-  optimizer = OPTIMIZERS[name](learning_rate, **kwargs)
+  fixed = [key for key in parameters if key not in ('learning_rate', *kwargs)]
+  optimizer = optax.inject_hyperparams(OPTIMIZERS[name], static_args=fixed)(
+    learning_rate=learning_rate, **kwargs
+  )
   try:  # Shapes alone: nothing is compiled.
     w = jax.ShapeDtypeStruct((2, 2), jnp.float32)
     jax.eval_shape(lambda w: optimizer.update(w, optimizer.init(w), w), w)

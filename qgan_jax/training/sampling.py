@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 import functools
+from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from qgan_jax.training.state import TrainState
+from qgan_jax.precision import Precision
+from qgan_jax.training.state import NetworkState, TrainState
 from qgan_jax.training.step import Network
 
+PyTree = Any
 _BATCH = 256
 Draw = Callable[..., np.ndarray]
 
@@ -29,34 +33,51 @@ def make_draw(
     moving average at its bit widths. Image i depends on the seed and i alone.
   """
 
-  @jax.jit
-  def draw_batch(
-    state: TrainState, key: jax.Array, start: jax.Array
-  ) -> jax.Array:
-    indices = start + jax.numpy.arange(_BATCH)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
-    latents = jax.vmap(lambda k: jax.random.normal(k, (latent_dim,)))(keys)
-    labels = indices % num_classes if num_classes else None
-    g = state.generator
-    weights = generator.precision.quantize_weights(
-      state.average['params'], g.bits
-    )
-    images, _ = generator.precision.apply(
-      generator.module,
-      {'params': weights, **state.average['stats']},
-      g.ranges,
-      g.bits,
-      latents,
-      labels,
-    )
-    return ((images + 1) * 127.5).round().clip(0, 255).astype('uint8')
-
   def draw(state: TrainState, num: int, *, seed: int = 0) -> np.ndarray:
     key = jax.random.PRNGKey(seed)
     batches = [
-      jax.device_get(draw_batch(state, key, np.int32(start)))
+      jax.device_get(
+        _draw_batch(
+          generator.module,
+          generator.precision,
+          latent_dim,
+          num_classes,
+          state.generator,
+          state.average,
+          key,
+          np.int32(start),
+        )
+      )
       for start in range(0, num, _BATCH)
     ]
     return np.concatenate(batches)[:num]
 
   return draw
+
+
+# Of the module, not of `make_draw`: runs alike in all that is static share it.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _draw_batch(
+  module: nn.Module,
+  precision: Precision,
+  latent_dim: int,
+  num_classes: int,
+  state: NetworkState,
+  average: dict[str, PyTree],
+  key: jax.Array,
+  start: jax.Array,
+) -> jax.Array:
+  indices = start + jax.numpy.arange(_BATCH)
+  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
+  latents = jax.vmap(lambda k: jax.random.normal(k, (latent_dim,)))(keys)
+  labels = indices % num_classes if num_classes else None
+  weights = precision.quantize_weights(average['params'], state.bits)
+  images, _ = precision.apply(
+    module,
+    {'params': weights, **average['stats']},
+    state.ranges,
+    state.bits,
+    latents,
+    labels,
+  )
+  return ((images + 1) * 127.5).round().clip(0, 255).astype('uint8')

@@ -1,17 +1,33 @@
 """Everything that decides the future of a run."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import struct
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from qgan_jax.precision import Bits, Precision
 
 Array = jax.Array
 PyTree = Any
+
+
+class Hyperparameters(NamedTuple):
+  """What one compiled step serves every value of, beside the bit widths.
+
+  Learning rates and the optimizers' other arguments are in their own states.
+
+  Attributes:
+    penalty_weight: factor of the penalty of D's gradient, float32.
+    ema_decay: of G's moving average, float32; 1/(10 + step) faster at the
+      start.
+  """
+
+  penalty_weight: Array | np.ndarray
+  ema_decay: Array | np.ndarray
 
 
 class NetworkState(struct.PyTreeNode):
@@ -44,6 +60,7 @@ class TrainState(struct.PyTreeNode):
     generator: G's part.
     discriminator: D's part.
     average: {'params': …, 'stats': …}, moving averages of the generator's.
+    hyperparameters: constant.
   """
 
   step: Array
@@ -52,6 +69,7 @@ class TrainState(struct.PyTreeNode):
   generator: NetworkState
   discriminator: NetworkState
   average: dict[str, PyTree]
+  hyperparameters: Hyperparameters
 
 
 def init_network(
@@ -92,7 +110,12 @@ def init_network(
 
 
 def init_state(
-  key: Array, generator: NetworkState, discriminator: NetworkState
+  key: Array,
+  generator: NetworkState,
+  discriminator: NetworkState,
+  *,
+  penalty_weight: float = 0.0,
+  ema_decay: float = 0.999,
 ) -> TrainState:
   """The state before the first step.
 
@@ -100,6 +123,8 @@ def init_state(
     key: raw PRNG key, uint32 [2].
     generator: G's part.
     discriminator: D's part.
+    penalty_weight: factor of the penalty of D's gradient.
+    ema_decay: of G's moving average.
 
   Returns:
     The state; its moving averages are copies, since the step donates.
@@ -112,4 +137,7 @@ def init_state(
     generator=generator,
     discriminator=discriminator,
     average=jax.tree.map(jnp.copy, average),
+    hyperparameters=Hyperparameters(
+      jnp.float32(penalty_weight), jnp.float32(ema_decay)
+    ),
   )

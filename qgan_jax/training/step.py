@@ -24,6 +24,7 @@ Array = jax.Array
 PyTree = Any
 Batch = Mapping[str, Array]
 Metrics = dict[str, PyTree]
+AxisGroups = tuple[tuple[int, ...], ...] | None
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -47,6 +48,7 @@ def _forward(
   params: PyTree,
   *args: Array | None,
   axis_name: str | None,
+  axis_groups: AxisGroups,
 ) -> tuple[Array, NetworkState]:
   """Runs a network in training: (output, state with stats and ranges moved)."""
   weights = network.precision.quantize_weights(params, state.bits)
@@ -58,6 +60,7 @@ def _forward(
     *args,
     update=True,
     axis_name=axis_name,
+    axis_groups=axis_groups,
     mutable=list(state.stats),
     train=True,
   )
@@ -87,10 +90,9 @@ def make_step(
   latent_dim: int,
   num_classes: int = 0,
   penalty: Penalty | None = None,
-  penalty_weight: float = 0.0,
   penalty_fraction: float = 1.0,
-  ema_decay: float = 0.999,
   axis_name: str | None = None,
+  axis_groups: AxisGroups = None,
   num_shards: int = 1,
 ) -> Step:
   """Makes the step.
@@ -102,12 +104,11 @@ def make_step(
     latent_dim: length of a latent.
     num_classes: 0 for an unconditional GAN.
     penalty: of D's gradient, or None.
-    penalty_weight: its factor.
     penalty_fraction: share of the batch that it is computed on: a fraction
       costs a fraction, and its expectation is the same.
-    ema_decay: of G's moving average, 1/(10 + step) faster at the start.
     axis_name: the mapped axis that the batch is sharded over, or None.
-    num_shards: its size.
+    axis_groups: its indices by member, where several members share it.
+    num_shards: how many parts the batch has.
 
   Returns:
     A pure function of (state, batch). The batch holds 'images', uint8
@@ -117,14 +118,22 @@ def make_step(
   """
 
   def mean(tree: PyTree) -> PyTree:
-    return tree if axis_name is None else lax.pmean(tree, axis_name)
+    if axis_name is None:
+      return tree
+    return lax.pmean(tree, axis_name, axis_index_groups=axis_groups)
+
+  def shard_index() -> Array | int:
+    return 0 if axis_name is None else lax.axis_index(axis_name) % num_shards
+
+  def forward(*args: Any) -> tuple[Array, NetworkState]:
+    return _forward(*args, axis_name=axis_name, axis_groups=axis_groups)
 
   def shard(x: Array) -> Array:
     """This replica's part of what all of them drew alike."""
     if axis_name is None:
       return x
     size = x.shape[0] // num_shards
-    return lax.dynamic_slice_in_dim(x, lax.axis_index(axis_name) * size, size)
+    return lax.dynamic_slice_in_dim(x, shard_index() * size, size)
 
   def draw(key: Array, batch_size: int) -> tuple[Array, Array | None]:
     """Latents and labels of the fakes: the same whatever the shards."""
@@ -137,12 +146,14 @@ def make_step(
       jax.random.randint(labels_key, (total,), 0, num_classes)
     )
 
-  def d_loss(params, d_state, real, real_labels, fake, fake_labels, key):
-    real_logits, d_state = _forward(
-      discriminator, d_state, params, real, real_labels, axis_name=axis_name
+  def d_loss(
+    params, d_state, real, real_labels, fake, fake_labels, weight, key
+  ):
+    real_logits, d_state = forward(
+      discriminator, d_state, params, real, real_labels
     )
-    fake_logits, d_state = _forward(
-      discriminator, d_state, params, fake, fake_labels, axis_name=axis_name
+    fake_logits, d_state = forward(
+      discriminator, d_state, params, fake, fake_labels
     )
     value = loss.discriminator(real_logits, fake_logits)
     metrics = {
@@ -158,14 +169,11 @@ def make_step(
       frozen = d_state  # The penalty moves neither ranges nor statistics.
 
       def logits(images: Array) -> Array:
-        return _forward(
-          discriminator, frozen, params, images, labels, axis_name=axis_name
-        )[0]
+        return forward(discriminator, frozen, params, images, labels)[0]
 
-      if axis_name is not None:
-        key = jax.random.fold_in(key, lax.axis_index(axis_name))
+      key = jax.random.fold_in(key, shard_index())
       metrics['penalty'] = penalty(logits, real[:count], fake[:count], key)
-      value += penalty_weight * metrics['penalty']
+      value += weight * metrics['penalty']
     return value, (d_state, metrics)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -178,9 +186,7 @@ def make_step(
       latents, fake_labels = draw(latents_key, batch_size)
 
       def generate(params, latents=latents, labels=fake_labels, g=g_state):
-        return _forward(
-          generator, g, params, latents, labels, axis_name=axis_name
-        )
+        return forward(generator, g, params, latents, labels)
 
       fake, pull_back, g_state = jax.vjp(generate, g_state.params, has_aux=True)
       labels = batch['labels'][i] if num_classes else None
@@ -191,19 +197,15 @@ def make_step(
         labels,
         fake,
         fake_labels,
+        state.hyperparameters.penalty_weight,
         penalty_key,
       )
       d_grads, metrics = mean((grads, metrics))
       d_state = _update(discriminator, d_state, d_grads)
 
     def g_loss(fake):
-      logits, _ = _forward(
-        discriminator,
-        d_state,
-        d_state.params,
-        fake,
-        fake_labels,
-        axis_name=axis_name,
+      logits, _ = forward(
+        discriminator, d_state, d_state.params, fake, fake_labels
       )
       return loss.generator(logits)
 
@@ -219,7 +221,10 @@ def make_step(
       'discriminator': _finite(d_grads),
     }
 
-    decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+    decay = jnp.minimum(
+      state.hyperparameters.ema_decay,
+      (1.0 + state.step) / (10.0 + state.step),
+    )
     average = jax.tree.map(
       lambda slow, fast: decay * slow + (1 - decay) * fast,
       state.average,

@@ -47,6 +47,7 @@ class Tracker:
     first_step: int,
     dataset: str,
     primary: bool = True,
+    shown: bool = True,
   ):
     """Describes the run; entering it opens the files.
 
@@ -56,6 +57,7 @@ class Tracker:
       first_step: steps already done, 0 for a new run.
       dataset: what is really learned from; it stands in every line.
       primary: False in the processes of a distributed run that stay silent.
+      shown: whether progress is shown; of members that train together, one's.
     """
     self._metrics_path = Path(workdir) / 'metrics.jsonl'
     self._tensorboard_path = Path(workdir) / 'tensorboard'
@@ -63,6 +65,7 @@ class Tracker:
     self._first_step = first_step
     self._dataset = dataset
     self._primary = primary
+    self._shown = shown
     self._clock: tuple[int, float] | None = None
     self._last_line = -math.inf
     self._bar: rich_progress.Progress | None = None
@@ -89,7 +92,7 @@ class Tracker:
         step=self._first_step + 1 if self._first_step else 0,
         session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
       )
-    if sys.stderr.isatty():
+    if self._shown and sys.stderr.isatty():
       self._bar = _progress_bar()
       self._task = self._bar.add_task(
         '', total=self._total_steps, completed=self._first_step, status=''
@@ -206,6 +209,8 @@ class Tracker:
     self._events.flush()
 
   def _show(self, step: int, values: Mapping[str, float]) -> None:
+    if not self._shown:
+      return
     losses = [name for name in values if 'loss' in name][:_MAX_LOSSES_SHOWN]
     status = '  '.join(f'{name} {values[name]:.4g}' for name in losses)
     rate = values.get('steps_per_second')

@@ -22,8 +22,11 @@ def build_step(arg, precision=None, state=None):
       discriminator=dataclasses.replace(gan.discriminator, precision=precision),
     )
   state = state or build.make_state(config, gan, dataset)
-  batch = {'images': dataset.train_images[None, None, : tiny_run.BATCH]}
-  jaxpr = jax.make_jaxpr(build.make_train_step(config, gan))(state, batch)
+  program = build.make_program(config, gan)
+  batch = program.shard(
+    [{'images': dataset.train_images[None, : tiny_run.BATCH]}]
+  )
+  jaxpr = jax.make_jaxpr(program)(program.put([state]), batch)
   return state, re.sub('0x[0-9a-f]+', '', str(jaxpr))
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,6 @@ import optax
 import pytest
 
 from qgan_jax.data import Batches
-from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, make_precision
 from qgan_jax.training import devices, loop, losses
 from qgan_jax.training import state as state_lib
@@ -65,8 +65,6 @@ def make(learning_rate=0.01):
     *networks,
     loss=losses.nonsaturating,
     latent_dim=3,
-    axis_name=devices.AXIS,
-    num_shards=1,
   )
   return jax.device_get(state), step
 
@@ -75,30 +73,57 @@ def widths(n):
   return Bits(np.float32(n), np.float32(n))
 
 
+def with_bits(state, n):
+  return state.replace(
+    generator=state.generator.replace(bits=widths(n)),
+    discriminator=state.discriminator.replace(bits=widths(n)),
+  )
+
+
 @pytest.fixture(scope='module')
 def gan():
   state, step = make()
-  return state, devices.parallel(step)
+  return state, program(step)
 
 
-def train(folder, state, step_fn, **kwargs):
+def program(step, members=1):
+  return devices.Program(step, devices.make_layout(members))
+
+
+def train_all(folders, states, program, periodic=(), **kwargs):
+  """Trains members, each in its folder."""
   defaults = {
-    'batches': BATCHES,
     'total_steps': 9,
     'd_steps': D_STEPS,
     'log_every': 3,
     'checkpoint_every': 4,
-    'periodic': (),
-    'checkpoints': Checkpoints(folder / 'checkpoints', keep=9),
   }
   kwargs = defaults | kwargs
-  with Tracker(
-    folder,
-    total_steps=kwargs['total_steps'],
-    first_step=int(state.step),
-    dataset='random',
-  ) as tracker:
-    return loop.train(state, step_fn, tracker=tracker, **kwargs)
+  with contextlib.ExitStack() as stack:
+    members = [
+      loop.Member(
+        batches=BATCHES,
+        checkpoints=Checkpoints(folder / 'checkpoints', keep=9),
+        tracker=stack.enter_context(
+          Tracker(
+            folder,
+            total_steps=kwargs['total_steps'],
+            first_step=int(states[0].step),
+            dataset='random',
+          )
+        ),
+        periodic=periodic,
+      )
+      for folder in folders
+    ]
+    return loop.train(states, program, members, **kwargs)
+
+
+def train(folder, state, program, **kwargs):
+  """Trains one, and returns its last state."""
+  ended = train_all([folder], [state], program, **kwargs)
+  assert not ended.problems
+  return ended.states[0]
 
 
 def assert_identical(a, b):
@@ -139,14 +164,14 @@ def test_the_step_gets_the_batches_of_its_number_and_a_row_is_a_mean(
   gan, tmp_path
 ):
   state, step_fn = gan
-  state = devices.replicate(state)
+  state = step_fn.put([state])
   losses_by_step = []
   for i in range(6):
     images = np.stack([BATCHES.at(2 * i)[0], BATCHES.at(2 * i + 1)[0]])
-    state, metrics = step_fn(state, devices.shard({'images': images}))
-    losses_by_step.append(float(metrics['d_loss']))
+    state, metrics = step_fn(state, step_fn.shard([{'images': images}]))
+    losses_by_step.append(float(step_fn.get(metrics)[0]['d_loss']))
   end = train(tmp_path, *gan, total_steps=6, checkpoint_every=6)
-  assert_identical(end, jax.device_get(state))
+  assert_identical(end, step_fn.get(state)[0])
   rows = log(tmp_path)
   assert [row['step'] for row in rows] == [3, 6]
   for row, part in zip(
@@ -194,9 +219,9 @@ def test_the_second_ctrl_c_ends_at_once(gan, tmp_path):
 def test_nan_names_the_tensor_and_keeps_the_state_before_it(tmp_path):
   # The second step's first update of D throws it to infinity.
   state, step = make(lambda count: jnp.where(count < D_STEPS, 0.01, 3e38))
-  with pytest.raises(UserError) as caught:
-    train(tmp_path, state, devices.parallel(step))
-  message = str(caught.value)
+  ended = train_all([tmp_path], [state], program(step))
+  assert ended.states == [None]
+  message = ended.problems[0]
   assert message.startswith('step 2 gave NaN or infinity in the gradient of ')
   assert 'discriminator/Dense_0/kernel' in message
   assert 'learning_rate' in message
@@ -209,15 +234,38 @@ def test_nan_names_the_tensor_and_keeps_the_state_before_it(tmp_path):
     assert np.isfinite(leaf).all()
 
 
+def test_a_member_with_nan_stops_alone(tmp_path):
+  """Three members, bits and all else their own, one of which diverges."""
+  state, step = make()
+  starts = [with_bits(state, n) for n in (2, 32, 4)]
+  poisoned = starts[1].replace(
+    generator=starts[1].generator.replace(
+      params=jax.tree.map(
+        lambda x: np.full_like(x, np.nan), state.generator.params
+      )
+    )
+  )
+  folders = [tmp_path / name for name in 'abc']
+  together = program(chex.assert_max_traces(step, n=1), members=3)
+  ended = train_all(folders, [starts[0], poisoned, starts[2]], together)
+  assert list(ended.problems) == [1]
+  assert 'NaN' in ended.problems[1]
+  assert ended.states[1] is None
+  for i in (0, 2):
+    alone = train(tmp_path / f'alone{i}', starts[i], program(step))
+    assert_identical(ended.states[i], alone)
+    rows, expected = log(folders[i]), log(tmp_path / f'alone{i}')
+    for row in (*rows, *expected):
+      row.pop('steps_per_second', None)
+    assert rows == expected
+
+
 def test_one_trace_serves_every_step_and_every_bit_width(tmp_path):
   state, step = make()
-  step_fn = devices.parallel(chex.assert_max_traces(step, n=1))
+  step_fn = program(chex.assert_max_traces(step, n=1))
   ends = []
   for n in (2, 4, 8, 32):
-    start = state.replace(
-      generator=state.generator.replace(bits=widths(n)),
-      discriminator=state.discriminator.replace(bits=widths(n)),
-    )
+    start = with_bits(state, n)
     ends.append(train(tmp_path / str(n), start, step_fn, total_steps=3))
   kernels = [end.generator.params['Dense_0']['kernel'] for end in ends]
   assert len({kernel.tobytes() for kernel in kernels}) == 4
@@ -226,11 +274,16 @@ def test_one_trace_serves_every_step_and_every_bit_width(tmp_path):
 def test_a_step_that_moves_data_by_itself_is_refused(gan, tmp_path):
   state, step_fn = gan
 
-  def transfers(state, batch):
-    return step_fn(state.replace(key=np.asarray(KEY)), batch)
+  class Transfers(devices.Program):
+    def __init__(self):
+      vars(self).update(vars(step_fn))
+
+    def __call__(self, states, batches):
+      key = np.asarray(KEY)[None]
+      return super().__call__([states[0].replace(key=key)], batches)
 
   with pytest.raises(Exception, match='Disallowed host-to-device transfer'):
-    train(tmp_path, state, transfers)
+    train(tmp_path, state, Transfers())
 
 
 def test_singular_values(gan):

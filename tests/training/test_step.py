@@ -30,7 +30,7 @@ def network(module, precision=None):
   return step_lib.Network(module, precision or Precision(), optax.sgd(RATE))
 
 
-def make(g, d, n=32, **kwargs):
+def make(g, d, n=32, penalty_weight=0.0, ema_decay=0.999, **kwargs):
   bits = Bits(jnp.float32(n), jnp.float32(n))
   # Ranges start from these: constants would clip everything that follows.
   images = jax.random.uniform(KEY, (4, 4, 4, 1), minval=-1)
@@ -47,6 +47,8 @@ def make(g, d, n=32, **kwargs):
     state_lib.init_network(
       d.module, d.precision, d.optimizer, bits, KEY, images
     ),
+    penalty_weight=penalty_weight,
+    ema_decay=ema_decay,
   )
   step = step_lib.make_step(
     g, d, loss=losses.nonsaturating, latent_dim=3, **kwargs

@@ -52,7 +52,7 @@ def train(arg):
   config, dataset = make_config(arg), make_dataset()
   gan = build.make_gan(config, dataset)
   before = build.make_state(config, gan, dataset)
-  step = build.make_train_step(config, gan)
+  program = build.make_program(config, gan)
   batches = Batches(
     dataset.train_images,
     dataset.train_labels if gan.num_classes else None,
@@ -61,20 +61,22 @@ def train(arg):
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  state, metrics = devices.replicate(before), []
+  state, metrics = program.put([before]), []
   for i in range(STEPS):
     batch = loop._batch(batches, i, config.discriminator.steps)
-    state, values = step(state, devices.shard(batch))
-    metrics.append({k: v for k, v in values.items() if k != 'finite'})
-  after = jax.device_get(state)
+    state, values = program(state, program.shard([batch]))
+    metrics.append(
+      {k: v for k, v in program.get(values)[0].items() if k != 'finite'}
+    )
+  after = program.get(state)[0]
   # Replicas that drift apart are seen only where each of them is looked at.
   for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
     for copy in x.addressable_shards:
-      np.testing.assert_array_equal(copy.data, y)
-  return before, after, jax.device_get(metrics), (step, batches)
+      np.testing.assert_array_equal(np.reshape(copy.data, np.shape(y)), y)
+  return before, after, metrics, (program, batches)
 
 
-def stop(folder, state, step_fn, batches):
+def stop(folder, state, program, batches):
   """Trains until the last process alone is told to stop: its last step."""
 
   def signal_to_the_last(step, state):
@@ -84,22 +86,26 @@ def stop(folder, state, step_fn, batches):
 
   try:
     loop.train(
-      state,
-      step_fn,
-      batches=batches,
+      [state],
+      program,
+      [
+        loop.Member(
+          batches=batches,
+          checkpoints=Checkpoints(folder, primary=False),
+          tracker=Tracker(
+            folder,
+            total_steps=100,
+            first_step=STEPS,
+            dataset='random',
+            primary=False,
+          ),
+          periodic=(loop.Periodic(1, signal_to_the_last),),
+        )
+      ],
       total_steps=100,
       d_steps=1,
       log_every=3,
       checkpoint_every=100,
-      periodic=(loop.Periodic(1, signal_to_the_last),),
-      checkpoints=Checkpoints(folder, primary=False),
-      tracker=Tracker(
-        folder,
-        total_steps=100,
-        first_step=STEPS,
-        dataset='random',
-        primary=False,
-      ),
     )
   except loop.Stopped as stopped:
     return stopped.step

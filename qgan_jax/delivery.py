@@ -1,0 +1,95 @@
+"""What a run delivers: scores of its best and last state, and an artifact."""
+
+from pathlib import Path
+import sys
+from typing import Any
+
+from qgan_jax import artifacts, build, metrics
+from qgan_jax.config_name import config_string_of
+from qgan_jax.data import ImageDataset
+from qgan_jax.evaluate import score_state
+from qgan_jax.run_folder import versions, write_json
+from qgan_jax.training.sampling import Draw
+from qgan_jax.training.state import TrainState
+
+
+def deliver(
+  workdir: Path,
+  config: Any,
+  gan: build.Gan,
+  dataset: ImageDataset,
+  *,
+  best: TrainState,
+  last: TrainState,
+  draw: Draw,
+  extractor: metrics.Extractor,
+) -> str:
+  """Packs the best generator, and scores the best and the last.
+
+  Args:
+    workdir: of the run; `generator.qgan` and `scores.json` go there.
+    config: resolved.
+    gan: its networks.
+    dataset: its images.
+    best: the state to pack.
+    last: the state after the last step.
+    draw: draws images from a state.
+    extractor: gives the features that scores compare.
+
+  Returns:
+    A summary for a person.
+  """
+  sizes = artifacts.save_generator(
+    workdir / 'generator.qgan',
+    metadata={
+      'dataset': dataset.name,
+      'config': config_string_of(config),
+      'experiment': config.experiment,
+      'seed': config.seed,
+      'step': int(best.step),
+      'versions': versions(),
+    },
+    **build.artifact_kwargs(config, gan, best),
+  )
+  scores: dict[str, Any] = {
+    'dataset': dataset.name,
+    'config': config_string_of(config),
+    'sizes': {**sizes._asdict(), 'ratio': sizes.ratio},
+  }
+  print('scoring…', file=sys.stderr)
+  for name, state in (('best', best), ('last', last)):
+    same = name == 'last' and int(best.step) == int(last.step)
+    scores[name] = (
+      scores['best']
+      if same
+      else score_state(
+        state, draw, extractor, dataset, samples=config.scores.samples
+      )
+    )
+  write_json(workdir / 'scores.json', scores)
+  return _summary(scores, workdir)
+
+
+def _summary(scores: dict[str, Any], workdir: Path) -> str:
+  sizes = scores['sizes']
+  lines = [f'{scores["config"]} on {scores["dataset"]}']
+  for name in ('best', 'last'):
+    s = scores[name]
+    key = 'fid' if 'fid' in s else 'frechet_distance'
+    lines.append(
+      f'  {name:4} step {s["step"]:>7,}: {key} {s[key]:.2f}  '
+      f'KID {s["kid_mean"]:.4f}  precision {s["precision"]:.3f}  '
+      f'recall {s["recall"]:.3f}  density {s["density"]:.3f}  '
+      f'coverage {s["coverage"]:.3f}'
+    )
+  extractor = scores['best']['extractor']
+  lines += [
+    f'  features: {extractor["name"]} {extractor["hash"]}, '
+    f'{scores["best"]["num_fake"]:,} samples against '
+    f'{scores["best"]["num_real"]:,} held-out images',
+    f'  {workdir / "generator.qgan"}: {sizes["artifact_bytes"]:,} bytes, '
+    f'{sizes["ratio"]:.2f}× smaller than float32',
+    '  draw from it: python -m qgan_jax.sample '
+    f'--artifact={workdir / "generator.qgan"} --num=64 --out=grid.png',
+  ]
+  return '\n'.join(lines)

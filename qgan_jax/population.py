@@ -1,0 +1,104 @@
+r"""Trains many trials in one program, each as `qgan_jax.main` would alone.
+
+  python -m qgan_jax.population --trials=trials.json
+
+The file holds a JSON list with an object for each trial:
+
+  {"workdir": "runs/a", "args": ["--config=experiments/mnist.py:bits=4"]}
+
+`args` are the flags that `qgan_jax.main` would be given. Trials that differ
+only in bit widths, seeds, learning rates, the optimizers' other arguments, the
+penalty's weight or the moving average's decay share one compiled step; others
+form groups that train one after another. Trials with scores are left as they
+are, and the rest goes on from the newest step that its group has saved.
+"""
+
+import json
+from pathlib import Path
+import sys
+import time
+from typing import Any
+
+from absl import flags
+
+from qgan_jax import config_flags, errors
+from qgan_jax.training import loop
+from qgan_jax.trials import program_key, train_and_deliver, Trial
+
+_TRIALS = flags.DEFINE_string('trials', None, 'A JSON file of trials.')
+
+
+def read_trials(path: Path) -> list[Trial]:
+  """The trials of a file, all of them validated.
+
+  Raises:
+    UserError: the file is no list of trials, a trial is wrong, or two have
+      the same folder.
+  """
+  try:
+    records = json.loads(path.read_text())
+    pairs = [
+      (Path(r['workdir']), [str(arg) for arg in r['args']]) for r in records
+    ]
+  except (OSError, ValueError, LookupError, TypeError) as error:
+    raise errors.UserError(
+      f'{path} is no list of trials ({error}); a trial is an object such as '
+      '{"workdir": "runs/a", "args": ["--config=experiments/mnist.py:bits=4"]}'
+    ) from None
+  trials: list[Trial] = []
+  for workdir, args in pairs:
+    if any(trial.workdir == workdir for trial in trials):
+      raise errors.UserError(f'{path}: two trials have the folder {workdir}')
+    try:
+      experiment = config_flags.parse_args(args)
+    except errors.UserError as error:
+      raise errors.UserError(f'{path}, {workdir}: {error}') from None
+    trials.append(Trial(experiment, workdir))
+  return trials
+
+
+def is_finished(trial: Trial) -> bool:
+  """Whether a trial's last step has been scored."""
+  assert trial.workdir is not None
+  try:
+    scores = json.loads((trial.workdir / 'scores.json').read_text())
+    return scores['last']['step'] == trial.experiment.config.steps
+  except (OSError, ValueError, LookupError, TypeError):
+    return False
+
+
+def main() -> None:
+  """Parses the command line and trains; see the module's docstring."""
+  errors.parse_flags(sys.argv)
+  if not _TRIALS.value:
+    raise errors.UserError('say which trials: --trials=trials.json')
+  trials = read_trials(Path(_TRIALS.value))
+  groups: dict[Any, list[Trial]] = {}
+  for trial in trials:
+    if not is_finished(trial):
+      groups.setdefault(program_key(trial.experiment.config), []).append(trial)
+  start = time.monotonic()
+  problems = []
+  for i, group in enumerate(groups.values(), 1):
+    print(f'program {i} of {len(groups)}: {len(group)} trials', file=sys.stderr)
+    try:
+      train_and_deliver(group)
+    except errors.UserError as error:
+      problems.append(str(error))
+    except loop.Stopped as stop:
+      print(
+        f'{stop} after step {stop.step}, which is saved; the same command '
+        'goes on from there',
+        file=sys.stderr,
+      )
+      sys.exit(128 + stop.signal)
+    except KeyboardInterrupt:
+      print('stopped; the same command goes on', file=sys.stderr)
+      sys.exit(130)
+  if problems:
+    raise errors.UserError('\n'.join(problems))
+  print(f'done in {time.monotonic() - start:.0f} s', file=sys.stderr)
+
+
+if __name__ == '__main__':
+  errors.run(main)

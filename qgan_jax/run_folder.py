@@ -1,0 +1,95 @@
+"""The folder of a run: what it is, and that it stays the same run."""
+
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+import platform
+from typing import Any
+
+import jax
+
+from qgan_jax import config as config_lib
+from qgan_jax import config_flags
+from qgan_jax.errors import UserError
+
+_VERSIONS = ('qgan_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
+
+
+def open_folder(
+  workdir: Path,
+  experiment: config_flags.Experiment,
+  dataset: str,
+  *,
+  primary: bool,
+) -> None:
+  """Records what the run is, or makes sure that it is the same as before.
+
+  Args:
+    workdir: the run's folder.
+    experiment: what is run.
+    dataset: name of the data set that is really used.
+    primary: whether this process writes.
+
+  Raises:
+    UserError: the folder holds a run with another config, with what differs,
+      or cannot be written.
+  """
+  path = workdir / 'config.json'
+  record = {
+    'config': json.loads(config_lib.to_json(experiment.config)),
+    'file': experiment.file,
+    'arg': experiment.arg,
+    'overrides': experiment.overrides,
+    'dataset': dataset,
+    'versions': versions(),
+    'devices': [str(d.device_kind) for d in jax.devices()],
+  }
+  if path.exists():
+    try:
+      old = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+      raise UserError(f'{path} cannot be read: {error}') from None
+    lines = config_lib.diff(old['config'], record['config'])
+    if old['dataset'] != dataset:
+      lines.append(f'dataset: {old["dataset"]} -> {dataset}')
+    if lines:
+      raise UserError(
+        f'{workdir} holds a run with another config; take another --workdir, '
+        f'or remove it. What differs:\n  ' + '\n  '.join(lines)
+      )
+  elif primary:
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise UserError(
+        f'cannot make the folder {workdir}: {error.strerror}; give another '
+        '--workdir'
+      ) from None
+    write_json(path, record)
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes a file that is there whole or not at all.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  text = json.dumps(value, indent=2) + '\n'
+  partial = path.with_name(f'{path.name}.partial')
+  try:
+    partial.write_text(text)
+    os.replace(partial, path)
+  except OSError as error:
+    raise UserError(f'{path} cannot be written: {error.strerror}') from None
+
+
+def versions() -> dict[str, str]:
+  """Python's and the packages' versions, for provenance."""
+  found = {'python': platform.python_version()}
+  for name in _VERSIONS:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = 'not installed'
+  return found

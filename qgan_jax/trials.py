@@ -1,0 +1,319 @@
+"""Trials that share one compiled program, from their data to what they deliver.
+
+A run of `qgan_jax.main` is one trial; `qgan_jax.population` trains several.
+"""
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import functools
+import logging
+from pathlib import Path
+import sys
+from typing import Any
+
+import jax
+from ml_collections import FrozenConfigDict
+import numpy as np
+
+from qgan_jax import artifacts, build, metrics
+from qgan_jax.config import leaves, NETWORKS, ROLES
+from qgan_jax.config_flags import Experiment
+from qgan_jax.config_name import default_workdir
+from qgan_jax.data import Batches, ImageDataset
+from qgan_jax.delivery import deliver
+from qgan_jax.errors import UserError
+from qgan_jax.run_folder import open_folder
+from qgan_jax.training import devices, loop
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.sampling import Draw, make_draw
+from qgan_jax.training.state import TrainState
+from qgan_jax.training.tracking import Tracker
+
+PyTree = Any
+_GRID = 64  # Images in a sample grid.
+# What a program takes as arrays; trials that differ in nothing else share it.
+_TRACED = (
+  'seed',
+  'loss.penalty_weight',
+  'ema.decay',
+  *(f'{network}.bits.{role}' for network in NETWORKS for role in ROLES),
+  *(f'{network}.learning_rate' for network in NETWORKS),
+)
+_TRACED_GROUPS = tuple(f'{network}.optimizer_kwargs.' for network in NETWORKS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """One run to be made.
+
+  Attributes:
+    experiment: its config, and where that comes from.
+    workdir: its folder; None for the default one.
+  """
+
+  experiment: Experiment
+  workdir: Path | None = None
+
+
+def program_key(config: Any) -> tuple[tuple[str, Any], ...]:
+  """What trials have to have in common to share one program."""
+  return tuple(
+    (path, None if path.startswith(_TRACED_GROUPS) else value)
+    for path, value in leaves(config).items()
+    if path not in _TRACED
+  )
+
+
+@dataclasses.dataclass
+class _Run:
+  """A trial with all that is its own."""
+
+  trial: Trial
+  workdir: Path
+  gan: build.Gan
+  checkpoints: Checkpoints
+  shapes: TrainState
+  draw: Draw
+
+  @property
+  def config(self) -> Any:
+    return self.trial.experiment.config
+
+
+def train_and_deliver(trials: Sequence[Trial]) -> None:
+  """All of some trials: data, training, scores, artifacts.
+
+  Args:
+    trials: with one `program_key`.
+
+  Raises:
+    UserError: a trial cannot be run, or a value in it was not finite; the
+      others are delivered before the latter.
+    loop.Stopped: SIGTERM or Ctrl-C.
+  """
+  configs = [trial.experiment.config for trial in trials]
+  config = configs[0]
+  primary = jax.process_index() == 0
+  alone = jax.process_count() == 1
+
+  # Data, and the folders that are named for it.
+  dataset = build.load_dataset(config, standin=alone and len(trials) == 1)
+  layout = devices.make_layout(len(trials))
+  if config.batch_size % layout.group:
+    count = layout.group
+    raise UserError(
+      f'batch_size={config.batch_size} does not divide over {count} devices; '
+      f'give a multiple, such as {-(-config.batch_size // count) * count}'
+    )
+  runs = [_open(trial, dataset, primary=primary) for trial in trials]
+
+  # Networks, states, and where the last session left them.
+  shared = _shared_config(configs)
+  gan = build.make_gan(shared, dataset, layout)
+  states = build.make_states(configs, gan, dataset)
+  states = _resume(runs, states, primary=primary)
+  first_step = int(states[0].step)
+  if first_step and first_step < config.steps:
+    print(f'resuming from step {first_step}', file=sys.stderr)
+  elif primary and not first_step:
+    for run, state in zip(runs, states, strict=True):
+      print(_describe(run, dataset, state), file=sys.stderr)
+  states = devices.from_primary(states)
+
+  # What is seen on the way.
+  extractor = build.make_extractor(config, dataset) if primary else None
+  reference = None
+  if extractor is not None:
+    # The checkpoint is chosen by training images: held-out ones only judge it.
+    count = min(10_000, len(dataset.train_images))
+    reference = extractor.extract(dataset.train_images[:count])
+  with contextlib.ExitStack() as stack:
+    members = []
+    for i, run in enumerate(runs):
+      tracker = Tracker(
+        run.workdir,
+        total_steps=config.steps,
+        first_step=first_step,
+        dataset=dataset.name,
+        primary=primary,
+        shown=i == 0,
+      )
+      stack.enter_context(tracker)
+      members.append(
+        loop.Member(
+          batches=Batches(
+            dataset.train_images,
+            dataset.train_labels if run.gan.num_classes else None,
+            seed=run.config.seed,
+            batch_size=config.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+          ),
+          checkpoints=run.checkpoints,
+          tracker=tracker,
+          periodic=_periodic(run, dataset, extractor, reference, tracker),
+          own=functools.partial(_fill, run.shapes),
+        )
+      )
+    ended = loop.train(
+      states,
+      build.make_program(shared, gan, layout),
+      members,
+      total_steps=config.steps,
+      d_steps=config.discriminator.steps,
+      log_every=config.logging.log_every,
+      checkpoint_every=config.logging.checkpoint_every,
+    )
+  if extractor is not None:
+    for run, last in zip(runs, ended.states, strict=True):
+      if last is not None:
+        best = run.checkpoints.restore_best(run.shapes)
+        summary = deliver(
+          run.workdir,
+          run.config,
+          run.gan,
+          dataset,
+          best=best[1] if best else last,
+          last=last,
+          draw=run.draw,
+          extractor=extractor,
+        )
+        print(summary, flush=True)
+  if ended.problems:
+    raise UserError(
+      '\n'.join(
+        why if len(runs) == 1 else f'{runs[i].workdir}: {why}'
+        for i, why in ended.problems.items()
+      )
+    )
+
+
+def _open(trial: Trial, dataset: ImageDataset, *, primary: bool) -> _Run:
+  """Opens the folder of a trial."""
+  config = trial.experiment.config
+  workdir = trial.workdir
+  if workdir is None:
+    suffix = '-on-digits' if dataset.is_standin else ''
+    workdir = Path(default_workdir(config) + suffix)
+  open_folder(workdir, trial.experiment, dataset.name, primary=primary)
+  gan = build.make_gan(config, dataset)
+  return _Run(
+    trial=trial,
+    workdir=workdir,
+    gan=gan,
+    checkpoints=Checkpoints(workdir / 'checkpoints', primary=primary),
+    shapes=build.state_shapes(config, gan, dataset),
+    draw=make_draw(
+      gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
+    ),
+  )
+
+
+def _shared_config(configs: Sequence[Any]) -> Any:
+  """The config of a program that serves all: quantized where one of them is."""
+  shared = configs[0].to_dict()
+  for network in NETWORKS:
+    for role in ROLES:
+      shared[network]['bits'][role] = min(
+        config[network].bits[role] for config in configs
+      )
+  return FrozenConfigDict(shared)
+
+
+def _fill(like: PyTree, source: PyTree) -> PyTree:
+  """`like`, with every leaf that `source` has at the same path.
+
+  A program for quantized networks has more in its state than a run in float
+  has on its own.
+  """
+  found = dict(jax.tree.leaves_with_path(source))
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: found.get(path, leaf), like
+  )
+
+
+def _resume(
+  runs: Sequence[_Run], states: list[TrainState], *, primary: bool
+) -> list[TrainState]:
+  """The states at the newest step that all runs have saved."""
+  if not primary:
+    return states
+  if len(runs) == 1:
+    restored = runs[0].checkpoints.restore_latest(runs[0].shapes)
+    return [_fill(states[0], restored[1])] if restored else states
+  common = set.intersection(*(set(run.checkpoints.steps) for run in runs))
+  for step in sorted(common, reverse=True):
+    try:
+      return [
+        _fill(state, run.checkpoints.restore(step, run.shapes)[1])
+        for run, state in zip(runs, states, strict=True)
+      ]
+    except UserError as error:
+      logging.getLogger(__name__).warning('%s; trying an earlier step', error)
+  return states
+
+
+def _periodic(
+  run: _Run,
+  dataset: ImageDataset,
+  extractor: metrics.Extractor | None,
+  reference: metrics.Features | None,
+  tracker: Tracker,
+) -> tuple[loop.Periodic, ...]:
+  """Sample grids and quick scores; none in processes that stay silent."""
+  if extractor is None or reference is None:
+    return ()
+  config = run.config
+  samples = run.workdir / 'samples'
+
+  def save_samples(step: int, state: TrainState) -> dict[str, float]:
+    samples.mkdir(exist_ok=True)
+    path = samples / f'step_{step:07d}.png'
+    images = run.draw(state, _GRID)
+    artifacts.save_grid(
+      path, images, description=f'{dataset.name}, step {step}'
+    )
+    tracker.images(step, 'samples', artifacts.grid(images))
+    return loop.singular_values(state)
+
+  def evaluate(step: int, state: TrainState) -> dict[str, float]:
+    fake = extractor.extract(run.draw(state, config.logging.eval_samples))
+    distance = metrics.frechet_distance(reference.features, fake.features)
+    run.checkpoints.save_best(step, state, distance)
+    values = {
+      'eval/frechet_distance_train': distance,
+      'eval/effective_rank': metrics.effective_rank(fake.features),
+    }
+    if fake.probabilities is not None and reference.probabilities is not None:
+      histogram = metrics.mode_histogram(fake.probabilities)
+      real = metrics.mode_histogram(reference.probabilities)
+      values['eval/mode_kl'] = metrics.kl_to_reference(histogram, real)
+      values['eval/modes_covered'] = metrics.modes_covered(histogram, real)
+    return values
+
+  return (
+    loop.Periodic(config.logging.sample_every, save_samples),
+    loop.Periodic(config.logging.eval_every, evaluate),
+  )
+
+
+def _describe(run: _Run, dataset: ImageDataset, state: TrainState) -> str:
+  def line(name: str, network: Any, params: PyTree) -> str:
+    count = sum(np.size(x) for x in jax.tree.leaves(params))
+    bits = network.bits
+    return (
+      f'{name}: {count:,} parameters, weights {bits.weights:g} bits, '
+      f'activations {bits.activations:g} bits'
+    )
+
+  shape = '×'.join(map(str, dataset.train_images.shape[1:]))
+  config = run.config
+  return '\n'.join(
+    (
+      f'{dataset.name}: {len(dataset.train_images):,} training images {shape}',
+      line('generator', config.generator, state.generator.params),
+      line('discriminator', config.discriminator, state.discriminator.params),
+      f'{jax.device_count()} × {jax.devices()[0].device_kind}, {run.workdir}',
+    )
+  )
