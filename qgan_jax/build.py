@@ -13,14 +13,25 @@ import numpy as np
 
 from qgan_jax import data, metrics, models
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Bits, make_precision, Precision
+from qgan_jax.precision import (
+  Bits,
+  FLOAT_BITS,
+  make_precision,
+  Precision,
+  QuantizerSpec,
+)
+from qgan_jax.precision import rules as rules_lib
+from qgan_jax.precision.layers import find_layers, Layer
+from qgan_jax.precision.schedule import Schedule
 from qgan_jax.training import devices, losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
-from qgan_jax.training.optimizers import make_optimizer
+from qgan_jax.training.optimizers import (
+  make_optimizer,
+  make_quantizer_optimizer,
+)
 
 PyTree = Any
-FLOAT = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +44,8 @@ class Gan:
     generator_kwargs: attributes of G's module, as JSON can hold them.
     latent_dim: length of a latent.
     num_classes: 0 for an unconditional GAN.
+    layers: of each network, what rules can speak of.
+    table: what every layer is quantized with.
   """
 
   generator: step_lib.Network
@@ -40,6 +53,8 @@ class Gan:
   generator_kwargs: dict[str, Any]
   latent_dim: int
   num_classes: int
+  layers: Mapping[str, tuple[Layer, ...]]
+  table: list[rules_lib.Choice]
 
 
 def load_dataset(config: Any, *, standin: bool) -> data.ImageDataset:
@@ -78,6 +93,9 @@ def make_gan(
     config: resolved.
     dataset: the images.
     layout: of the members that train together; one alone if None.
+
+  Raises:
+    UserError: a rule of precision catches nothing, or what it must not.
   """
   layout = layout or devices.make_layout(1)
   num_classes = dataset.num_classes if config.data.conditional else 0
@@ -99,38 +117,84 @@ def make_gan(
     'axis_name': layout.axis_name,
     'axis_groups': layout.axis_groups,
   }
+  modules = {
+    'generator': models.make_generator(name, **axis, **generator_kwargs),
+    'discriminator': models.make_discriminator(
+      name, **axis, **discriminator_kwargs
+    ),
+  }
+  labels = jax.ShapeDtypeStruct((1,), jnp.int32) if num_classes else None
+  inputs = {
+    'generator': (config.generator.latent_dim,),
+    'discriminator': dataset.train_images.shape[1:],
+  }
+  layers = {
+    network: find_layers(
+      module, jax.ShapeDtypeStruct((1, *inputs[network]), jnp.float32), labels
+    )
+    for network, module in modules.items()
+  }
+  precisions, _, table = plan_precision(config, layers)
+  generator, discriminator = (
+    step_lib.Network(
+      module,
+      precisions[network],
+      _optimizer(config[network]),
+      make_quantizer_optimizer(config.precision.learning_rate),
+    )
+    for network, module in modules.items()
+  )
   return Gan(
-    generator=step_lib.Network(
-      models.make_generator(name, **axis, **generator_kwargs),
-      _precision(config, config.generator.bits),
-      _optimizer(config.generator),
-    ),
-    discriminator=step_lib.Network(
-      models.make_discriminator(name, **axis, **discriminator_kwargs),
-      _precision(config, config.discriminator.bits),
-      _optimizer(config.discriminator),
-    ),
+    generator=generator,
+    discriminator=discriminator,
     generator_kwargs=generator_kwargs,
     latent_dim=config.generator.latent_dim,
     num_classes=num_classes,
+    layers=layers,
+    table=table,
   )
 
 
-def _precision(config: Any, bits: Any) -> Precision:
-  """A network in float is exactly the unquantized one: nothing is caught."""
-  precision = make_precision(
-    weights=config.precision.quantizer,
-    activations=config.precision.activation_quantizer,
-    per_channel=config.precision.per_channel,
-    ranges=config.precision.ranges,
-    momentum=config.precision.momentum,
-    input_bits=config.precision.input_bits,
+def plan_precision(
+  config: Any, layers: Mapping[str, tuple[Layer, ...]]
+) -> tuple[dict[str, Precision], dict[str, Bits], list[rules_lib.Choice]]:
+  """How a config quantizes networks of these layers.
+
+  Returns:
+    By network, its precision and its bits, plain numbers; and the table of
+    all. A network in float is exactly the unquantized one: nothing is caught.
+
+  Raises:
+    UserError: a rule catches nothing, or what it must not.
+  """
+  p = config.precision
+  precision = dataclasses.replace(
+    make_precision(
+      weights=p.quantizer,
+      activations=p.activation_quantizer,
+      per_channel=p.per_channel,
+      ranges=p.ranges,
+      momentum=p.momentum,
+      input_bits=p.input_bits,
+    ),
+    gradients=QuantizerSpec(p.gradient_quantizer),
+    global_pruning=p.pruning == 'global',
   )
-  if bits.weights >= FLOAT:
-    precision = dataclasses.replace(precision, weights=None)
-  if bits.activations >= FLOAT:
-    precision = dataclasses.replace(precision, activations=None)
-  return precision
+  defaults = {
+    network: rules_lib.Defaults(
+      precision,
+      Bits(
+        config[network].bits.weights,
+        config[network].bits.activations,
+        None if p.gradient_bits >= FLOAT_BITS else p.gradient_bits,
+        config[network].sparsity or None,
+      ),
+      p.first_last_bits,
+    )
+    for network in layers
+  }
+  rules = rules_lib.parse_rules(p.rules)
+  return rules_lib.resolve_rules(layers, defaults, rules)
 
 
 def _optimizer(network: Any) -> Any:
@@ -160,7 +224,7 @@ def make_states(
   )
   return [
     _with_hyperparameters(
-      jax.device_get(init(jax.random.PRNGKey(config.seed), _bits(config))),
+      jax.device_get(init(jax.random.PRNGKey(config.seed), _bits(config, gan))),
       config,
     )
     for config in configs
@@ -179,15 +243,17 @@ def state_shapes(
 ) -> state_lib.TrainState:
   """The state's structure, `jax.ShapeDtypeStruct`s; nothing is compiled."""
   return jax.eval_shape(
-    _make_init(gan, dataset), jax.random.PRNGKey(0), _bits(config)
+    _make_init(gan, dataset), jax.random.PRNGKey(0), _bits(config, gan)
   )
 
 
-def _bits(config: Any) -> tuple[Bits, Bits]:
-  def of(bits: Any) -> Bits:
-    return Bits(jnp.float32(bits.weights), jnp.float32(bits.activations))
-
-  return of(config.generator.bits), of(config.discriminator.bits)
+def _bits(config: Any, gan: Gan) -> tuple[Bits, Bits]:
+  """The bits of G and D, arrays."""
+  _, bits, _ = plan_precision(config, gan.layers)
+  return (
+    jax.tree.map(jnp.float32, bits['generator']),
+    jax.tree.map(jnp.float32, bits['discriminator']),
+  )
 
 
 def _make_init(gan: Gan, dataset: data.ImageDataset) -> Any:
@@ -208,6 +274,7 @@ def _make_init(gan: Gan, dataset: data.ImageDataset) -> Any:
         key,
         example,
         labels,
+        quantizer_optimizer=network.quantizer_optimizer,
       )
       for network, widths, key, example in (
         (gan.generator, bits[0], g_key, latents),
@@ -264,11 +331,18 @@ def make_program(
     num_classes=gan.num_classes,
     penalty=losses.PENALTIES.get(config.loss.penalty),
     penalty_fraction=config.loss.penalty_fraction,
+    schedule=make_schedule(config),
     axis_name=layout.axis_name,
     axis_groups=layout.axis_groups,
     num_shards=layout.group,
   )
   return devices.Program(step, layout)
+
+
+def make_schedule(config: Any) -> Schedule:
+  """When a config's networks are quantized and pruned."""
+  names = [field.name for field in dataclasses.fields(Schedule)]
+  return Schedule(**{name: config.precision[name] for name in names})
 
 
 def make_extractor(
@@ -298,4 +372,5 @@ def artifact_kwargs(
     'ranges': state.generator.ranges,
     'precision': gan.generator.precision,
     'bits': state.generator.bits,
+    'learned': state.average['learned'],
   }

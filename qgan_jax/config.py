@@ -62,6 +62,7 @@ def base(**overrides: Any) -> ConfigDict:
       'optimizer': unset(str),
       'optimizer_kwargs': kwargs(),
       'learning_rate': unset(float),
+      'sparsity': unset(float),
       'bits': {'weights': unset(float), 'activations': unset(int)},
     }
 
@@ -83,6 +84,8 @@ def base(**overrides: Any) -> ConfigDict:
       'optimizer': 'adam',
       'optimizer_kwargs': kwargs(),
       'learning_rate': 1e-3,
+      'sparsity': 0.0,  # Share of the weights that is pruned.
+      'init_from': unset(str),  # A run's folder: start from its networks.
       'data': {
         'source': unset(str),  # The experiment's name.
         'dir': unset(str),
@@ -101,6 +104,18 @@ def base(**overrides: Any) -> ConfigDict:
         'ranges': 'moving',
         'momentum': 0.99,
         'input_bits': 8,
+        'first_last_bits': unset(int),  # Those of the rest.
+        'rules': unset(str),  # See `qgan_jax.precision.rules`.
+        'gradient_quantizer': 'uniform',
+        'gradient_bits': 32,
+        'learning_rate': 1e-3,  # Of learned scales, relative to themselves.
+        'start_step': 0,  # Steps in float before.
+        'anneal_steps': 0,  # Steps in which bits fall from anneal_from.
+        'anneal_from': 8,
+        'alternate_steps': 0,  # Quantized and float in turn, so many each.
+        'pruning': 'layer',
+        'prune_start': 0,
+        'prune_steps': 0,  # Steps in which the sparsity rises.
       },
       'loss': {
         'name': 'nonsaturating',

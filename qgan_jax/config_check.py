@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from qgan_jax import quantizers
 from qgan_jax.config_string import did_you_mean, SHARED, SHORT_NAMES
 from qgan_jax.errors import UserError
+from qgan_jax.precision import rules
 from qgan_jax.training import losses, optimizers
 
 
@@ -95,20 +96,38 @@ RULES = {
   'generator.norm': _NORM,
   'generator.optimizer': _OPTIMIZER,
   'generator.learning_rate': _POSITIVE,
+  'generator.sparsity': _DECAY,
   'generator.bits.activations': _BITS,
   'discriminator.channels': _whole(1),
   'discriminator.norm': _NORM,
   'discriminator.spectral_norm': _FLAG,
   'discriminator.optimizer': _OPTIMIZER,
   'discriminator.learning_rate': _POSITIVE,
+  'discriminator.sparsity': _DECAY,
   'discriminator.bits.activations': _BITS,
   'discriminator.steps': _whole(1),
   'precision.quantizer': _choice(*quantizers.WEIGHTS),
   'precision.activation_quantizer': _choice(*quantizers.ACTIVATIONS),
   'precision.per_channel': _FLAG,
-  'precision.ranges': _choice('moving', 'dynamic'),
+  'precision.ranges': _choice(*rules.RANGES),
   'precision.momentum': _DECAY,
   'precision.input_bits': _BITS,
+  'precision.first_last_bits': Rule(
+    f'{_BITS.allowed}, or unset for those of the rest',
+    lambda x: x is None or _BITS.accepts(x),
+  ),
+  'precision.rules': Rule('rules', lambda x: x is None or _TEXT.accepts(x)),
+  'precision.gradient_quantizer': _choice(*quantizers.GRADIENTS),
+  'precision.gradient_bits': _BITS,
+  'precision.learning_rate': _NOT_NEGATIVE,
+  'precision.start_step': _whole(0),
+  'precision.anneal_steps': _whole(0),
+  'precision.anneal_from': _whole(1, 16),
+  'precision.alternate_steps': _whole(0),
+  'precision.pruning': _choice('layer', 'global'),
+  'precision.prune_start': _whole(0),
+  'precision.prune_steps': _whole(0),
+  'init_from': _TEXT_OR_NONE,
   'loss.name': _choice(*losses.LOSSES),
   'loss.penalty': _choice('none', *losses.PENALTIES),
   'loss.penalty_weight': _NOT_NEGATIVE,
@@ -148,6 +167,7 @@ def validate(config: ConfigDict) -> None:
   for network in ('generator', 'discriminator'):
     _check(config, f'{network}.bits.weights', _EXPONENT if grid else _BITS)
     _check_network(config, network)
+  _check_precision(config)
   _check_together(config)
 
 
@@ -192,6 +212,25 @@ def _check_network(root: ConfigDict, network: str) -> None:
       f'{network}.channels={config.channels} with norm=group: give a multiple '
       'of 8, the size of a group, or another norm'
     )
+
+
+def _check_precision(config: ConfigDict) -> None:
+  p = config.precision
+  rules.parse_rules(p.rules)  # What they catch, the networks will tell.
+  if p.quantizer == 'grid':
+    for key in ('anneal_steps', 'first_last_bits'):
+      if p[key]:
+        raise UserError(
+          f'precision.{key}={p[key]} is of bit widths, and quantizer=grid has '
+          'an exponent; choose another quantizer, such as power_of_two_scale'
+        )
+  sparse = config.generator.sparsity or config.discriminator.sparsity
+  for key in ('prune_start', 'prune_steps'):
+    if p[key] and not sparse:
+      raise UserError(
+        f'precision.{key}={p[key]} does nothing without pruning; say '
+        'sparsity=0.5, or leave it out'
+      )
 
 
 def _check_together(config: ConfigDict) -> None:

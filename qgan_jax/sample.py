@@ -31,7 +31,7 @@ from qgan_jax.artifacts.files import replacing
 from qgan_jax.artifacts.generator import BATCH
 from qgan_jax.errors import UserError
 from qgan_jax.precision import QuantizerSpec
-from qgan_jax.precision.network import FLOAT_BITS
+from qgan_jax.precision.spec import FLOAT_BITS, Width
 
 # Pillow warns when it opens a picture of more than 89 million pixels.
 MAX_GRID_PIXELS = 2**26
@@ -156,7 +156,10 @@ def _open(out: str, shape: tuple[int, ...]) -> AbstractContextManager[Sink]:
   return kinds[path.suffix](path, shape)
 
 
-def _describe(spec: QuantizerSpec | None, bits: jax.Array) -> str:
+def _describe(spec: QuantizerSpec | None, bits: Width) -> str:
+  if isinstance(bits, dict):
+    least, most = (f'{f(bits.values()):g}' for f in (min, max))
+    return f'{least} bits' if least == most else f'{least} to {most} bits'
   if spec is None or bits >= FLOAT_BITS:
     return 'float32'
   if spec.name == 'grid':  # Its bits are the exponent of the step.

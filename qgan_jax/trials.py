@@ -23,7 +23,8 @@ from qgan_jax.config_name import default_workdir
 from qgan_jax.data import Batches, ImageDataset
 from qgan_jax.delivery import deliver
 from qgan_jax.errors import UserError
-from qgan_jax.run_folder import open_folder
+from qgan_jax.precision.rules import format_table
+from qgan_jax.run_folder import open_folder, write_json
 from qgan_jax.training import devices, loop
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import Draw, make_draw
@@ -198,6 +199,9 @@ def _open(trial: Trial, dataset: ImageDataset, *, primary: bool) -> _Run:
     workdir = Path(default_workdir(config) + suffix)
   open_folder(workdir, trial.experiment, dataset.name, primary=primary)
   gan = build.make_gan(config, dataset)
+  if primary:
+    table = [choice._asdict() for choice in gan.table]
+    write_json(workdir / 'precision.json', table)
   return _Run(
     trial=trial,
     workdir=workdir,
@@ -299,21 +303,17 @@ def _periodic(
 
 
 def _describe(run: _Run, dataset: ImageDataset, state: TrainState) -> str:
-  def line(name: str, network: Any, params: PyTree) -> str:
+  def line(name: str, params: PyTree) -> str:
     count = sum(np.size(x) for x in jax.tree.leaves(params))
-    bits = network.bits
-    return (
-      f'{name}: {count:,} parameters, weights {bits.weights:g} bits, '
-      f'activations {bits.activations:g} bits'
-    )
+    return f'{name}: {count:,} parameters'
 
   shape = '×'.join(map(str, dataset.train_images.shape[1:]))
-  config = run.config
   return '\n'.join(
     (
       f'{dataset.name}: {len(dataset.train_images):,} training images {shape}',
-      line('generator', config.generator, state.generator.params),
-      line('discriminator', config.discriminator, state.discriminator.params),
+      line('generator', state.generator.params),
+      line('discriminator', state.discriminator.params),
+      format_table(run.gan.table),
       f'{jax.device_count()} × {jax.devices()[0].device_kind}, {run.workdir}',
     )
   )

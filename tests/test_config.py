@@ -192,7 +192,14 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
   frozen = config_lib.resolve(config)
   unset = {k for k, v in config_lib.leaves(frozen).items() if v is None}
   # None is what these say: the images' own channels, TFDS's own folder…
-  assert unset == {'data.channels', 'data.dir', 'scores.inception_weights'}
+  assert unset == {
+    'data.channels',
+    'data.dir',
+    'init_from',
+    'precision.first_last_bits',
+    'precision.rules',
+    'scores.inception_weights',
+  }
   with pytest.raises(AttributeError):
     frozen.steps = 3
   config.steps = 7

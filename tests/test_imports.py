@@ -17,14 +17,20 @@ FILES = sorted(
 ALLOWED = {
   'errors': set(),
   'quantizers': set(),
-  'precision': {'quantizers'},
+  'precision': {'errors', 'quantizers'},
   'models': {'errors'},
   'data': {'errors'},
   'metrics': {'errors'},
   'artifacts': {'errors', 'models', 'precision', 'quantizers'},
   'training': {'data', 'errors', 'precision', 'quantizers'},
   # The names of losses and optimizers are checked where a config is.
-  'config_check': {'config_string', 'errors', 'quantizers', 'training'},
+  'config_check': {
+    'config_string',
+    'errors',
+    'precision',
+    'quantizers',
+    'training',
+  },
   'config_string': {'errors'},
   'config': {'config_check', 'config_string', 'errors'},
   'sample': {'artifacts', 'errors', 'precision'},

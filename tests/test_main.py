@@ -111,10 +111,12 @@ def assert_identical(a, b):
 def test_what_a_run_leaves_behind(run):
   workdir, out, err = run
   assert {path.name for path in workdir.iterdir()} == {
-    'checkpoints', 'config.json', 'generator.qgan', 'metrics.jsonl', 'samples',
+    'checkpoints', 'config.json', 'generator.qgan', 'metrics.jsonl',
+    'precision.json', 'samples',
     'scores.json', 'tensorboard',
   }  # fmt: skip
-  assert 'generator: 43,273 parameters, weights 8 bits' in err
+  assert 'generator: 43,273 parameters' in err
+  assert re.search(r'discriminator +logit +weights +8 +uniform per', err)
   assert str(workdir / 'generator.qgan') in out
 
   record = load(workdir / 'config.json')

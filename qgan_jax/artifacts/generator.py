@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from qgan_jax import models
-from qgan_jax.precision import Bits, Precision
+from qgan_jax.precision import Bits, Learned, Precision
 
 PyTree = Any
 BATCH = 64  # Images drawn at a time: one compiled program, bounded memory.
@@ -28,6 +28,7 @@ class PackedGenerator:
     precision: how it was quantized.
     bits: and to how many bits.
     metadata: where it comes from: data set, configuration, step, seed….
+    learned: parameters of learned quantizers of activations; {} for none.
   """
 
   model: str
@@ -37,6 +38,7 @@ class PackedGenerator:
   precision: Precision
   bits: Bits
   metadata: dict[str, Any]
+  learned: Learned = dataclasses.field(default_factory=dict)
 
   @property
   def module(self) -> nn.Module:
@@ -93,6 +95,7 @@ def images(
       generator.variables,
       generator.ranges,
       generator.bits,
+      generator.learned,
       latents[rows],
       None if labels is None else labels[rows],
     )
@@ -101,8 +104,15 @@ def images(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _draw(module, precision, variables, ranges, bits, latents, labels):
+def _draw(module, precision, variables, ranges, bits, learned, latents, labels):
   drawn, _ = precision.apply(
-    module, variables, ranges, bits, latents, labels, train=False
+    module,
+    variables,
+    ranges,
+    bits,
+    latents,
+    labels,
+    learned=learned,
+    train=False,
   )
   return drawn

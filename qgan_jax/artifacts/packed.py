@@ -4,18 +4,21 @@ It is a safetensors file, so nothing in it is ever executed. Its tensors are
 
   `variables/…`: every variable by its path; a quantized weight as the bytes
     of its codes (uint8, `bits.pack`), everything else as float32;
-  `quantizer/…`: what the quantizer of a weight fitted (scales, zero points);
+  `bitmap/…`: where there is one, which values of the weight are not 0; its
+    codes are of these alone (see `weights`);
+  `quantizer/…`: parameters of a weight's quantizer (scales, zero points);
   `ranges/…`: the ranges of the activations by module path, float32 [2];
+  `learned/…`: parameters of learned quantizers of activations;
 
 and its metadata has one entry, `qgan`, a JSON object: the format's version, a
 SHA-256 checksum of all the rest, the model by name and arguments, the
 precision, the bits, width, offset and shape of each weight's codes, and free
-metadata. Codes are stored minus their offset, in as few bits as they need.
+metadata. Version 1 had no bitmaps, exceptions and learned parameters. Codes are
+stored minus their offset, in as few bits as they need.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -32,18 +35,22 @@ import safetensors
 import safetensors.numpy
 
 from qgan_jax import models
-from qgan_jax.artifacts.bits import MAX_BITS, pack, unpack
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.artifacts.generator import PackedGenerator
+from qgan_jax.artifacts.weights import (
+  decode_weight,
+  encode_weights,
+  float32,
+  read_params,
+  Tensors,
+)
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Bits, is_weight, Precision, QuantizerSpec
-from qgan_jax.precision.network import FLOAT_BITS
-from qgan_jax.quantizers import Quantizer
-from qgan_jax.quantizers.base import Params
+from qgan_jax.precision import Bits, Learned, Precision, QuantizerSpec
 
 PyTree = Any
-Tensors = dict[str, np.ndarray]
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE = (1, 2)
+_DRAWN_ROLES = ('weights', 'activations')
 # What wrong content makes the reading of it raise.
 _WRONG_CONTENT = (
   ArithmeticError,
@@ -83,6 +90,7 @@ def save_generator(
   precision: Precision,
   bits: Bits,
   metadata: Mapping[str, Any],
+  learned: Learned | None = None,
 ) -> Sizes:
   """Quantizes and packs a generator into one file.
 
@@ -98,6 +106,7 @@ def save_generator(
     precision: how it is quantized.
     bits: and to how many bits.
     metadata: anything that JSON can hold; where the generator comes from.
+    learned: parameters of learned quantizers, averaged as the variables are.
 
   Returns:
     The sizes.
@@ -107,8 +116,8 @@ def save_generator(
     ValueError: where the variables are not those of the model.
   """
   flat = traverse_util.flatten_dict(variables, sep='/')
-  tensors = {f'variables/{name}': _float32(x) for name, x in flat.items()}
-  tensors |= {f'ranges/{name}': _float32(x) for name, x in ranges.items()}
+  tensors = {f'variables/{name}': float32(x) for name, x in flat.items()}
+  tensors |= {f'ranges/{name}': float32(x) for name, x in ranges.items()}
   for name, x in tensors.items():
     if not np.isfinite(x).all():
       raise UserError(
@@ -119,35 +128,20 @@ def save_generator(
   params = traverse_util.flatten_dict(variables['params'])
   float_bytes = 4 * sum(math.prod(x.shape) for x in params.values())
 
-  codes: dict[str, list[Any]] = {}
-  if precision.weights is not None and bits.weights < FLOAT_BITS:
-    weights = {
-      '/'.join(('params', *keys)): x
-      for keys, x in params.items()
-      if is_weight(keys, x)
-    }
-    encoded = _fit_and_encode(precision.weights, weights, bits.weights)
-    for name, (fitted, q) in encoded.items():
-      q = np.asarray(q)
-      offset = int(q.min(initial=0))
-      width = max(1, (int(q.max(initial=0)) - offset).bit_length())
-      if width > MAX_BITS:  # A very fine grid: stored as the floats it is.
-        decode = precision.weights.quantizer.decode
-        tensors[f'variables/{name}'] = _float32(
-          decode(jnp.asarray(q), fitted, bits.weights)
-        )
-        continue
-      tensors[f'variables/{name}'] = pack(q - offset, width)
-      for key, value in fitted.items():
-        tensors[f'quantizer/{name}/{key}'] = _float32(value)
-      codes[name] = [width, offset, list(q.shape)]
-
+  learned = learned or {}
+  packed, codes = encode_weights(variables['params'], precision, bits, learned)
+  tensors |= packed
+  for layer, entries in learned.get('activations', {}).items():
+    for key, value in entries.items():
+      tensors[f'learned/{layer}/{key}'] = float32(value)
   header = {
     'version': FORMAT_VERSION,
     'model': model,
     'model_kwargs': dict(model_kwargs),
-    'precision': dataclasses.asdict(precision),
-    'bits': {name: float(n) for name, n in bits._asdict().items()},
+    'precision': dataclasses.asdict(_drawn(precision)),
+    'bits': {
+      role: jax.tree.map(float, getattr(bits, role)) for role in _DRAWN_ROLES
+    },
     'codes': codes,
     'metadata': dict(metadata),
   }
@@ -158,24 +152,14 @@ def save_generator(
   return Sizes(float_bytes, len(data))
 
 
-def _float32(x: Any) -> np.ndarray:
-  return np.asarray(x, np.float32, order='C')
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _fit_and_encode(
-  spec: QuantizerSpec, weights: dict[str, jax.Array], bits: jax.Array
-) -> dict[str, tuple[Params, jax.Array]]:
-  """{name: (params, codes)}, compiled as training is.
-
-  The last digit of a scale may depend on that: XLA fuses divisions.
-  """
-  quantizer = spec.quantizer
-  encoded = {}
-  for name, x in weights.items():
-    params = quantizer.fit(x, bits)
-    encoded[name] = params, quantizer.encode(x, params, bits)
-  return encoded
+def _drawn(precision: Precision) -> Precision:
+  """What of a precision matters to a trained generator."""
+  return dataclasses.replace(
+    precision,
+    gradients=None,
+    exceptions=tuple(e for e in precision.exceptions if e[0] in _DRAWN_ROLES),
+    global_pruning=False,
+  )
 
 
 def load_generator(path: str | os.PathLike[str]) -> PackedGenerator:
@@ -229,10 +213,10 @@ def _check_version(path: Path, header: Any) -> None:
   if not isinstance(header, dict):
     raise ValueError('its header is not an object')
   version = header.get('version')
-  if type(version) is not int or version != FORMAT_VERSION:
+  if type(version) is not int or version not in _READABLE:
     raise UserError(
       f'{path} has format version {version!r}, and this qgan_jax reads '
-      f'version {FORMAT_VERSION}: install the qgan_jax that wrote it, or '
+      f'versions 1 and 2: install the qgan_jax that wrote it, or '
       'export it again'
     )
 
@@ -268,18 +252,10 @@ def _generator(header: dict[str, Any], tensors: Tensors) -> PackedGenerator:
     for name, value in header['model_kwargs'].items()
   }
   precision = _precision(header['precision'])
-  bits = Bits(
-    *(
-      # Of `grid`, they are an exponent.
-      jnp.float32(_within(-1024, 1024, header['bits'][role]))
-      for role in Bits._fields
-    )
-  )
+  bits = Bits(*(_widths(header['bits'][role]) for role in _DRAWN_ROLES))
   for name, record in header['codes'].items():
-    if precision.weights is None:
-      raise ValueError(f'{name} has codes and no quantizer')
-    tensors[f'variables/{name}'] = _decode(
-      name, tensors, record, precision.weights.quantizer, bits.weights
+    tensors[f'variables/{name}'] = decode_weight(
+      name, tensors, record, precision, bits
     )
   _check_variables(header['model'], model_kwargs, tensors)
   ranges = _under('ranges/', tensors)
@@ -294,35 +270,35 @@ def _generator(header: dict[str, Any], tensors: Tensors) -> PackedGenerator:
     model_kwargs=model_kwargs,
     variables=traverse_util.unflatten_dict(flat, sep='/'),
     ranges=ranges,
+    learned=_learned(_under('learned/', tensors), precision),
     precision=precision,
     bits=bits,
     metadata=dict(header['metadata']),
   )
 
 
-def _decode(
-  name: str,
-  tensors: Tensors,
-  record: Sequence[Any],
-  quantizer: Quantizer,
-  bits: jax.Array,
-) -> np.ndarray:
-  """One weight, float32, from its codes."""
-  width, offset, shape = record
-  if any(type(n) is not int for n in (width, offset, *shape)):
-    raise TypeError(f'codes of {name} are described by {record}')
-  if len(shape) < 2 or min(shape) < 0 or not -(2**MAX_BITS) < offset <= 0:
-    raise ValueError(f'codes of {name} are described by {record}')
-  codes = unpack(tensors[f'variables/{name}'], width, shape) + offset
-  expected = jax.eval_shape(
-    quantizer.fit, jax.ShapeDtypeStruct(codes.shape, jnp.float32), bits
-  )
-  params = {key: tensors[f'quantizer/{name}/{key}'] for key in expected}
-  for key, value in params.items():
-    if value.shape != expected[key].shape or value.dtype != np.float32:
-      raise ValueError(f'{key} of {name} is {value.dtype}{list(value.shape)}')
-  arrays = jax.tree.map(jnp.asarray, params)
-  return np.asarray(quantizer.decode(jnp.asarray(codes), arrays, bits))
+def _widths(record: Any) -> Any:
+  """Bits as they are in a header: one number, or numbers by layer."""
+  if isinstance(record, dict):
+    return {layer: _widths(float(n)) for layer, n in record.items()}
+  # Of `grid`, they are an exponent.
+  return jnp.float32(_within(-1024, 1024, record))
+
+
+def _learned(tensors: Tensors, precision: Precision) -> Learned:
+  """Learned parameters of activations, {} where there are none."""
+  layers = {name.rpartition('/')[0] for name in tensors}
+  found = {}
+  for layer in sorted(layers):
+    spec = precision.spec('activations', layer)
+    if spec is None or not spec.quantizer.learned:
+      raise ValueError(f'the activations of {layer!r} learn nothing')
+    # One value each: those of activations are per tensor.
+    expected = dict.fromkeys(
+      spec.quantizer.learned, jax.ShapeDtypeStruct((), jnp.float32)
+    )
+    found[layer] = read_params(layer, tensors, expected)
+  return {'activations': found} if found else {}
 
 
 def _precision(record: Mapping[str, Any]) -> Precision:
@@ -332,14 +308,22 @@ def _precision(record: Mapping[str, Any]) -> Precision:
     spec = QuantizerSpec(**value)
     if spec.axis is not None and type(spec.axis) is not int:
       raise TypeError(f'axis={spec.axis!r}')
+    if spec.ranges not in (None, 'moving', 'dynamic', 'fitted'):
+      raise ValueError(f'ranges={spec.ranges!r}')
     spec.quantizer  # noqa: B018  Raises for an unknown name.
     return spec
 
+  exceptions = []
+  for role, path, value in record.get('exceptions', ()):
+    if role not in _DRAWN_ROLES or not isinstance(path, str):
+      raise ValueError(f'an exception of {role!r}, {path!r}')
+    exceptions.append((role, path, spec(value)))
   return Precision(
     weights=spec(record['weights']),
     activations=spec(record['activations']),
     momentum=_within(0, 1, record['momentum']),
     input_bits=int(_within(0, 1024, record['input_bits'])),
+    exceptions=tuple(exceptions),
   )
 
 

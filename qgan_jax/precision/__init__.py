@@ -1,11 +1,23 @@
 """Which tensor is quantized how: applied from outside, to any Linen module."""
 
-from qgan_jax.precision.network import (
+from qgan_jax.precision.network import is_weight, make_precision, Precision
+from qgan_jax.precision.spec import (
   Bits,
-  is_weight,
-  make_precision,
-  Precision,
+  FLOAT_BITS,
+  Learned,
   QuantizerSpec,
+  ROLES,
+  width,
 )
 
-__all__ = ['Bits', 'Precision', 'QuantizerSpec', 'is_weight', 'make_precision']
+__all__ = [
+  'Bits',
+  'FLOAT_BITS',
+  'Learned',
+  'Precision',
+  'QuantizerSpec',
+  'ROLES',
+  'is_weight',
+  'make_precision',
+  'width',
+]

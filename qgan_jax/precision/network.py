@@ -2,13 +2,14 @@
 
 Weights are a transform of the parameter tree; activations are caught at the
 input of every layer that multiplies (`nn.Dense`, `nn.Conv`,
-`nn.ConvTranspose` and what derives from them). The module itself is untouched
-and does not know.
+`nn.ConvTranspose` and what derives from them), gradients at its output. The
+module itself is untouched and does not know.
 """
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Any, NamedTuple
+import functools
+from typing import Any
 
 from flax import traverse_util
 import flax.linen as nn
@@ -17,37 +18,36 @@ from jax import lax
 import jax.numpy as jnp
 
 from qgan_jax import quantizers
+from qgan_jax.precision import pruning
+from qgan_jax.precision.gradients import quantize_cotangent
+from qgan_jax.precision.noise import apply_with, example_keys, fold
+from qgan_jax.precision.spec import (
+  Bits,
+  FLOAT_BITS,
+  Learned,
+  Params,
+  QuantizerSpec,
+  ROLES,
+  width,
+)
 
 Array = jax.Array
 PyTree = Any
+AxisGroups = Sequence[Sequence[int]] | None
 Ranges = dict[str, Array]  # module path → [2], the lowest and the highest
-FLOAT_BITS = 32  # From here on a tensor is left as it is.
-LAYERS = (nn.Dense, nn.Conv, nn.ConvTranspose)
+LAYERS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 
 
-class Bits(NamedTuple):
-  """Bit widths of one network, float32 scalars (traced: never static)."""
-
-  weights: Array
-  activations: Array
-
-
-@dataclasses.dataclass(frozen=True)
-class QuantizerSpec:
-  """A quantizer by name: what a configuration or an artifact can hold."""
-
-  name: str
-  axis: int | None = None
-
-  @property
-  def quantizer(self) -> quantizers.Quantizer:
-    """The quantizer itself."""
-    return quantizers.by_name(self.name, axis=self.axis)
-
-
-def is_weight(path: tuple[str, ...], value: Array) -> bool:
+def is_weight(path: tuple[str, ...], value: Any) -> bool:
   """Whether a parameter is a weight: biases and norms are left alone."""
   return path[-1] == 'kernel' and value.ndim >= 2
+
+
+def is_layer(context: nn.module.InterceptorContext) -> bool:
+  """Whether an intercepted call is that of a layer that multiplies."""
+  return context.method_name == '__call__' and isinstance(
+    context.module, LAYERS
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,39 +56,179 @@ class Precision:
 
   Attributes:
     weights: quantizer of the weights, or None to leave them in float.
-    activations: quantizer of the layers' inputs, or None.
+    activations: quantizer of the layers' inputs, or None. A learned one has
+      its own parameters; else its range is, by its `ranges`, a 'moving'
+      average of each batch's minimum and maximum, that of the batch itself
+      ('dynamic'), or whatever the quantizer fits to the batch ('fitted').
     momentum: of the moving average of the activations' ranges; 0 takes the
       range of every batch by itself (dynamic).
     input_bits: least bits of the network's own input (images, latents): what
-      a layer further in can lose, the data cannot.
+      a layer further in can lose, the data cannot. Where the bits of the
+      activations are one number for all layers.
+    gradients: quantizer of the gradients of the layers' outputs, or None.
+    exceptions: (role, module path, quantizer or None) of each layer that
+      differs from the above.
+    global_pruning: whether the network is pruned by one threshold, and not
+      every layer by its own.
   """
 
   weights: QuantizerSpec | None = None
   activations: QuantizerSpec | None = None
   momentum: float = 0.99
   input_bits: int = 8
+  gradients: QuantizerSpec | None = None
+  exceptions: tuple[tuple[str, str, QuantizerSpec | None], ...] = ()
+  global_pruning: bool = False
 
-  def quantize_weights(self, params: PyTree, bits: Bits) -> PyTree:
+  def spec(self, role: str, path: str) -> QuantizerSpec | None:
+    """The quantizer of a layer's 'weights', 'activations' or 'gradients'."""
+    for exception_role, exception_path, spec in self.exceptions:
+      if (exception_role, exception_path) == (role, path):
+        return spec
+    return getattr(self, role)
+
+  def _specs(self, role: str) -> list[QuantizerSpec]:
+    """Every quantizer that some layer's role has."""
+    specs = [spec for r, _, spec in self.exceptions if r == role]
+    return [spec for spec in (getattr(self, role), *specs) if spec is not None]
+
+  @property
+  def stochastic(self) -> bool:
+    """Whether training draws random numbers: some quantizer takes a key."""
+    return any(
+      spec.quantizer.stochastic for role in ROLES for spec in self._specs(role)
+    )
+
+  @property
+  def learned(self) -> bool:
+    """Whether some quantizer has parameters that are trained."""
+    return any(
+      spec.quantizer.learned for role in ROLES for spec in self._specs(role)
+    )
+
+  def weight_params(
+    self, path: str, w: Array, bits: Array, learned: Learned | None
+  ) -> Params:
+    """The parameters of a layer's weights' quantizer.
+
+    Args:
+      path: of the layer.
+      w: its weights, pruned.
+      bits: their bit width.
+      learned: the state's learned parameters, which win; None for none.
+
+    Raises:
+      ValueError: the layer's weights have no quantizer.
+    """
+    spec = self.spec('weights', path)
+    if spec is None:
+      raise ValueError(f'the weights of {path!r} have no quantizer')
+    fitted = spec.quantizer.fit(w, bits)
+    return fitted | (learned or {}).get('weights', {}).get(path, {})
+
+  def masks(self, params: PyTree, bits: Bits) -> dict[str, Array]:
+    """What pruning leaves of every weight, by module path; {} without it."""
+    if bits.sparsity is None:
+      return {}
+    weights = {
+      '/'.join(path[:-1]): w
+      for path, w in traverse_util.flatten_dict(params).items()
+      if is_weight(path, w)
+    }
+    make = pruning.global_masks if self.global_pruning else pruning.layer_masks
+    return make(weights, bits.sparsity)
+
+  def quantize_weights(
+    self,
+    params: PyTree,
+    bits: Bits,
+    *,
+    learned: Learned | None = None,
+    key: Array | None = None,
+  ) -> PyTree:
     """The parameters with every weight quantized, straight-through.
 
     Args:
       params: the parameter tree of any Linen module.
       bits: the network's bit widths; from 32 on, weights are left as they are.
+      learned: learned parameters, as `init` returns them and training moves
+        them; what is missing is fitted to the weights.
+      key: of stochastic quantizers; None makes them round to nearest.
 
     Returns:
-      A tree of the same shapes and dtypes.
+      A tree of the same shapes and dtypes. Gradients of pruned weights are 0.
     """
-    if self.weights is None:
+    masks = self.masks(params, bits)
+    if not masks and not self._specs('weights'):
       return params
-    quantizer = self.weights.quantizer
     flat = traverse_util.flatten_dict(params)
-    for path, w in flat.items():
-      if is_weight(path, w):
-        rounded = quantizer.apply(
-          w, quantizer.fit(w, bits.weights), bits.weights
-        )
-        flat[path] = jnp.where(bits.weights >= FLOAT_BITS, w, rounded)
+    for keys, w in flat.items():
+      if not is_weight(keys, w):
+        continue
+      path = '/'.join(keys[:-1])
+      mask = masks.get(path)
+      w = w if mask is None else w * mask
+      flat[keys] = w
+      spec = self.spec('weights', path)
+      if spec is None:
+        continue
+      n = width(bits.weights, path)
+      rounded = apply_with(
+        spec.quantizer,
+        w,
+        self.weight_params(path, w, n, learned),
+        n,
+        fold(key, 'weights', path),
+      )
+      # Not every quantizer has a level at 0: a pruned weight is 0 all the same.
+      rounded = rounded if mask is None else rounded * mask
+      flat[keys] = jnp.where(n >= FLOAT_BITS, w, rounded)
     return traverse_util.unflatten_dict(flat)
+
+  def init(
+    self,
+    module: nn.Module,
+    variables: Mapping[str, PyTree],
+    bits: Bits,
+    *args: Any,
+    **kwargs: Any,
+  ) -> tuple[Ranges, Learned]:
+    """What a state holds of the quantizers, from a first batch.
+
+    Args:
+      module: any Linen module.
+      variables: its variables in float.
+      bits: the network's bit widths.
+      *args: positional arguments of the module: the batch.
+      **kwargs: keyword arguments of `module.apply`.
+
+    Returns:
+      (ranges of the activations, learned parameters: of the weights as fitted
+      to them, of the activations as fitted to this batch's).
+    """
+    params = variables['params']
+    masks = self.masks(params, bits)
+    found: Learned = {'weights': {}, 'activations': {}}
+    for keys, w in traverse_util.flatten_dict(params).items():
+      path = '/'.join(keys[:-1])
+      spec = self.spec('weights', path)
+      if is_weight(keys, w) and spec and spec.quantizer.learned:
+        w = w * masks[path] if masks else w
+        fitted = spec.quantizer.fit(w, width(bits.weights, path))
+        found['weights'][path] = {
+          name: fitted[name] for name in spec.quantizer.learned
+        }
+    weights = self.quantize_weights(params, bits)
+    _, ranges = self._run(
+      module,
+      {**variables, 'params': weights},
+      {},
+      bits,
+      *args,
+      found=found['activations'],
+      **kwargs,
+    )
+    return ranges, {role: by_path for role, by_path in found.items() if by_path}
 
   def apply(
     self,
@@ -97,9 +237,11 @@ class Precision:
     ranges: Ranges,
     bits: Bits,
     *args: Any,
+    learned: Learned | None = None,
+    key: Array | None = None,
     update: bool = False,
     axis_name: str | None = None,
-    axis_groups: Sequence[Sequence[int]] | None = None,
+    axis_groups: AxisGroups = None,
     **kwargs: Any,
   ) -> tuple[Any, Ranges]:
     """Runs a module with quantized activations; its weights are as given.
@@ -111,6 +253,8 @@ class Precision:
         them; {} at the first.
       bits: the network's bit widths.
       *args: positional arguments of the module.
+      learned: learned parameters; what is missing is fitted to the batch.
+      key: of stochastic quantizers; None makes them round to nearest.
       update: whether the moving averages take this batch in.
       axis_name: the mapped axis over which ranges are reduced, so that
         every replica quantizes alike.
@@ -120,59 +264,121 @@ class Precision:
     Returns:
       (what `module.apply` returns, the ranges to go on with).
     """
-    if self.activations is None:
+    if not self._specs('activations') and not self._specs('gradients'):
       return module.apply(variables, *args, **kwargs), ranges
-    quantizer = self.activations.quantizer
+    return self._run(
+      module,
+      variables,
+      ranges,
+      bits,
+      *args,
+      learned=(learned or {}).get('activations', {}),
+      key=key,
+      update=update,
+      axis_name=axis_name,
+      axis_groups=axis_groups,
+      **kwargs,
+    )
+
+  def _run(
+    self,
+    module: nn.Module,
+    variables: Mapping[str, PyTree],
+    ranges: Ranges,
+    bits: Bits,
+    *args: Any,
+    learned: Mapping[str, Params] | None = None,
+    key: Array | None = None,
+    update: bool = False,
+    axis_name: str | None = None,
+    axis_groups: AxisGroups = None,
+    found: dict[str, Params] | None = None,
+    **kwargs: Any,
+  ) -> tuple[Any, Ranges]:
+    """`apply`; `found` takes what learned quantizers fit to the batch."""
+    learned = learned or {}
     updated: Ranges = dict(ranges)
     seen: list[str] = []
+    each = functools.partial(
+      example_keys, axis_name=axis_name, axis_groups=axis_groups
+    )
 
-    def quantize_input(next_fun, args, kwargs, context):
-      layer = context.module
-      if context.method_name != '__call__' or not isinstance(layer, LAYERS):
+    def quantize_input(path: str, x: Array) -> Array:
+      spec = self.spec('activations', path)
+      n = width(bits.activations, path)
+      least = n
+      if not seen and not isinstance(bits.activations, Mapping):
+        least = jnp.maximum(n, self.input_bits)
+      seen.append(path)
+      if spec is None:
+        return x
+      quantizer = spec.quantizer
+      if path in learned:
+        params = learned[path]
+      elif (
+        quantizer.learned
+        or quantizer.from_range is None
+        or spec.ranges == 'fitted'
+      ):
+        params = quantizer.fit(x, least)
+        if axis_name is not None:
+          params = lax.pmean(params, axis_name, axis_index_groups=axis_groups)
+        if found is not None and quantizer.learned:
+          found[path] = {name: params[name] for name in quantizer.learned}
+      else:
+        momentum = 0.0 if spec.ranges == 'dynamic' else self.momentum
+        updated[path] = _range(
+          x, updated.get(path), momentum, update, axis_name, axis_groups
+        )
+        low, high = updated[path]
+        params = quantizer.from_range(low, high, least)
+      keys = each(fold(key, 'activations', path), x)
+      rounded = apply_with(quantizer, x, params, least, keys)
+      return jnp.where(n >= FLOAT_BITS, x, rounded)
+
+    def quantize_gradient(path: str, y: Array) -> Array:
+      spec = self.spec('gradients', path)
+      if spec is None:
+        return y
+      keys = each(fold(key, 'gradients', path), y)
+      return quantize_cotangent(
+        spec.quantizer, y, width(bits.gradients, path), keys
+      )
+
+    def catch(next_fun, args, kwargs, context):
+      if not is_layer(context):
         return next_fun(*args, **kwargs)
       # Flax calls the input so; a module may give it either way.
       x, *rest = args or (kwargs.pop('inputs'),)
-      path = '/'.join(layer.path)
-      n = bits.activations
-      if not seen:
-        n = jnp.maximum(n, self.input_bits)
-      seen.append(path)
-      updated[path] = self._range(
-        x, updated.get(path), update, axis_name, axis_groups
-      )
-      low, high = updated[path]
-      if quantizer.from_range is None:
-        fitted = quantizer.fit(x, n)
-      else:
-        fitted = quantizer.from_range(low, high, n)
-      rounded = quantizer.apply(x, fitted, n)
-      x = jnp.where(bits.activations >= FLOAT_BITS, x, rounded)
-      return next_fun(x, *rest, **kwargs)
+      path = '/'.join(context.module.path)
+      y = next_fun(quantize_input(path, x), *rest, **kwargs)
+      return quantize_gradient(path, y)
 
-    with nn.intercept_methods(quantize_input):
+    with nn.intercept_methods(catch):
       return module.apply(variables, *args, **kwargs), updated
 
-  def _range(
-    self,
-    x: Array,
-    average: Array | None,
-    update: bool,
-    axis_name: str | None,
-    axis_groups: Sequence[Sequence[int]] | None,
-  ) -> Array:
-    """The range to quantize x with, [2]."""
-    if self.momentum == 0:
-      average = None
-    if average is not None and not update:
-      return average
-    low, high = quantizers.tensor_range(x)
-    if axis_name is not None:
-      low = lax.pmin(low, axis_name, axis_index_groups=axis_groups)
-      high = lax.pmax(high, axis_name, axis_index_groups=axis_groups)
-    batch = jnp.stack([low, high])
-    if average is None:
-      return batch
-    return self.momentum * average + (1 - self.momentum) * batch
+
+def _range(
+  x: Array,
+  average: Array | None,
+  momentum: float,
+  update: bool,
+  axis_name: str | None,
+  axis_groups: AxisGroups,
+) -> Array:
+  """The range to quantize x with, [2]."""
+  if momentum == 0:
+    average = None
+  if average is not None and not update:
+    return average
+  low, high = quantizers.tensor_range(x)
+  if axis_name is not None:
+    low = lax.pmin(low, axis_name, axis_index_groups=axis_groups)
+    high = lax.pmax(high, axis_name, axis_index_groups=axis_groups)
+  batch = jnp.stack([low, high])
+  if average is None:
+    return batch
+  return momentum * average + (1 - momentum) * batch
 
 
 def make_precision(
@@ -190,7 +396,7 @@ def make_precision(
     weights: name of the weights' quantizer.
     activations: name of the activations' quantizer.
     per_channel: a scale for each output channel of a weight.
-    ranges: 'moving' averages, or 'dynamic' from each batch.
+    ranges: 'moving' averages, 'dynamic' from each batch, or 'fitted' to it.
     momentum: of the moving averages.
     input_bits: least bits of the network's own input.
 
@@ -199,7 +405,9 @@ def make_precision(
   """
   return Precision(
     weights=QuantizerSpec(weights, axis=-1 if per_channel else None),
-    activations=QuantizerSpec(activations),
+    activations=QuantizerSpec(
+      activations, ranges='fitted' if ranges == 'fitted' else None
+    ),
     momentum=momentum if ranges == 'moving' else 0.0,
     input_bits=input_bits,
   )

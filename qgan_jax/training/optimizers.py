@@ -28,6 +28,50 @@ OPTIMIZERS = {
 OPTIMIZERS['momentum'] = functools.partial(optax.sgd, momentum=0.9)
 
 
+def make_quantizer_optimizer(
+  learning_rate: float,
+) -> optax.GradientTransformation:
+  """The optimizer of learned quantizers' parameters.
+
+  Adam, whose steps are in proportion to what it moves: scales of 0.01 and of
+  10 both change by about `learning_rate` of themselves in a step. In
+  proportion to the largest entry of a quantizer, so that an offset beside a
+  scale moves with it even from 0. A scale cannot jump over 0, and needs no
+  gradient scale (LSQ's, Esser et al., https://arxiv.org/abs/1902.08153, is
+  cancelled by Adam).
+
+  Args:
+    learning_rate: the share of themselves that parameters may move in a step.
+
+  Returns:
+    An optimizer of {role: {layer: {name: array}}}.
+  """
+
+  def in_proportion(
+    updates: optax.Updates, params: optax.Params
+  ) -> optax.Updates:
+    def scaled(update: Any, entries: Any) -> Any:
+      leaves = jax.tree.leaves(entries)
+      largest = functools.reduce(
+        jnp.maximum, (jnp.sqrt(jnp.mean(jnp.square(x))) for x in leaves)
+      )
+      return jax.tree.map(lambda u: u * largest, update)
+
+    return {
+      role: {
+        layer: scaled(update, params[role][layer])
+        for layer, update in layers.items()
+      }
+      for role, layers in updates.items()
+    }
+
+  return optax.chain(
+    optax.scale_by_adam(b1=0.9, b2=0.99),
+    optax.stateless(in_proportion),
+    optax.scale_by_learning_rate(learning_rate),
+  )
+
+
 def make_optimizer(
   name: str, learning_rate: float, **kwargs: float
 ) -> optax.GradientTransformation:

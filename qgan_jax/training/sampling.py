@@ -71,7 +71,10 @@ def _draw_batch(
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
   latents = jax.vmap(lambda k: jax.random.normal(k, (latent_dim,)))(keys)
   labels = indices % num_classes if num_classes else None
-  weights = precision.quantize_weights(average['params'], state.bits)
+  learned = average['learned']
+  weights = precision.quantize_weights(
+    average['params'], state.bits, learned=learned
+  )
   images, _ = precision.apply(
     module,
     {'params': weights, **average['stats']},
@@ -79,5 +82,6 @@ def _draw_batch(
     state.bits,
     latents,
     labels,
+    learned=learned,
   )
   return ((images + 1) * 127.5).round().clip(0, 255).astype('uint8')

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from qgan_jax.precision import Bits, Precision
+from qgan_jax.precision import Bits, Learned, Precision
 
 Array = jax.Array
 PyTree = Any
@@ -30,6 +30,18 @@ class Hyperparameters(NamedTuple):
   ema_decay: Array | np.ndarray
 
 
+class Trained(NamedTuple):
+  """What gradient descent moves in a network.
+
+  Attributes:
+    params: float32 master weights.
+    learned: parameters of its quantizers; {} where none is learned.
+  """
+
+  params: PyTree
+  learned: Learned
+
+
 class NetworkState(struct.PyTreeNode):
   """One network's part of the state.
 
@@ -40,6 +52,8 @@ class NetworkState(struct.PyTreeNode):
     ranges: of the activations, by module path.
     bits: bit widths, arrays: one compiled step serves all of them.
     opt_state: the optimizer's.
+    learned: learned parameters of its quantizers; {} where there are none.
+    learned_opt_state: the optimizer's of these.
   """
 
   params: PyTree
@@ -47,6 +61,13 @@ class NetworkState(struct.PyTreeNode):
   ranges: dict[str, Array]
   bits: Bits
   opt_state: optax.OptState
+  learned: Learned = struct.field(default_factory=dict)
+  learned_opt_state: optax.OptState = ()
+
+  @property
+  def trained(self) -> Trained:
+    """What a loss is differentiated in."""
+    return Trained(self.params, self.learned)
 
 
 class TrainState(struct.PyTreeNode):
@@ -59,7 +80,8 @@ class TrainState(struct.PyTreeNode):
       on the state stays as it was before that step.
     generator: G's part.
     discriminator: D's part.
-    average: {'params': …, 'stats': …}, moving averages of the generator's.
+    average: {'params': …, 'stats': …, 'learned': …}, moving averages of the
+      generator's: a learned scale is averaged as the weights it belongs to.
     hyperparameters: constant.
   """
 
@@ -79,8 +101,10 @@ def init_network(
   bits: Bits,
   key: Array,
   *example: Array | None,
+  quantizer_optimizer: optax.GradientTransformation | None = None,
+  variables: PyTree = None,
 ) -> NetworkState:
-  """The state of an untrained network.
+  """The state of a network before its first step.
 
   Args:
     module: the network.
@@ -88,25 +112,39 @@ def init_network(
     optimizer: of its parameters.
     bits: its bit widths.
     key: for the parameters.
-    *example: what the module is called with; the activations' ranges start
-      as it leaves them.
+    *example: what the module is called with; the activations' ranges and
+      learned quantizers start as it leaves them.
+    quantizer_optimizer: of learned quantizers' parameters.
+    variables: to start from; None for the module's own initialization.
 
   Returns:
     Its state, on the default device.
   """
-  variables = dict(module.init(key, *example))
+  variables = dict(variables or module.init(key, *example))
+  ranges, learned = precision.init(module, variables, bits, *example)
   params = variables.pop('params')
-  weights = precision.quantize_weights(params, bits)
-  _, ranges = precision.apply(
-    module, {'params': weights, **variables}, {}, bits, *example
-  )
   return NetworkState(
     params=params,
     stats=variables,
     ranges=ranges,
     bits=bits,
     opt_state=optimizer.init(params),
+    learned=learned,
+    learned_opt_state=(
+      quantizer_optimizer.init(learned)
+      if learned and quantizer_optimizer
+      else ()
+    ),
   )
+
+
+def average_of(generator: NetworkState) -> dict[str, PyTree]:
+  """The part of a generator's state that its moving average follows."""
+  return {
+    'params': generator.params,
+    'stats': generator.stats,
+    'learned': generator.learned,
+  }
 
 
 def init_state(
@@ -129,7 +167,7 @@ def init_state(
   Returns:
     The state; its moving averages are copies, since the step donates.
   """
-  average = {'params': generator.params, 'stats': generator.stats}
+  average = average_of(generator)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     key=key,

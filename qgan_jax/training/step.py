@@ -8,6 +8,7 @@ float master weights.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -17,8 +18,14 @@ import jax.numpy as jnp
 import optax
 
 from qgan_jax.precision import Precision
+from qgan_jax.precision.schedule import Schedule
 from qgan_jax.training.losses import Loss, Penalty
-from qgan_jax.training.state import NetworkState, TrainState
+from qgan_jax.training.state import (
+  average_of,
+  NetworkState,
+  Trained,
+  TrainState,
+)
 
 Array = jax.Array
 PyTree = Any
@@ -35,6 +42,7 @@ class Network:
   module: nn.Module
   precision: Precision
   optimizer: optax.GradientTransformation
+  quantizer_optimizer: optax.GradientTransformation | None = None
 
 
 def to_float(images: Array) -> Array:
@@ -45,19 +53,29 @@ def to_float(images: Array) -> Array:
 def _forward(
   network: Network,
   state: NetworkState,
-  params: PyTree,
+  trained: Trained,
   *args: Array | None,
+  noise: Array | None,
+  call: int,
   axis_name: str | None,
   axis_groups: AxisGroups,
 ) -> tuple[Array, NetworkState]:
-  """Runs a network in training: (output, state with stats and ranges moved)."""
-  weights = network.precision.quantize_weights(params, state.bits)
+  """Runs a network in training: (output, state with stats and ranges moved).
+
+  `noise` is the key of stochastic quantizers. Calls that share it share their
+  weights; the inputs of each `call` are rounded on their own.
+  """
+  weights = network.precision.quantize_weights(
+    trained.params, state.bits, learned=trained.learned, key=noise
+  )
   (output, stats), ranges = network.precision.apply(
     network.module,
     {'params': weights, **state.stats},
     state.ranges,
     state.bits,
     *args,
+    learned=trained.learned,
+    key=None if noise is None else jax.random.fold_in(noise, call),
     update=True,
     axis_name=axis_name,
     axis_groups=axis_groups,
@@ -69,16 +87,26 @@ def _forward(
 
 
 def _update(
-  network: Network, state: NetworkState, grads: PyTree
+  network: Network, state: NetworkState, grads: Trained
 ) -> NetworkState:
   updates, opt_state = network.optimizer.update(
-    grads, state.opt_state, state.params
+    grads.params, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
-  return state.replace(params=params, opt_state=opt_state)
+  state = state.replace(params=params, opt_state=opt_state)
+  if network.quantizer_optimizer is None or not state.learned:
+    return state
+  updates, opt_state = network.quantizer_optimizer.update(
+    grads.learned, state.learned_opt_state, state.learned
+  )
+  learned = optax.apply_updates(state.learned, updates)
+  return state.replace(learned=learned, learned_opt_state=opt_state)
 
 
-def _finite(tree: PyTree) -> PyTree:
+def _finite(grads: Trained) -> dict[str, PyTree]:
+  tree = grads.params
+  if grads.learned:
+    tree = {**tree, 'quantizers': grads.learned}
   return jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
 
 
@@ -91,6 +119,7 @@ def make_step(
   num_classes: int = 0,
   penalty: Penalty | None = None,
   penalty_fraction: float = 1.0,
+  schedule: Schedule | None = None,
   axis_name: str | None = None,
   axis_groups: AxisGroups = None,
   num_shards: int = 1,
@@ -106,6 +135,7 @@ def make_step(
     penalty: of D's gradient, or None.
     penalty_fraction: share of the batch that it is computed on: a fraction
       costs a fraction, and its expectation is the same.
+    schedule: of bits and sparsity; None for those of the state at every step.
     axis_name: the mapped axis that the batch is sharded over, or None.
     axis_groups: its indices by member, where several members share it.
     num_shards: how many parts the batch has.
@@ -125,8 +155,16 @@ def make_step(
   def shard_index() -> Array | int:
     return 0 if axis_name is None else lax.axis_index(axis_name) % num_shards
 
-  def forward(*args: Any) -> tuple[Array, NetworkState]:
-    return _forward(*args, axis_name=axis_name, axis_groups=axis_groups)
+  def forward(
+    *args: Any, noise: Array | None, call: int = 0
+  ) -> tuple[Array, NetworkState]:
+    return _forward(
+      *args,
+      noise=noise,
+      call=call,
+      axis_name=axis_name,
+      axis_groups=axis_groups,
+    )
 
   def shard(x: Array) -> Array:
     """This replica's part of what all of them drew alike."""
@@ -147,14 +185,11 @@ def make_step(
     )
 
   def d_loss(
-    params, d_state, real, real_labels, fake, fake_labels, weight, key
+    trained, d_state, real, real_labels, fake, fake_labels, weight, key, noise
   ):
-    real_logits, d_state = forward(
-      discriminator, d_state, params, real, real_labels
-    )
-    fake_logits, d_state = forward(
-      discriminator, d_state, params, fake, fake_labels
-    )
+    judge = functools.partial(forward, discriminator, noise=noise)
+    real_logits, d_state = judge(d_state, trained, real, real_labels, call=0)
+    fake_logits, d_state = judge(d_state, trained, fake, fake_labels, call=1)
     value = loss.discriminator(real_logits, fake_logits)
     metrics = {
       'd_loss': value,
@@ -169,29 +204,76 @@ def make_step(
       frozen = d_state  # The penalty moves neither ranges nor statistics.
 
       def logits(images: Array) -> Array:
-        return forward(discriminator, frozen, params, images, labels)[0]
+        return judge(frozen, trained, images, labels, call=2)[0]
 
       key = jax.random.fold_in(key, shard_index())
       metrics['penalty'] = penalty(logits, real[:count], fake[:count], key)
       value += weight * metrics['penalty']
     return value, (d_state, metrics)
 
+  def scheduled(
+    state: TrainState, batch: Batch, schedule: Schedule
+  ) -> tuple[NetworkState, NetworkState]:
+    """Both networks with the bits of this step.
+
+    Where they are others than before, what learned quantizers have learned is
+    of no use: they start again from the weights and from this batch.
+    """
+    images = to_float(batch['images'][0])
+    labels = batch['labels'][0] if num_classes else None
+    latents, _ = draw(state.key, images.shape[0])
+
+    def of(network: Network, part: NetworkState, x: Array) -> NetworkState:
+      bits = schedule.at(part.bits, state.step)
+      if not part.learned or not schedule.changes_bits:
+        return part.replace(bits=bits)
+
+      def fit() -> PyTree:
+        variables = {'params': part.params, **part.stats}
+        return network.precision.init(
+          network.module, variables, bits, x, labels
+        )[1]
+
+      changed = schedule.changed(part.bits, state.step)
+      learned = lax.cond(changed, fit, lambda: part.learned)
+      return part.replace(bits=bits, learned=mean(learned))
+
+    return (
+      of(generator, state.generator, latents),
+      of(discriminator, state.discriminator, images),
+    )
+
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     d_steps, batch_size = batch['images'].shape[:2]
     g_state, d_state = state.generator, state.discriminator
     key = jax.random.fold_in(state.key, state.step)
+    if schedule is not None:
+      g_state, d_state = scheduled(state, batch, schedule)
+
+    def noise(network: Network, i: int) -> Array | None:
+      """The key of a network's stochastic quantizers, for an update."""
+      if not network.precision.stochastic:
+        return None
+      folded = jax.random.fold_in(key, d_steps)  # No update's own key.
+      return jax.random.fold_in(folded, 2 * i + (network is generator))
 
     for i in range(d_steps):
       latents_key, penalty_key = jax.random.split(jax.random.fold_in(key, i))
       latents, fake_labels = draw(latents_key, batch_size)
 
-      def generate(params, latents=latents, labels=fake_labels, g=g_state):
-        return forward(generator, g, params, latents, labels)
+      def generate(
+        trained, latents=latents, labels=fake_labels, g=g_state, i=i
+      ):
+        return forward(
+          generator, g, trained, latents, labels, noise=noise(generator, i)
+        )
 
-      fake, pull_back, g_state = jax.vjp(generate, g_state.params, has_aux=True)
+      fake, pull_back, g_state = jax.vjp(
+        generate, g_state.trained, has_aux=True
+      )
       labels = batch['labels'][i] if num_classes else None
       grads, (d_state, metrics) = jax.grad(d_loss, has_aux=True)(
-        d_state.params,
+        d_state.trained,
         d_state,
         to_float(batch['images'][i]),
         labels,
@@ -199,13 +281,19 @@ def make_step(
         fake_labels,
         state.hyperparameters.penalty_weight,
         penalty_key,
+        noise(discriminator, i),
       )
       d_grads, metrics = mean((grads, metrics))
       d_state = _update(discriminator, d_state, d_grads)
 
     def g_loss(fake):
       logits, _ = forward(
-        discriminator, d_state, d_state.params, fake, fake_labels
+        discriminator,
+        d_state,
+        d_state.trained,
+        fake,
+        fake_labels,
+        noise=noise(discriminator, d_steps),
       )
       return loss.generator(logits)
 
@@ -213,8 +301,8 @@ def make_step(
     g_grads, metrics['g_loss'] = mean((pull_back(fake_grads)[0], g_value))
     g_state = _update(generator, g_state, g_grads)
 
-    metrics['d_gradient_norm'] = optax.global_norm(d_grads)
-    metrics['g_gradient_norm'] = optax.global_norm(g_grads)
+    metrics['d_gradient_norm'] = optax.global_norm(d_grads.params)
+    metrics['g_gradient_norm'] = optax.global_norm(g_grads.params)
     good = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))).all()
     metrics['finite'] = {
       'generator': _finite(g_grads),
@@ -228,12 +316,12 @@ def make_step(
     average = jax.tree.map(
       lambda slow, fast: decay * slow + (1 - decay) * fast,
       state.average,
-      {'params': g_state.params, 'stats': g_state.stats},
+      average_of(g_state),
     )
     proposed = state.replace(
       step=state.step + 1,
-      generator=g_state,
-      discriminator=d_state,
+      generator=g_state.replace(bits=state.generator.bits),
+      discriminator=d_state.replace(bits=state.discriminator.bits),
       average=average,
     )
     halted = state.halted | ~good

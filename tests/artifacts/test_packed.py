@@ -91,7 +91,7 @@ def test_everything_else_comes_back(tmp_path):
   assert loaded.model == 'dcgan'
   assert loaded.model_kwargs == SMALL | {'norm': 'batch', 'num_classes': 3}
   assert loaded.precision == MOVING
-  assert loaded.bits == (4.0, 8.0)
+  assert loaded.bits == Bits(4.0, 8.0)
   assert loaded.metadata == METADATA
   assert loaded.ranges.keys() == {'project', 'up0'}
   np.testing.assert_array_equal(loaded.ranges['up0'], [0, 3])
@@ -266,7 +266,7 @@ def test_another_version_is_named(tmp_path):
   path = tmp_path / 'g.qgan'
   save(path)
   rewrite(path, lambda header, tensors: header.update(version=7))
-  with pytest.raises(UserError, match='version 7.*reads version 1: install'):
+  with pytest.raises(UserError, match='version 7.*reads versions 1 and 2'):
     packed.load_generator(path)
 
 

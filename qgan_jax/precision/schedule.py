@@ -1,0 +1,99 @@
+"""Bit widths and sparsity as functions of the step.
+
+Pure functions of a traced step, so that a whole schedule is one compiled
+program. They say what training quantizes with; what is drawn, scored and
+packed on the way has the target's bits, those of the artifact.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from qgan_jax.precision.spec import Bits, FLOAT_BITS
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """When what is quantized and pruned. The defaults: everything, always.
+
+  Attributes:
+    start_step: steps in float before anything is quantized.
+    anneal_steps: steps after that in which the bits fall from `anneal_from`
+      to the target's, one at a time, in stretches of equal length.
+    anneal_from: bits to fall from; a target above it is kept from the start.
+    alternate_steps: length of the stretches, of quantized and float training
+      in turn, that follow; 0 for quantized training throughout.
+    prune_start: steps before pruning begins.
+    prune_steps: steps in which the sparsity rises to the target's, as
+      s·(1 − (1 − t)³) of Zhu and Gupta, https://arxiv.org/abs/1710.01878,
+      eq. 1; 0 for all at once.
+  """
+
+  start_step: int = 0
+  anneal_steps: int = 0
+  anneal_from: int = 8
+  alternate_steps: int = 0
+  prune_start: int = 0
+  prune_steps: int = 0
+
+  @property
+  def changes_bits(self) -> bool:
+    """Whether bits depend on the step at all."""
+    return bool(self.start_step or self.anneal_steps or self.alternate_steps)
+
+  def at(self, bits: Bits, step: Array) -> Bits:
+    """What training quantizes with at a step.
+
+    Args:
+      bits: the target, of any structure that `Bits` has.
+      step: steps done before, int32; traced.
+
+    Returns:
+      The same structure; from 32 on is float.
+    """
+    sparsity = bits.sparsity
+    if sparsity is not None:
+      sparsity = self.sparsity_at(sparsity, step)
+    widths = bits._replace(sparsity=None)
+    if self.changes_bits:
+      widths = jax.tree.map(lambda n: self.bits_at(n, step), widths)
+    return widths._replace(sparsity=sparsity)
+
+  def bits_at(self, target: Array, step: Array) -> Array:
+    """The bits of a step on the way to a target, a scalar."""
+    n = jnp.asarray(target, jnp.float32)
+    since = step - self.start_step
+    if self.anneal_steps:
+      stretches = jnp.maximum(self.anneal_from - n, 0.0)
+      # The first stretch has anneal_from bits, and the target's follows the
+      # last: as many stretches as there are bits to lose.
+      lost = jnp.floor(since * stretches / self.anneal_steps)
+      n = n + jnp.maximum(stretches - jnp.maximum(lost, 0.0), 0.0)
+    is_float = since < 0
+    if self.alternate_steps:
+      stretch = (since - self.anneal_steps) // self.alternate_steps
+      is_float |= (since >= self.anneal_steps) & (stretch % 2 == 1)
+    return jnp.where(is_float, jnp.float32(FLOAT_BITS), n)
+
+  def sparsity_at(self, target: Array, step: Array) -> Array:
+    """The sparsity of a step on the way to a target, a scalar."""
+    target = jnp.asarray(target, jnp.float32)
+    since = jnp.asarray(step - self.prune_start, jnp.float32)
+    if not self.prune_steps:
+      return jnp.where(since >= 0, target, 0.0)
+    share = jnp.clip(since / self.prune_steps, 0.0, 1.0)
+    return target * (1 - (1 - share) ** 3)
+
+  def changed(self, bits: Bits, step: Array) -> Array:
+    """Whether a step quantizes with other bits than the one before it."""
+    now, before = self.at(bits, step), self.at(bits, step - 1)
+    pairs = zip(
+      jax.tree.leaves(now._replace(sparsity=None)),
+      jax.tree.leaves(before._replace(sparsity=None)),
+      strict=True,
+    )
+    different = [a != b for a, b in pairs]
+    return jnp.stack(different).any() & (step > 0)

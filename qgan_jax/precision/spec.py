@@ -1,0 +1,69 @@
+"""How many bits, by which quantizer: what rules decide and states hold."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+
+from qgan_jax import quantizers
+
+Array = jax.Array
+Params = dict[str, Array]
+Learned = dict[str, dict[str, Params]]  # role → layer → its learned entries
+Width = Array | dict[str, Array]  # One for every layer, or by the layer's path.
+FLOAT_BITS = 32  # From here on a tensor is left as it is.
+ROLES = ('weights', 'activations', 'gradients')
+
+
+class Bits(NamedTuple):
+  """Bit widths of one network, float32 scalars (traced: never static).
+
+  Each is one for all layers, or a dictionary by module path, with every layer
+  of that role in it.
+
+  Attributes:
+    weights: of the weights.
+    activations: of the layers' inputs.
+    gradients: of the gradients of the layers' outputs; None for float.
+    sparsity: share of the weights that pruning makes 0; None for no pruning.
+  """
+
+  weights: Width
+  activations: Width
+  gradients: Width | None = None
+  sparsity: Array | None = None
+
+
+def width(bits: Any, path: str) -> Any:
+  """The bits of a layer, from one field of `Bits`.
+
+  Raises:
+    ValueError: the field has no such layer.
+  """
+  if not isinstance(bits, Mapping):
+    return bits
+  if path not in bits:
+    raise ValueError(f'no bits for {path!r}, only for {", ".join(bits)}')
+  return bits[path]
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizerSpec:
+  """A quantizer by name: what a configuration or an artifact can hold.
+
+  Attributes:
+    name: one of `quantizers.NAMES`.
+    axis: the axis with a scale for each index; None for one scale.
+    ranges: where the range of activations comes from, 'moving', 'dynamic' or
+      'fitted' (see `Precision`); None as the network's `momentum` says.
+  """
+
+  name: str
+  axis: int | None = None
+  ranges: str | None = None
+
+  @property
+  def quantizer(self) -> quantizers.Quantizer:
+    """The quantizer itself."""
+    return quantizers.by_name(self.name, axis=self.axis)

@@ -1,0 +1,207 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qgan_jax.errors import UserError
+from qgan_jax.precision import Bits, make_precision, QuantizerSpec
+from qgan_jax.precision.layers import find_layers
+from qgan_jax.precision.rules import (
+  Defaults,
+  format_table,
+  parse_rules,
+  resolve_rules,
+)
+
+KEY = jax.random.PRNGKey(0)
+UNIFORM, AFFINE = QuantizerSpec('uniform', -1), QuantizerSpec('affine')
+
+
+class Block(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.Conv(4, (3, 3), feature_group_count=2, name='conv')(x)
+
+
+class Net(nn.Module):
+  """Nested, grouped, transposed, spectrally normalized: a user's own."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = Block(name='block1')(x)
+    x = nn.GroupNorm(2)(nn.relu(x))
+    x = nn.ConvTranspose(6, (3, 3), transpose_kernel=True, name='up')(x)
+    x = nn.SpectralNorm(nn.Dense(5, name='dense'))(x, update_stats=train)
+    return nn.Dense(1, name='logit')(x)
+
+
+X = jax.random.normal(KEY, (2, 4, 4, 4))
+
+
+@pytest.fixture(scope='module')
+def layers():
+  return find_layers(Net(), jax.ShapeDtypeStruct(X.shape, X.dtype))
+
+
+def resolve(layers, text='', bits=4, **kwargs):
+  precision = make_precision(
+    weights='uniform',
+    activations='affine',
+    per_channel=True,
+    ranges='moving',
+    momentum=0.9,
+    input_bits=8,
+  )
+  defaults = Defaults(precision, Bits(bits, bits), **kwargs)
+  precisions, found, table = resolve_rules(
+    {'discriminator': layers}, {'discriminator': defaults}, parse_rules(text)
+  )
+  return precisions['discriminator'], found['discriminator'], table
+
+
+def test_layers_are_found_in_order_with_their_shapes(layers):
+  assert [layer.path for layer in layers] == [
+    'block1/conv', 'up', 'dense', 'logit'
+  ]  # fmt: skip
+  assert [layer.kernel for layer in layers] == [
+    (3, 3, 2, 4), (3, 3, 6, 4), (6, 5), (5, 1)
+  ]  # fmt: skip
+  assert [layer.channel_axis for layer in layers] == [-1, -2, -1, -1]
+  assert layers[1].inputs == (4, 4, 4)
+  assert layers[1].outputs == (4, 4, 6)
+
+
+def test_without_rules_all_layers_share_one_width(layers):
+  precision, bits, table = resolve(layers)
+  assert bits == Bits(4, 4)
+  assert precision.weights == UNIFORM
+  assert precision.activations == AFFINE
+  # Flax keeps the transposed kernel's output channels one before the last.
+  assert precision.exceptions == (
+    ('weights', 'up', QuantizerSpec('uniform', -2)),
+  )
+  assert {(c.layer, c.bits) for c in table if c.role == 'activations'} == {
+    ('block1/conv', 8), ('up', 4), ('dense', 4), ('logit', 4)
+  }  # fmt: skip
+
+
+def test_32_bits_are_no_quantizer_at_all(layers):
+  precision, _, _ = resolve(layers, bits=32)
+  assert precision.weights is None
+  assert precision.activations is None
+  assert precision.exceptions == ()
+  precision, bits, _ = resolve(layers, 'disc*/*/logit: bits=32')
+  assert precision.spec('weights', 'logit') is None
+  assert precision.spec('activations', 'logit') is None
+  assert precision.spec('weights', 'dense') == UNIFORM
+  assert bits.weights == {'block1/conv': 4, 'up': 4, 'dense': 4, 'logit': 32}
+
+
+def test_the_last_rule_wins_key_by_key(layers):
+  precision, bits, table = resolve(
+    layers,
+    '*/weights/*: bits=2 quantizer=affine; '
+    '*/weights/block1/*: bits=6 per_channel=false; */*/logit: bits=8',
+  )
+  assert bits.weights == {'block1/conv': 6, 'up': 2, 'dense': 2, 'logit': 8}
+  assert bits.activations == {
+    'block1/conv': 8, 'up': 4, 'dense': 4, 'logit': 8
+  }  # fmt: skip
+  assert precision.spec('weights', 'block1/conv') == QuantizerSpec('affine')
+  assert precision.spec('weights', 'up') == QuantizerSpec('affine', -2)
+  assert precision.spec('weights', 'logit') == QuantizerSpec('affine', -1)
+  assert precision.gradients is None
+  text = format_table(table)
+  assert len(text.splitlines()) == 1 + 2 * 4
+  assert 'bits=6 per_channel=false' in text
+
+
+def test_gradients_only_where_a_rule_says_so(layers):
+  precision, bits, _ = resolve(layers, '*/gradients/up: bits=8')
+  assert precision.spec('gradients', 'up') is not None
+  assert precision.spec('gradients', 'logit') is None
+  assert bits.gradients['up'] == 8
+
+
+def test_first_and_last_layers(layers):
+  _, bits, _ = resolve(layers, bits=2, first_last_bits=6)
+  assert bits.weights == {'block1/conv': 6, 'up': 2, 'dense': 2, 'logit': 6}
+  # The network's own input has at least input_bits.
+  assert bits.activations == {
+    'block1/conv': 8, 'up': 2, 'dense': 2, 'logit': 6
+  }  # fmt: skip
+  _, bits, _ = resolve(
+    layers, '*/weights/logit: bits=3', bits=2, first_last_bits=6
+  )
+  assert bits.weights['logit'] == 3
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('*/weights/upp: bits=2', 'catches nothing.*block1/conv, up, dense, logit'),
+    ('generator/weights/up: bits=2', 'catches nothing'),
+    ('disc/weights/up: bits=2', "no network is 'disc'.*discriminator"),
+    ('*/weight/up: bits=2', "did you mean 'weights'"),
+    ('*/weights/up: bit=2', "no 'bit', did you mean 'bits'"),
+    ('*/weights/up: bits=17', 'from 1 to 16'),
+    ('*/weights/up: bits=1.5', 'from 1 to 16'),
+    ('*/weights/up: bits=x', "bits takes .*not 'x'"),
+    ('*/weights/up: quantizer=unifrm', "did you mean 'uniform'"),
+    ('*/activations/up: quantizer=grid', "no quantizer 'grid'"),
+    ('*/activations/up: ranges=fixed', 'one of moving, dynamic, fitted'),
+    ('*/weights/up: per_channel=1', 'true or false'),
+    ('weights/up: bits=2', 'is not NETWORK/ROLE/PATH'),
+    ('*/weights/up', 'is not NETWORK/ROLE/PATH'),
+  ],
+)
+def test_wrong_rules_are_one_clear_line(layers, text, message):
+  with pytest.raises(UserError, match=message):
+    resolve(layers, text)
+
+
+def test_what_the_rules_say_is_what_happens(layers):
+  """Levels counted in the tensors themselves, every kind of layer."""
+  precision, bits, _ = resolve(
+    layers,
+    '*/weights/*: quantizer=affine; */weights/block1/*: bits=1; '
+    '*/weights/up: bits=2; */weights/dense: bits=3; */weights/logit: bits=32',
+  )
+  bits = jax.tree.map(jnp.float32, bits)
+  variables = Net().init(KEY, X)
+  params = variables['params']
+  got = precision.quantize_weights(params, bits)
+  for layer, axis, levels in (('up', 2, 4), ('dense', 1, 8)):
+    kernel = np.moveaxis(np.asarray(got[layer]['kernel']), axis, 0)
+    counts = [len(np.unique(channel)) for channel in kernel]
+    assert levels // 2 < max(counts) <= levels
+  kernel = got['block1']['conv']['kernel']
+  for channel in np.moveaxis(np.asarray(kernel), -1, 0):
+    assert len(np.unique(channel)) == 2
+  assert got['logit'] is not None
+  np.testing.assert_array_equal(
+    got['logit']['kernel'], params['logit']['kernel']
+  )
+  out, ranges = precision.apply(
+    Net(), variables, {}, bits, X, mutable=['batch_stats']
+  )
+  assert set(ranges) == {'block1/conv', 'up', 'dense', 'logit'}
+  assert np.isfinite(out[0]).all()
+
+
+def test_one_trace_serves_every_mixture(layers):
+  precision, bits, _ = resolve(layers, '*/weights/up: bits=2')
+  bits = jax.tree.map(jnp.float32, bits)
+  params = Net().init(KEY, X)['params']
+  traces = []
+
+  @jax.jit
+  def run(bits):
+    traces.append(1)
+    return precision.quantize_weights(params, bits)['up']['kernel'].sum()
+
+  sums = {float(run(bits._replace(weights=bits.weights | {'up': n})))
+          for n in map(jnp.float32, (1, 2, 5, 32))}  # fmt: skip
+  assert len(sums) == 4
+  assert len(traces) == 1
