@@ -2,3 +2,13 @@ import os
 
 # Unset, JAX would try to reach accelerators that a test must not depend on.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import command_line
+import pytest
+
+
+@pytest.fixture(scope='session')
+def commands(tmp_path_factory):
+  """Starts `python -m qgan_jax.MODULE ARGUMENTS`."""
+  with command_line.commands(tmp_path_factory.mktemp('cache')) as start:
+    yield start

@@ -2,16 +2,14 @@
 
 import json
 import os
-from pathlib import Path
 import random
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
+from command_line import finish
 import jax
 import numpy as np
 from PIL import Image
@@ -22,7 +20,6 @@ from qgan_jax import config as config_lib
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import make_draw
 
-ROOT = Path(__file__).parents[1]
 STEPS = 32
 # SGD with momentum: Adam's first steps are signs, which noise of 1e-7 turns.
 STRING = (
@@ -32,47 +29,6 @@ STRING = (
   'checkpoint_every=2,logging.eval_samples=64,scores.samples=64'
 )
 DIGITS = f'--config=experiments/digits.py:{STRING}'
-
-
-@pytest.fixture(scope='module')
-def commands(tmp_path_factory):
-  """Starts `python -m qgan_jax.MODULE ARGUMENTS`; what is left is ended."""
-  cache = tmp_path_factory.mktemp('cache')
-  env = {
-    **os.environ,
-    'PYTHONPATH': str(ROOT),
-    # Compiled once for all processes, and without optimizations, which take
-    # most of the time here.
-    'JAX_COMPILATION_CACHE_DIR': str(cache / 'jax'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    'QGAN_JAX_CACHE': str(cache / 'classifiers'),
-    'XLA_FLAGS': '--xla_backend_optimization_level=0',
-  }
-  processes = []
-
-  def start(module, *arguments, cwd=ROOT, **variables):
-    process = subprocess.Popen(
-      [sys.executable, '-m', f'qgan_jax.{module}', *map(str, arguments)],
-      cwd=cwd,
-      env=env | variables,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    processes.append(process)
-    return process
-
-  yield start
-  for process in processes:
-    process.kill()
-
-
-def finish(process, code=0):
-  """What a process printed, once it has ended as it should."""
-  out, err = process.communicate(timeout=300)
-  assert process.returncode == code, err
-  assert 'Traceback' not in err
-  return out, err
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,55 @@
+"""Starts the package's commands as a person would: in their own processes."""
+
+import contextlib
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextlib.contextmanager
+def commands(cache):
+  """Yields start(MODULE, *ARGUMENTS, cwd=…, **VARIABLES); ends what is left.
+
+  Args:
+    cache: a folder for what processes may share.
+  """
+  env = {
+    **os.environ,
+    'PYTHONPATH': str(ROOT),
+    # Compiled once for all processes, and without optimizations, which take
+    # most of the time here.
+    'JAX_COMPILATION_CACHE_DIR': str(cache / 'jax'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'QGAN_JAX_CACHE': str(cache / 'classifiers'),
+    'XLA_FLAGS': '--xla_backend_optimization_level=0',
+  }
+  processes = []
+
+  def start(module, *arguments, cwd=ROOT, **variables):
+    process = subprocess.Popen(
+      [sys.executable, '-m', f'qgan_jax.{module}', *map(str, arguments)],
+      cwd=cwd,
+      env=env | variables,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    processes.append(process)
+    return process
+
+  try:
+    yield start
+  finally:
+    for process in processes:
+      process.kill()
+
+
+def finish(process, code=0):
+  """What a process printed, once it has ended as it should."""
+  out, err = process.communicate(timeout=300)
+  assert process.returncode == code, err
+  assert 'Traceback' not in err
+  return out, err

@@ -1,0 +1,79 @@
+"""Trains populations of tiny GANs in every layout: a program of its own.
+
+python tiny_population.py OUT.npz
+"""
+
+import sys
+
+import chex
+import jax
+import numpy as np
+import tiny_run
+
+from qgan_jax import build
+from qgan_jax.data import Batches
+from qgan_jax.training import devices, loop
+from qgan_jax.training import step as step_lib
+
+STEPS = 3
+LOOKED_AT = 2  # The member that is compared: in no layout the first or last.
+# In float: rounding would turn the last digits into whole steps.
+ARG = 'norm=batch,penalty=r1,conditional=true,bits=32'
+
+
+def train(layout):
+  """The states of all members after some steps, by a step traced once."""
+  chex.clear_trace_counter()
+  dataset = tiny_run.make_dataset()
+  configs = [
+    tiny_run.make_config(f'{ARG},seed={seed}') for seed in range(layout.members)
+  ]
+  gan = build.make_gan(configs[0], dataset, layout)
+  program = build.make_program(configs[0], gan, layout)
+  states = program.put(build.make_states(configs, gan, dataset))
+  for i in range(STEPS):
+    batches = [
+      loop._batch(
+        Batches(
+          dataset.train_images,
+          dataset.train_labels,
+          seed=config.seed,
+          batch_size=tiny_run.BATCH,
+        ),
+        i,
+        1,
+      )
+      for config in configs
+    ]
+    states, _ = program(states, program.shard(batches))
+  return program.get(states)
+
+
+def main(out):
+  real = step_lib.make_step
+  # One trace each, whatever the layout.
+  step_lib.make_step = lambda *args, **kwargs: chex.assert_max_traces(
+    real(*args, **kwargs), n=1
+  )
+  assert jax.device_count() == 8
+  layouts = {
+    'alone': devices.Layout(1 + LOOKED_AT, group=1, rounds=1 + LOOKED_AT),
+    '3': devices.make_layout(3),
+    '8': devices.make_layout(8),
+    '11 in turn': devices.make_layout(11, vmap=False),
+    '11 side by side': devices.make_layout(11, vmap=True),
+  }
+  assert layouts['3'].group == 2
+  assert (layouts['11 in turn'].width, layouts['11 in turn'].rounds) == (6, 2)
+  arrays = {}
+  for name, layout in layouts.items():
+    members = train(layout)
+    assert len(members) == layout.members
+    for path, leaf in jax.tree.leaves_with_path(members[LOOKED_AT]):
+      key = jax.tree_util.keystr(path, simple=True, separator='/')
+      arrays[f'{name}/{key}'] = leaf
+  np.savez(out, **arrays)
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])
