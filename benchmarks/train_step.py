@@ -12,16 +12,10 @@ cores. What others took is measured, and a result that it spoils is said to be.
 
 import argparse
 from collections.abc import Mapping
-import datetime
-import importlib.metadata
 import importlib.util
-import json
 import os
 from pathlib import Path
-import platform
-import re
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -31,7 +25,13 @@ os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 import contestants
 from contestants import Step
 import jax
-from rich.console import Console
+from measuring import (
+  foreign_share,
+  save,
+  say,
+  say_whether_comparable,
+  start_record,
+)
 from rich.table import Table
 
 from qgan_jax import data
@@ -41,10 +41,7 @@ WARM_UP = 3  # Steps before the first turn.
 # left its threads spinning, and the caches are full of its arrays.
 TURN = 3
 FLOAT, TORCH, DOT = 'qgan_jax float', contestants.TORCH, 'dot'
-# From here on, ratios say more of the other work than of the contestants.
-MAX_FOREIGN = 0.05
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
-say = Console(width=None if sys.stdout.isatty() else 120).print
 
 
 def warmed(steps: Mapping[str, Step]) -> dict[str, Step]:
@@ -62,16 +59,6 @@ def warmed(steps: Mapping[str, Step]) -> dict[str, Step]:
     else:
       ready[name] = step
   return ready
-
-
-def foreign_seconds() -> float | None:
-  """CPU seconds that other processes have used since boot; None off Linux."""
-  stat = Path('/proc/stat')
-  if not stat.exists():
-    return None
-  user, nice, system = map(int, stat.read_text().split()[1:4])
-  busy = (user + nice + system) / os.sysconf('SC_CLK_TCK')
-  return busy - time.process_time()
 
 
 def take_turns(
@@ -110,12 +97,9 @@ def run_case(
       ours, images, channels, args.dtype, compiled=not args.quick
     )
   ready = warmed(steps)
-  begin, before = time.perf_counter(), foreign_seconds()
-  times = take_turns(ready, args.rounds)
-  after, wall = foreign_seconds(), time.perf_counter() - begin
-  share = None
-  if before is not None and after is not None:
-    share = (after - before) / (wall * (os.cpu_count() or 1))
+  case: dict[str, Any] = {'image_size': size, 'channels': channels}
+  with foreign_share(case):
+    times = take_turns(ready, args.rounds)
   dot_rate = dot_flops / statistics.median(times.pop(DOT))
 
   best: dict[str, dict[str, Any]] = {}
@@ -136,27 +120,13 @@ def run_case(
     row['to_float'] = row['median_ms'] / best[FLOAT]['median_ms']
     if TORCH in best:
       row['to_torch'] = row['median_ms'] / best[TORCH]['median_ms']
-  return {
-    'image_size': size,
-    'channels': channels,
+  return case | {
     'parameters': sum(x.size for x in jax.tree.leaves(ours.params)),
     'step_gflop': flops / 1e9,
     'dot_gflop_per_s': dot_rate / 1e9,
     'data': ours.data_cost(args.rounds * TURN),
-    'foreign_share': share,
     'contestants': best,
   }
-
-
-def hardware() -> str:
-  """The name of what runs the steps."""
-  device = jax.devices()[0]
-  if device.platform != 'cpu':
-    return device.device_kind
-  info = Path('/proc/cpuinfo')
-  found = info.exists() and re.search(r'model name\s*: (.+)', info.read_text())
-  name = found[1] if found else platform.processor() or platform.machine()
-  return f'{name.strip()}, {len(os.sched_getaffinity(0))} cores'
 
 
 def print_cases(cases: list[dict[str, Any]]) -> None:
@@ -198,14 +168,7 @@ def print_cases(cases: list[dict[str, Any]]) -> None:
       f'{cost["host_ms"]:.2f} ms a step, {cost["host_share"]:.2%} of it, '
       f'of which {cost["exposed_share"]:.2%} is not hidden behind the device'
     )
-    share = case['foreign_share']
-    if share is None:
-      say('What other processes took is unknown here: see that none ran.')
-    elif share > MAX_FOREIGN:
-      say(
-        f'NOT COMPARABLE: other processes took {share:.0%} of the cores; '
-        'measure again on a machine that does nothing else'
-      )
+    say_whether_comparable(case)
 
 
 def main() -> None:
@@ -225,34 +188,18 @@ def main() -> None:
   args = parser.parse_args()
   if args.quick:
     args.sizes, args.channels, args.rounds = [28], [32], 2
-  versions = {}
-  for name in PACKAGES:
-    try:
-      versions[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      say(
-        f'{name} is not installed, and its contestants are left out; '
-        'pip install -e ".[peers]" brings it'
-      )
-  record: dict[str, Any] = {
-    'hardware': hardware(),
-    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    'python': platform.python_version(),
-    'versions': versions,
-    'dtype': args.dtype,
-    'batch_size': contestants.BATCH_SIZE,
-    'rounds': args.rounds,
-  }
-  say(', '.join(f'{key} {value}' for key, value in record.items()))
+  record = start_record(
+    PACKAGES,
+    dtype=args.dtype,
+    batch_size=contestants.BATCH_SIZE,
+    rounds=args.rounds,
+  )
   record['cases'] = cases = []
-  slug = re.sub(r'[^a-z0-9]+', '-', record['hardware'].lower()).strip('-')
   for size in args.sizes:
     for channels in args.channels:
       cases.append(run_case(size, channels, args))
-      if args.out:  # After every case: one that is cut short loses one.
-        args.out.mkdir(parents=True, exist_ok=True)
-        path = args.out / f'train_step-{slug}.json'
-        path.write_text(json.dumps(record, indent=2) + '\n')
+      # After every case: one that is cut short loses one.
+      save(record, args.out, 'train_step')
   print_cases(cases)
 
 

@@ -110,7 +110,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
   runs = [_open(trial, dataset, primary=primary) for trial in trials]
 
   # Networks, states, and where the last session left them.
-  shared = _shared_config(configs)
+  shared = shared_config(configs)
   gan = build.make_gan(shared, dataset, layout)
   states = build.make_states(configs, gan, dataset)
   states = _resume(runs, states, primary=primary)
@@ -214,7 +214,7 @@ def _open(trial: Trial, dataset: ImageDataset, *, primary: bool) -> _Run:
   )
 
 
-def _shared_config(configs: Sequence[Any]) -> Any:
+def shared_config(configs: Sequence[Any]) -> Any:
   """The config of a program that serves all: quantized where one of them is."""
   shared = configs[0].to_dict()
   for network in NETWORKS:

@@ -67,7 +67,9 @@ def _signals() -> Iterator[list[int]]:
       signal.signal(number, handler)
 
 
-def _batch(batches: Batches, step: int, d_steps: int) -> dict[str, np.ndarray]:
+def stack_batches(
+  batches: Batches, step: int, d_steps: int
+) -> dict[str, np.ndarray]:
   """The batches of D's updates in a step, stacked."""
   parts = [batches.at(step * d_steps + i) for i in range(d_steps)]
   images, labels = zip(*parts, strict=True)
@@ -190,7 +192,7 @@ def train(
   with _signals() as received:
     while step < total_steps and running():
       batches = program.shard(
-        [_batch(member.batches, step, d_steps) for member in members]
+        [stack_batches(member.batches, step, d_steps) for member in members]
       )
       with jax.transfer_guard('disallow'):
         carried, metrics = program(carried, batches)

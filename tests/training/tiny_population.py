@@ -33,7 +33,7 @@ def train(layout):
   states = program.put(build.make_states(configs, gan, dataset))
   for i in range(STEPS):
     batches = [
-      loop._batch(
+      loop.stack_batches(
         Batches(
           dataset.train_images,
           dataset.train_labels,

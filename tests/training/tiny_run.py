@@ -63,7 +63,7 @@ def train(arg):
   )
   state, metrics = program.put([before]), []
   for i in range(STEPS):
-    batch = loop._batch(batches, i, config.discriminator.steps)
+    batch = loop.stack_batches(batches, i, config.discriminator.steps)
     state, values = program(state, program.shard([batch]))
     metrics.append(
       {k: v for k, v in program.get(values)[0].items() if k != 'finite'}

@@ -1,0 +1,98 @@
+"""What every benchmark says of its numbers: on what, with what, how alone."""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+import platform
+import re
+import sys
+import time
+from typing import Any
+
+import jax
+from rich.console import Console
+
+# From here on, ratios say more of the other work than of the contestants.
+MAX_FOREIGN = 0.05
+say = Console(width=None if sys.stdout.isatty() else 120).print
+
+
+def hardware() -> str:
+  """The name of what runs the steps."""
+  device = jax.devices()[0]
+  if device.platform != 'cpu':
+    return device.device_kind
+  info = Path('/proc/cpuinfo')
+  found = info.exists() and re.search(r'model name\s*: (.+)', info.read_text())
+  name = found[1] if found else platform.processor() or platform.machine()
+  return f'{name.strip()}, {len(os.sched_getaffinity(0))} cores'
+
+
+def start_record(packages: Sequence[str], **settings: Any) -> dict[str, Any]:
+  """Hardware, date and versions, said and to be kept with the numbers."""
+  versions = {}
+  for name in packages:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      say(f'{name} is not installed, and its contestants are left out')
+  record = {
+    'hardware': hardware(),
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'python': platform.python_version(),
+    'versions': versions,
+    **settings,
+  }
+  say(', '.join(f'{key} {value}' for key, value in record.items()))
+  return record
+
+
+def save(record: dict[str, Any], folder: Path | None, name: str) -> None:
+  """Leaves a record as FOLDER/NAME-HARDWARE.json; nothing for no folder."""
+  if folder is None:
+    return
+  slug = re.sub(r'[^a-z0-9]+', '-', record['hardware'].lower()).strip('-')
+  folder.mkdir(parents=True, exist_ok=True)
+  path = folder / f'{name}-{slug}.json'
+  path.write_text(json.dumps(record, indent=2) + '\n')
+
+
+def _foreign_seconds() -> float | None:
+  """CPU seconds that other processes have used since boot; None off Linux."""
+  stat = Path('/proc/stat')
+  if not stat.exists():
+    return None
+  user, nice, system = map(int, stat.read_text().split()[1:4])
+  busy = (user + nice + system) / os.sysconf('SC_CLK_TCK')
+  return busy - time.process_time()
+
+
+@contextlib.contextmanager
+def foreign_share(case: dict[str, Any]) -> Iterator[None]:
+  """Measures the share of the cores that other processes take meanwhile.
+
+  Args:
+    case: gets it as 'foreign_share'; None where it is unknown.
+  """
+  begin, before = time.perf_counter(), _foreign_seconds()
+  yield
+  after, wall = _foreign_seconds(), time.perf_counter() - begin
+  case['foreign_share'] = None
+  if before is not None and after is not None:
+    case['foreign_share'] = (after - before) / (wall * (os.cpu_count() or 1))
+
+
+def say_whether_comparable(case: dict[str, Any]) -> None:
+  """Warns where other processes have spoiled a case."""
+  share = case['foreign_share']
+  if share is None:
+    say('What other processes took is unknown here: see that none ran.')
+  elif share > MAX_FOREIGN:
+    say(
+      f'NOT COMPARABLE: other processes took {share:.0%} of the cores; '
+      'measure again on a machine that does nothing else'
+    )
