@@ -1,0 +1,131 @@
+"""Which grid a quantized tensor lies on, found in its values alone.
+
+Runtimes know one kind of quantization, x̂ = scale · (code − zero point) with
+codes of at most 8 bits. Whether a quantizer of ours is of that kind is read
+off what it gives, so that no export has a list of names to keep: ternary
+weights, DoReFa's and powers of two are integers times a step as well.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+Array = np.ndarray
+MAX_LEVELS = 256
+# Of a step: what float32 leaves of 255 equal ones, and more than that.
+_TOLERANCE = 2e-3
+
+
+class Codes(NamedTuple):
+  """A weight as integers, one step for each index of its last axis.
+
+  Attributes:
+    codes: int32, of the weight's shape.
+    scales: float32 [channels], positive; weight = codes · scales.
+  """
+
+  codes: Array
+  scales: Array
+
+
+class Steps(NamedTuple):
+  """A quantizer of activations, x̂ = scale · (code − zero_point).
+
+  Attributes:
+    scale: of a code, positive.
+    zero_point: the code of 0, an integer in [0, 255].
+    levels: how many codes there are, 0 … levels − 1.
+  """
+
+  scale: float
+  zero_point: int
+  levels: int
+
+  @property
+  def highest(self) -> float:
+    """The value of the last code."""
+    return self.scale * (self.levels - 1 - self.zero_point)
+
+
+def integer_codes(weight: Array, limit: int) -> Codes | None:
+  """Writes a weight as integers times a step for each output channel.
+
+  Args:
+    weight: float32, quantized, its last axis the output channels.
+    limit: of the integers' magnitude.
+
+  Returns:
+    The codes, with the least magnitudes there are; None where some channel is
+    no set of such multiples.
+  """
+  columns = np.asarray(weight, np.float64).reshape(-1, weight.shape[-1])
+  found = [_channel(column, limit) for column in columns.T]
+  scales = np.array([1.0 if s is None else s for s in found], np.float32)
+  if any(s is None for s in found):
+    return None
+  codes = np.rint(np.asarray(weight, np.float64) / scales).astype(np.int32)
+  return Codes(codes, scales)
+
+
+def _channel(values: Array, limit: int) -> float | None:
+  """The largest step of which all values are multiples."""
+  levels = np.unique(np.abs(values))
+  highest = levels[-1] if levels.size else 0.0
+  if highest == 0:
+    return 1.0
+  if len(levels) > limit + 1:
+    return None
+  steps = highest / np.arange(1, limit + 1)
+  position = levels[:, None] / steps
+  off = np.abs(position - np.rint(position)).max(axis=0)
+  fitting = np.flatnonzero(off < _TOLERANCE)
+  return float(steps[fitting[0]]) if fitting.size else None
+
+
+def steps_of(quantize: Callable[[Array], Array], amplitude: float) -> Steps:
+  """The steps of a quantizer of activations, found by trying it.
+
+  Args:
+    quantize: float32 [n] → float32 [n].
+    amplitude: a number beyond its range.
+
+  Returns:
+    The steps.
+
+  Raises:
+    ValueError: where it is of another kind; the message says what it does.
+  """
+  x = np.linspace(-1, 1, 12, dtype=np.float32)
+  if (quantize(x) == x).all():
+    raise ValueError('are in float')
+  ends = np.array([-amplitude, amplitude], np.float32)
+  low, high = map(float, quantize(ends))
+  if (quantize(2 * ends) != (low, high)).any():
+    raise ValueError('take their range from each batch')
+  margin = 0.01 * (high - low)
+  x = np.linspace(low - margin, high + margin, 2**16 + 1, dtype=np.float32)
+  levels = np.unique(quantize(x)).astype(np.float64)
+  count = len(levels)
+  if count > MAX_LEVELS:
+    raise ValueError('have more than 8 bits')
+  if count < 2:
+    raise ValueError('have one level only')
+  scale = (high - low) / (count - 1)
+  if np.abs(levels - np.linspace(low, high, count)).max() > _TOLERANCE * scale:
+    raise ValueError('have steps that are not equal')
+  position = -low / scale
+  zero_point = round(position)
+  if abs(position - zero_point) > _TOLERANCE * count or not (
+    0 <= zero_point < MAX_LEVELS
+  ):
+    raise ValueError('have no level at 0')
+  scale = max(high, -low, key=abs) / (
+    count - 1 - zero_point if high >= -low else zero_point
+  )
+  steps = Steps(float(np.float32(scale)), zero_point, count)
+  for shift in (-0.49, 0.49):
+    near = ((np.arange(count) - zero_point + shift) * scale).astype(np.float32)
+    if np.abs(quantize(near) - levels).max() > _TOLERANCE * scale:
+      raise ValueError('do not round to the nearest level')
+  return steps

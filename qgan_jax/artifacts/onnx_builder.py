@@ -1,0 +1,156 @@
+"""Writes ONNX graphs: nodes, constants, and quantization in QDQ form."""
+
+from collections.abc import Mapping
+import importlib
+import json
+from typing import Any
+
+import numpy as np
+
+from qgan_jax.artifacts.levels import Codes, Steps
+from qgan_jax.errors import UserError
+
+# Bits of the smallest tensors → (opset, version of the format): the first that
+# have them. OpenVINO 2026.4 reads none of 2 bits, ONNX Runtime 1.32 does.
+_VERSIONS = {4: (21, 10), 2: (25, 13)}
+METADATA_KEY = 'qgan'
+
+
+def require(package: str) -> Any:
+  """Imports an optional package, or says how to get it."""
+  try:
+    return importlib.import_module(package)
+  except ImportError:
+    extra = package.partition('.')[0]
+    extra = 'onnx' if extra.startswith('onnx') else extra
+    raise UserError(
+      f"{package} is not installed: pip install 'qgan_jax[{extra}]'"
+    ) from None
+
+
+class Builder:
+  """An ONNX graph in the making; tensors are named by strings.
+
+  Args:
+    least_bits: of a constant's values, 4 or 2: what the runtime can read.
+  """
+
+  def __init__(self, least_bits: int) -> None:
+    self._onnx = require('onnx')
+    self._least_bits = least_bits
+    self._bits = 4  # That the graph has come down to.
+    self._nodes: list[Any] = []
+    self._constants: dict[str, Any] = {}
+    self._inputs: list[Any] = []
+
+  def input(self, name: str, dtype: str, *shape: int) -> str:
+    """Declares an input with a batch axis of any size before `shape`."""
+    kind = getattr(self._onnx.TensorProto, dtype)
+    self._inputs.append(
+      self._onnx.helper.make_tensor_value_info(name, kind, ['batch', *shape])
+    )
+    return name
+
+  def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any):
+    """Adds a node; returns its output's name, or a list of them."""
+    names = [f'{kind}_{len(self._nodes)}_{i}' for i in range(outputs)]
+    self._nodes.append(
+      self._onnx.helper.make_node(
+        kind, inputs, names, name=names[0], **attributes
+      )
+    )
+    return names[0] if outputs == 1 else names
+
+  def constant(self, value: Any) -> str:
+    """Adds an initializer; equal ones share one."""
+    tensor = self._onnx.numpy_helper.from_array(np.asarray(value))
+    key = tensor.SerializeToString().hex()
+    if key not in self._constants:
+      tensor.name = f'c{len(self._constants)}'
+      self._constants[key] = tensor
+    return self._constants[key].name
+
+  def integers(self, codes: np.ndarray) -> str:
+    """Signed integers of at most 8 bits, kept in 4 or 2 where they fit."""
+    highest = np.abs(codes).max(initial=0)
+    if highest > 7:
+      return self.constant(codes.astype(np.int8))
+    small = require('ml_dtypes')
+    kind = small.int4
+    if highest <= 1 and self._least_bits == 2:
+      kind, self._bits = small.int2, 2
+    # Unpacked once, at load time: the products are those of bytes.
+    packed = self.constant(codes.astype(kind))
+    return self.op('Cast', packed, to=self._onnx.TensorProto.INT8)
+
+  def weight(self, codes: Codes, axis: int) -> str:
+    """A weight from its codes, scales along `axis`."""
+    zeros = np.zeros(codes.scales.shape, np.int8)
+    return self.op(
+      'DequantizeLinear',
+      self.integers(codes.codes),
+      self.constant(codes.scales),
+      self.constant(zeros),
+      axis=axis,
+    )
+
+  def quantize(self, x: str, steps: Steps) -> str:
+    """Codes of x, uint8."""
+    if steps.levels < 256:
+      # The bytes would go on where the levels end.
+      x = self.op('Clip', x, '', self.constant(np.float32(steps.highest)))
+    return self.op('QuantizeLinear', x, *self._scale(steps))
+
+  def dequantize(self, codes: str, steps: Steps) -> str:
+    """The values of codes."""
+    return self.op('DequantizeLinear', codes, *self._scale(steps))
+
+  def _scale(self, steps: Steps) -> tuple[str, str]:
+    scale, zero_point = np.float32(steps.scale), np.uint8(steps.zero_point)
+    return self.constant(scale), self.constant(zero_point)
+
+  def reshape(self, x: str, *shape: int) -> str:
+    """The same values in another shape; its first axis is the batch."""
+    return self.op('Reshape', x, self.constant(np.array([-1, *shape])))
+
+  def slice(self, x: str, starts: list[int], stops: list[int], axes: list[int]):
+    """A part of x along some axes."""
+    arguments = (self.constant(np.array(v)) for v in (starts, stops, axes))
+    return self.op('Slice', x, *arguments)
+
+  def model(
+    self, output: str, shape: tuple[int, ...], metadata: Mapping[str, Any]
+  ) -> bytes:
+    """The finished model.
+
+    Args:
+      output: the tensor that is given out, as `images`.
+      shape: of one image.
+      metadata: kept in the file as JSON.
+
+    Returns:
+      The file's content; ONNX's own checker has passed it.
+    """
+    onnx = self._onnx
+    opset, ir_version = _VERSIONS[self._bits]
+    self._nodes.append(onnx.helper.make_node('Identity', [output], ['images']))
+    graph = onnx.helper.make_graph(
+      self._nodes,
+      'generator',
+      self._inputs,
+      [
+        onnx.helper.make_tensor_value_info(
+          'images', onnx.TensorProto.FLOAT, ['batch', *shape]
+        )
+      ],
+      list(self._constants.values()),
+    )
+    model = onnx.helper.make_model(
+      graph,
+      producer_name='qgan_jax',
+      opset_imports=[onnx.helper.make_opsetid('', opset)],
+      ir_version=ir_version,
+    )
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
