@@ -12,6 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.ranges import (
+  ceil_log2,
+  largest,
+  positive,
+  power_of_two,
+  tensor_range,
+)
 
 
 @jax.custom_vjp
@@ -64,13 +71,7 @@ def _bwd(inside, g):
 fake_quantize.defvjp(_fwd, _bwd)
 
 
-def _positive(scale: Array) -> Array:
-  """A finite scale that is safe to divide by: 1 where all is zero."""
-  limits = jnp.finfo(jnp.float32)
-  return jnp.where(scale > 0, jnp.clip(scale, limits.tiny, limits.max), 1.0)
-
-
-def _codes_symmetric(bits: Array) -> tuple[Array, Array, Array]:
+def codes_symmetric(bits: Array) -> tuple[Array, Array, Array]:
   """(zero_point, qmin, qmax) of signed codes.
 
   The narrow range ±(2ⁿ⁻¹ − 1) of Jacob et al.; one bit has no room for a zero,
@@ -85,34 +86,43 @@ def _codes_symmetric(bits: Array) -> tuple[Array, Array, Array]:
   )
 
 
-def _codes_affine(bits: Array) -> tuple[Array, Array]:
+def codes_affine(bits: Array) -> tuple[Array, Array]:
   """(qmin, qmax) of unsigned codes."""
   qmax = jnp.exp2(jnp.asarray(bits, jnp.float32)).round() - 1
   return jnp.zeros_like(qmax), qmax
 
 
-def _largest(low: Array, high: Array) -> Array:
-  return jnp.maximum(jnp.abs(low), jnp.abs(high)).astype(jnp.float32)
+def rounding(
+  fit: Callable[[Array, Array], Params],
+  from_range: Callable[[Array, Array, Array], Params] | None,
+  codes_of: Callable[[Params, Array], tuple[Array, Array, Array]],
+) -> Quantizer:
+  """The quantizer that rounds to params['scale'] by `fake_quantize`.
 
+  Args:
+    fit: of the quantizer.
+    from_range: of the quantizer.
+    codes_of: (params, bits) → (zero_point, qmin, qmax).
 
-def _reduction_axes(x: Array, axis: int | None) -> tuple[int, ...]:
-  if axis is None:
-    return tuple(range(x.ndim))
-  return tuple(i for i in range(x.ndim) if i != axis % x.ndim)
-
-
-def tensor_range(x: Array, axis: int | None = None) -> tuple[Array, Array]:
-  """(min, max) of a tensor, or for each index of `axis` with dims kept.
-
-  An empty tensor has the range (0, 0).
+  Returns:
+    A `Quantizer`.
   """
-  axes = _reduction_axes(x, axis)
-  x = jax.lax.stop_gradient(x).astype(jnp.float32)
-  keep = axis is not None
-  low = jnp.min(x, axis=axes, keepdims=keep, initial=jnp.inf)
-  high = jnp.max(x, axis=axes, keepdims=keep, initial=-jnp.inf)
-  empty = low > high
-  return jnp.where(empty, 0.0, low), jnp.where(empty, 0.0, high)
+
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    del key
+    return fake_quantize(x, params['scale'], *codes_of(params, bits))
+
+  def encode(x: Array, params: Params, bits: Array) -> Array:
+    codes = round_to_codes(x, params['scale'], *codes_of(params, bits))
+    return codes.astype(jnp.int32)
+
+  def decode(codes: Array, params: Params, bits: Array) -> Array:
+    zero_point, _, _ = codes_of(params, bits)
+    return (codes.astype(jnp.float32) - zero_point) * params['scale']
+
+  return Quantizer(fit, from_range, apply, encode, decode)
 
 
 def _symmetric(
@@ -121,29 +131,15 @@ def _symmetric(
   """A signed quantizer, from (largest magnitude, qmax) → scale."""
 
   def from_range(low: Array, high: Array, bits: Array) -> Params:
-    _, _, qmax = _codes_symmetric(bits)
+    _, _, qmax = codes_symmetric(bits)
     # At one bit the two levels ±scale/2 halve [−max, max] into equal cells.
     steps = jnp.maximum(qmax, 1.0)
-    return {'scale': scale_of(_largest(low, high), steps)}
+    return {'scale': scale_of(largest(low, high), steps)}
 
   def fit(x: Array, bits: Array) -> Params:
     return from_range(*tensor_range(x, axis), bits)
 
-  def apply(
-    x: Array, params: Params, bits: Array, key: Array | None = None
-  ) -> Array:
-    del key
-    return fake_quantize(x, params['scale'], *_codes_symmetric(bits))
-
-  def encode(x: Array, params: Params, bits: Array) -> Array:
-    codes = round_to_codes(x, params['scale'], *_codes_symmetric(bits))
-    return codes.astype(jnp.int32)
-
-  def decode(codes: Array, params: Params, bits: Array) -> Array:
-    zero_point, _, _ = _codes_symmetric(bits)
-    return (codes.astype(jnp.float32) - zero_point) * params['scale']
-
-  return Quantizer(fit, from_range, apply, encode, decode)
+  return rounding(fit, from_range, lambda params, bits: codes_symmetric(bits))
 
 
 def uniform(*, symmetric: bool = True, axis: int | None = None) -> Quantizer:
@@ -160,39 +156,25 @@ def uniform(*, symmetric: bool = True, axis: int | None = None) -> Quantizer:
     A `Quantizer` for 1 to 16 bits.
   """
   if symmetric:
-    return _symmetric(lambda largest, q: _positive(largest / q), axis)
+    return _symmetric(lambda top, q: positive(top / q), axis)
 
   def from_range(low: Array, high: Array, bits: Array) -> Params:
     low = jnp.minimum(low, 0.0).astype(jnp.float32)
     high = jnp.maximum(high, 0.0).astype(jnp.float32)
-    qmin, qmax = _codes_affine(bits)
+    qmin, qmax = codes_affine(bits)
     # Divided first: max − min of huge values would overflow.
-    scale = _positive(high / qmax - low / qmax)
+    scale = positive(high / qmax - low / qmax)
     zero_point = jnp.clip(jnp.round(-low / scale), qmin, qmax)
     return {'scale': scale, 'zero_point': zero_point}
 
   def fit(x: Array, bits: Array) -> Params:
     return from_range(*tensor_range(x, axis), bits)
 
-  def apply(
-    x: Array, params: Params, bits: Array, key: Array | None = None
-  ) -> Array:
-    del key
-    return fake_quantize(
-      x, params['scale'], params['zero_point'], *_codes_affine(bits)
-    )
-
-  def encode(x: Array, params: Params, bits: Array) -> Array:
-    return round_to_codes(
-      x, params['scale'], params['zero_point'], *_codes_affine(bits)
-    ).astype(jnp.int32)
-
-  def decode(codes: Array, params: Params, bits: Array) -> Array:
-    del bits  # An affine code is its own index.
-    codes = codes.astype(jnp.float32)
-    return (codes - params['zero_point']) * params['scale']
-
-  return Quantizer(fit, from_range, apply, encode, decode)
+  return rounding(
+    fit,
+    from_range,
+    lambda params, bits: (params['zero_point'], *codes_affine(bits)),
+  )
 
 
 def power_of_two_scale(*, axis: int | None = None) -> Quantizer:
@@ -209,12 +191,9 @@ def power_of_two_scale(*, axis: int | None = None) -> Quantizer:
     A `Quantizer` for 1 to 16 bits.
   """
 
-  def scale_of(largest: Array, q: Array) -> Array:
-    # frexp is exact where log2 is not: m · 2ᵉ with ½ ≤ m < 1.
-    mantissa, exponent = jnp.frexp(_positive(largest / q))
-    exponent = exponent - (mantissa == 0.5)
-    # The powers of two that float32 holds: past them, values clip.
-    return jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -126, 127))
+  def scale_of(top: Array, q: Array) -> Array:
+    # Where the power is past what float32 holds, values clip.
+    return power_of_two(ceil_log2(positive(top / q)))
 
   return _symmetric(scale_of, axis)
 
@@ -240,21 +219,5 @@ def grid() -> Quantizer:
     del x
     return from_range(jnp.zeros(()), jnp.zeros(()), bits)
 
-  def apply(
-    x: Array, params: Params, bits: Array, key: Array | None = None
-  ) -> Array:
-    del bits, key
-    zero = jnp.zeros(())
-    return fake_quantize(x, params['scale'], zero, -limit, limit)
-
-  def encode(x: Array, params: Params, bits: Array) -> Array:
-    del bits
-    zero = jnp.zeros(())
-    codes = round_to_codes(x, params['scale'], zero, -limit, limit)
-    return codes.astype(jnp.int32)
-
-  def decode(codes: Array, params: Params, bits: Array) -> Array:
-    del bits
-    return codes.astype(jnp.float32) * params['scale']
-
-  return Quantizer(fit, from_range, apply, encode, decode)
+  zero = jnp.zeros(())
+  return rounding(fit, from_range, lambda params, bits: (zero, -limit, limit))

@@ -1,0 +1,75 @@
+"""Element-wise gradient scaling."""
+
+import jax
+import jax.numpy as jnp
+
+from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.uniform import codes_symmetric, uniform
+
+
+@jax.custom_vjp
+def scale_gradient(x: Array, y: Array, inside: Array, error: Array) -> Array:
+  """y; backward, g · (1 + sign(g) · error) inside and 0 outside.
+
+  Lee et al. (EWGS), https://arxiv.org/abs/2104.00903, eq. 5. `inside` and
+  `error` are constants of the backward pass; it is not linear in g, so its
+  own derivative is 1 + sign(g) · error as well.
+
+  Args:
+    x: a tensor of any shape and float dtype.
+    y: what to return, of x's shape.
+    inside: whether a value is in the range, of x's shape.
+    error: δ · (x_n − x_q), float32 of x's shape.
+
+  Returns:
+    y in x's dtype.
+  """
+  del inside, error
+  return y.astype(x.dtype)
+
+
+def _fwd(x, y, inside, error):
+  y = scale_gradient(x, y, inside, error)
+  return y, (inside, jax.lax.stop_gradient(error))
+
+
+def _bwd(residuals, g):
+  inside, error = residuals
+  # g + |g|·error, with a sign that has no gradient of its own.
+  scaled = g * (1 + jnp.sign(jax.lax.stop_gradient(g)) * error)
+  return jnp.where(inside, scaled, 0).astype(g.dtype), None, None, None
+
+
+scale_gradient.defvjp(_fwd, _bwd)
+
+
+def ewgs(*, delta: float = 1e-3, axis: int | None = None) -> Quantizer:
+  """`uniform` with the gradient scaled by how far a value was rounded.
+
+  Lee et al. (EWGS), https://arxiv.org/abs/2104.00903: a step that moves a
+  value away from its level is enlarged, one towards it is damped. x_n and x_q
+  are the value and its level in units of the range [0, 1].
+
+  Args:
+    delta: δ ≥ 0; 0 is `uniform`. The paper estimates it from the Hessian, or
+      fixes it at 10⁻³, as here.
+    axis: the axis with a scale for each index; None for one scale.
+
+  Returns:
+    A `Quantizer` for 1 to 16 bits.
+  """
+  plain = uniform(axis=axis)
+
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    del key
+    zero_point, qmin, qmax = codes_symmetric(bits)
+    position = x.astype(jnp.float32) / params['scale'] + zero_point
+    codes = jnp.clip(jnp.round(position), qmin, qmax)
+    inside = (position >= qmin - 0.5) & (position <= qmax + 0.5)
+    y = (codes - zero_point) * params['scale']
+    error = delta * (position - codes) / (qmax - qmin)
+    return scale_gradient(x, y, inside, error)
+
+  return plain._replace(apply=apply)

@@ -1,0 +1,213 @@
+"""Learned step sizes: LSQ, LSQ+ with an offset, and SEQ without a zero.
+
+All round x to s · (q − z) + β with q = clip(round((x − β) / s + z)), and differ
+in the codes, in what of it is learned, and in where it starts. z is 0, or −½
+where zero is not a level.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.mse import least_error_scale
+from qgan_jax.quantizers.ranges import (
+  deviation,
+  largest,
+  mean,
+  mean_magnitude,
+  positive,
+  tensor_range,
+)
+from qgan_jax.quantizers.straight_through import straight_through_learned
+
+Codes = tuple[Array, Array, Array]  # zero_point, qmin, qmax
+
+
+def _two_complement(bits: Array) -> Codes:
+  """Codes −2ⁿ⁻¹ … 2ⁿ⁻¹ − 1; one bit has no room for a zero between them."""
+  half = jnp.exp2(jnp.asarray(bits, jnp.float32) - 1).round()
+  return jnp.where(half < 2, -0.5, 0.0), -half, half - 1
+
+
+def _signed_or_not(params: Params, bits: Array) -> Codes:
+  """Codes of both signs, or 0 … 2ⁿ − 1 where params['signed'] is 0."""
+  zero_point, qmin, qmax = _two_complement(bits)
+  signed = params['signed'] > 0
+  return (
+    jnp.where(signed, zero_point, 0.0),
+    jnp.where(signed, qmin, 0.0),
+    jnp.where(signed, qmax, 2 * qmax + 1),
+  )
+
+
+def _is_signed(low: Array, high: Array) -> Array:
+  """1.0 where a range has negative values; of nothing but zeros, it may."""
+  return ((jnp.min(low) < 0) | (jnp.max(high) <= 0)).astype(jnp.float32)
+
+
+def _step(params: Params) -> Array:
+  """The scale, kept positive however far gradient descent took it."""
+  return jnp.maximum(params['scale'], jnp.finfo(jnp.float32).tiny)
+
+
+def _learned_rounding(
+  fit: Callable[[Array, Array], Params],
+  from_range: Callable[[Array, Array, Array], Params],
+  codes_of: Callable[[Params, Array], Codes],
+  learned: tuple[str, ...],
+) -> Quantizer:
+  def offset(params: Params) -> Array | float:
+    # In steps: added to a code, it is the same however XLA fuses.
+    return params['offset'] / _step(params) if 'offset' in learned else 0.0
+
+  def decode(codes: Array, params: Params, bits: Array) -> Array:
+    zero_point, _, _ = codes_of(params, bits)
+    q = codes.astype(jnp.float32) - zero_point
+    return jnp.multiply(q + offset(params), _step(params))
+
+  def quantize(x: Array, params: Params, bits: Array) -> tuple[Array, Array]:
+    """(codes, x in steps from the offset), float32."""
+    zero_point, qmin, qmax = codes_of(params, bits)
+    steps = x.astype(jnp.float32) / _step(params) - offset(params)
+    return jnp.clip(jnp.round(steps + zero_point), qmin, qmax), steps
+
+  def encode(x: Array, params: Params, bits: Array) -> Array:
+    return quantize(x, params, bits)[0].astype(jnp.int32)
+
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    del key
+    zero_point, qmin, qmax = codes_of(params, bits)
+    codes, steps = quantize(x, params, bits)
+    q = codes - zero_point
+    # Without a zero, the cells of the outermost levels are inside too.
+    margin = jnp.abs(zero_point)
+    inside = (steps >= qmin - zero_point - margin) & (
+      steps <= qmax - zero_point + margin
+    )
+    # N values share a scale.
+    shared = x.size / params['scale'].size
+    rate = jax.lax.rsqrt(jnp.maximum(shared * (qmax - zero_point), 1e-6))
+    slopes = {'scale': rate * (q - jnp.where(inside, steps, 0.0))}
+    if 'offset' in learned:
+      slopes['offset'] = rate * jnp.where(inside, 0.0, 1.0)
+    return straight_through_learned(
+      x,
+      {name: params[name] for name in learned},
+      decode(codes, params, bits),
+      inside,
+      slopes,
+    )
+
+  return Quantizer(fit, from_range, apply, encode, decode, learned)
+
+
+def lsq(*, axis: int | None = None) -> Quantizer:
+  """x̂ = s · round(clip(x / s, −Qn, Qp)) with a learned scale s.
+
+  Esser et al. (LSQ), https://arxiv.org/abs/1902.08153. Codes are −2ⁿ⁻¹ …
+  2ⁿ⁻¹ − 1, or 0 … 2ⁿ − 1 for a tensor that had no negative value when its
+  params were made (the input of a layer after a ReLU): params['signed'] holds
+  which, and is not learned. ∂x̂/∂s is round(x / s) − x / s inside the range
+  and −Qn or Qp outside, times 1 / √(N · Qp), where N values share a scale;
+  of activations, N counts the batch's. s starts as 2 · mean|x| / √Qp.
+
+  The paper starts at 2 bits. One bit has the levels ±s / 2, started at
+  ±mean|x|, and passes gradients where |x| ≤ s.
+
+  Args:
+    axis: the axis with a scale for each index; None for one scale.
+
+  Returns:
+    A `Quantizer` for 1 to 16 bits. From a range, s starts as the uniform step
+    over it.
+  """
+
+  def reach(params: Params, bits: Array) -> Array:
+    zero_point, _, qmax = _signed_or_not(params, bits)
+    return qmax + 2 * jnp.abs(zero_point)  # 1 at one bit.
+
+  def fit(x: Array, bits: Array) -> Params:
+    params = {'signed': _is_signed(*tensor_range(x))}
+    start = 2 * (mean_magnitude(x, axis) / jnp.sqrt(reach(params, bits)))
+    return {'scale': positive(start)} | params
+
+  def from_range(low: Array, high: Array, bits: Array) -> Params:
+    params = {'signed': _is_signed(low, high)}
+    start = largest(low, high) / reach(params, bits)
+    return {'scale': positive(start)} | params
+
+  return _learned_rounding(fit, from_range, _signed_or_not, ('scale',))
+
+
+def lsq_plus(*, axis: int | None = None) -> Quantizer:
+  """x̂ = s · round(clip((x − β) / s, −Qn, Qp)) + β; s and β are learned.
+
+  Bhalgat et al. (LSQ+), https://arxiv.org/abs/2004.09576. ∂x̂/∂s as in `lsq`,
+  ∂x̂/∂β is 0 inside the range and 1 outside, both times 1 / √(N · Qp). Codes
+  are −2ⁿ⁻¹ … 2ⁿ⁻¹ − 1. Fitted to a tensor (weights), s starts as
+  max(|μ − 3σ|, |μ + 3σ|) / 2ⁿ⁻¹ and β as 0; from a range (activations), as
+  s = (max − min) / (2ⁿ − 1) and β such that the least code is min.
+
+  Args:
+    axis: the axis with s and β for each index; None for one of each.
+
+  Returns:
+    A `Quantizer` for 1 to 16 bits; at one bit as `lsq`.
+  """
+
+  def fit(x: Array, bits: Array) -> Params:
+    zero_point, qmin, _ = _two_complement(bits)
+    centre, spread = mean(x, axis), deviation(x, axis)
+    # Divided first: three deviations of huge values would overflow.
+    start = jnp.abs(centre) / -qmin + 3 * (spread / -qmin)
+    start = jnp.where(zero_point < 0, 2 * mean_magnitude(x, axis), start)
+    return {'scale': positive(start), 'offset': jnp.zeros_like(start)}
+
+  def from_range(low: Array, high: Array, bits: Array) -> Params:
+    zero_point, qmin, qmax = _two_complement(bits)
+    low, high = low.astype(jnp.float32), high.astype(jnp.float32)
+    scale = positive(high / (qmax - qmin) - low / (qmax - qmin))
+    return {'scale': scale, 'offset': low - (qmin - zero_point) * scale}
+
+  return _learned_rounding(
+    fit,
+    from_range,
+    lambda params, bits: _two_complement(bits),
+    ('scale', 'offset'),
+  )
+
+
+def seq(*, axis: int | None = None) -> Quantizer:
+  """`lsq` with 2ⁿ levels around zero, and none on it: ±s/2, ±3s/2….
+
+  Stretched elastic quantization, Liu et al. (ParetoQ),
+  https://arxiv.org/abs/2502.02631, for the lowest widths, where a level spent
+  on zero and one more below than above cost most. x passes gradients up to the
+  end of the outermost cell. The paper starts from max|x|; here s starts where
+  the squared error is least, which matters at 1 and 2 bits.
+
+  Args:
+    axis: the axis with a scale for each index; None for one scale.
+
+  Returns:
+    A `Quantizer` for 1 to 16 bits.
+  """
+
+  def codes(bits: Array) -> Codes:
+    zero_point, qmin, qmax = _two_complement(bits)
+    return jnp.full_like(zero_point, -0.5), qmin, qmax
+
+  def fit(x: Array, bits: Array) -> Params:
+    return {'scale': least_error_scale(x, *codes(bits), axis)}
+
+  def from_range(low: Array, high: Array, bits: Array) -> Params:
+    _, qmin, _ = codes(bits)
+    return {'scale': positive(largest(low, high) / -qmin)}
+
+  return _learned_rounding(
+    fit, from_range, lambda params, bits: codes(bits), ('scale',)
+  )

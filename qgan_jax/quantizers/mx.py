@@ -1,0 +1,91 @@
+"""MX: blocks of small numbers that share a power of two."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.float_formats import (
+  FloatFormat,
+  from_float_codes,
+  to_float_codes,
+)
+from qgan_jax.quantizers.ranges import floor_log2, positive, power_of_two
+from qgan_jax.quantizers.straight_through import straight_through
+
+BLOCK = 32
+
+
+def _to_rows(x: Array, axis: int | None) -> Array:
+  """A tensor as [rows, length]: blocks run along the length."""
+  if axis is not None:
+    x = jnp.moveaxis(x, axis, 0)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+  length = x.shape[-1] if x.ndim else 1
+  return x.reshape(math.prod(x.shape[:-1]), length)
+
+
+def _from_rows(rows: Array, shape: tuple[int, ...], axis: int | None) -> Array:
+  if axis is None:
+    return rows.reshape(shape)
+  first = shape[axis]
+  rest = [n for i, n in enumerate(shape) if i != axis % len(shape)]
+  return jnp.moveaxis(rows.reshape(first, *rest), 0, axis)
+
+
+def mx(number: FloatFormat, *, axis: int | None = None) -> Quantizer:
+  """Blocks of 32 values share the scale 2^(floor(log2 max|x|) − emax).
+
+  Rouhani et al., https://arxiv.org/abs/2310.10537, algorithm 1, and the OCP
+  Microscaling specification 1.0: elements saturate, ties go to even.
+  x̂ / scale is what `ml_dtypes` rounds x / scale to, bit for bit. The scale's
+  exponent goes from −126, and not from E8M0's −127, whose power float32 holds
+  only as a denormal. Straight-through everywhere. `bits` is ignored: the
+  format has its own.
+
+  Args:
+    number: the elements' format.
+    axis: None for blocks along the last axis: a layer's input, whose
+      channels are multiplied and summed. Otherwise blocks within each index of
+      that axis, along all others in their order: a kernel's output channels.
+      The last block of a row may be shorter.
+
+  Returns:
+    A `Quantizer` whose params have a scale for each block, [rows, blocks].
+  """
+
+  def spread(scale: Array, length: int) -> Array:
+    return jnp.repeat(scale, BLOCK, axis=1)[:, :length]
+
+  def fit(x: Array, bits: Array) -> Params:
+    del bits
+    rows = _to_rows(jax.lax.stop_gradient(x).astype(jnp.float32), axis)
+    blocks = -(-rows.shape[1] // BLOCK)
+    rows = jnp.pad(jnp.abs(rows), ((0, 0), (0, blocks * BLOCK - rows.shape[1])))
+    top = rows.reshape(rows.shape[0], blocks, BLOCK).max(2, initial=0.0)
+    exponent = floor_log2(positive(top)) - number.greatest_exponent
+    return {'scale': power_of_two(exponent)}
+
+  def encode(x: Array, params: Params, bits: Array) -> Array:
+    del bits
+    rows = _to_rows(x.astype(jnp.float32), axis)
+    rows = rows / spread(params['scale'], rows.shape[1])
+    return _from_rows(to_float_codes(rows, number), x.shape, axis)
+
+  def decode(codes: Array, params: Params, bits: Array) -> Array:
+    del bits
+    rows = _to_rows(codes, axis)
+    rows = from_float_codes(rows, number) * spread(
+      params['scale'], rows.shape[1]
+    )
+    return _from_rows(rows, codes.shape, axis)
+
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    del key
+    y = decode(encode(x, params, bits), params, bits)
+    return straight_through(x, y, jnp.ones(()))
+
+  return Quantizer(fit, None, apply, encode, decode, fixed_bits=number.bits)

@@ -1,0 +1,77 @@
+"""PACT: a learned clipping level for activations."""
+
+import jax.numpy as jnp
+
+from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.ranges import largest, positive, tensor_range
+from qgan_jax.quantizers.straight_through import straight_through_learned
+from qgan_jax.quantizers.uniform import (
+  codes_affine,
+  codes_symmetric,
+  round_to_codes,
+)
+
+
+def pact(*, axis: int | None = None) -> Quantizer:
+  """Clips, y = ½(|x| − |x − α| + α), and rounds to n bits; α is learned.
+
+  Choi et al. (PACT), https://arxiv.org/abs/1805.06085, eqs. 1 to 3: ∂y/∂α is
+  1[x ≥ α], and x passes its gradient where 0 ≤ x < α.
+
+  The paper clips the output of a ReLU. Where a tensor had negative values when
+  its params were made (after a leaky ReLU; latents), params['signed'] is 1 and
+  the same is done on both sides: clipped to [−α, α], symmetric codes, ∂y/∂α =
+  sign(x) outside. α starts at the largest magnitude.
+
+  Args:
+    axis: the axis with an α for each index; None for one.
+
+  Returns:
+    A `Quantizer` for 1 to 16 bits.
+  """
+
+  def from_range(low: Array, high: Array, bits: Array) -> Params:
+    del bits
+    return {
+      'alpha': positive(largest(low, high)),
+      'signed': (jnp.min(low) < 0).astype(jnp.float32),
+    }
+
+  def fit(x: Array, bits: Array) -> Params:
+    return from_range(*tensor_range(x, axis), bits)
+
+  def grid(params: Params, bits: Array) -> tuple[Array, ...]:
+    """(scale, zero_point, qmin, qmax)."""
+    signed = params['signed'] > 0
+    zero_point, *ends = codes_symmetric(bits)
+    zero_point = jnp.where(signed, zero_point, 0.0)
+    qmin, qmax = (
+      jnp.where(signed, of_both, of_one)
+      for of_both, of_one in zip(ends, codes_affine(bits), strict=True)
+    )
+    # Signed, one bit: the levels ±α/2 halve [−α, α] into equal cells.
+    alpha = jnp.maximum(params['alpha'], jnp.finfo(jnp.float32).tiny)
+    return positive(alpha / jnp.maximum(qmax, 1.0)), zero_point, qmin, qmax
+
+  def encode(x: Array, params: Params, bits: Array) -> Array:
+    return round_to_codes(x, *grid(params, bits)).astype(jnp.int32)
+
+  def decode(codes: Array, params: Params, bits: Array) -> Array:
+    scale, zero_point, _, _ = grid(params, bits)
+    return (codes.astype(jnp.float32) - zero_point) * scale
+
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    del key
+    y = decode(round_to_codes(x, *grid(params, bits)), params, bits)
+    alpha = params['alpha']
+    above = x >= alpha
+    below = (params['signed'] > 0) & (x <= -alpha)
+    inside = ((params['signed'] > 0) | (x >= 0)) & ~above & ~below
+    slope = above.astype(jnp.float32) - below.astype(jnp.float32)
+    return straight_through_learned(
+      x, {'alpha': alpha}, y, inside, {'alpha': slope}
+    )
+
+  return Quantizer(fit, from_range, apply, encode, decode, ('alpha',))

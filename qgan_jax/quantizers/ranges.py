@@ -1,0 +1,99 @@
+"""Statistics of a tensor from which scales are made.
+
+Each takes `axis`: None for one number per tensor, or the axis with a number
+for each of its indices, dims kept. No gradient flows into any of them. They
+are finite for whatever float32 holds, an empty tensor included.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from qgan_jax.quantizers.base import Array
+
+
+def reduction_axes(x: Array, axis: int | None) -> tuple[int, ...]:
+  """The axes that share a number."""
+  if axis is None:
+    return tuple(range(x.ndim))
+  return tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+
+
+def tensor_range(x: Array, axis: int | None = None) -> tuple[Array, Array]:
+  """(min, max) of a tensor, or for each index of `axis` with dims kept.
+
+  An empty tensor has the range (0, 0).
+  """
+  axes = reduction_axes(x, axis)
+  x = jax.lax.stop_gradient(x).astype(jnp.float32)
+  keep = axis is not None
+  low = jnp.min(x, axis=axes, keepdims=keep, initial=jnp.inf)
+  high = jnp.max(x, axis=axes, keepdims=keep, initial=-jnp.inf)
+  empty = low > high
+  return jnp.where(empty, 0.0, low), jnp.where(empty, 0.0, high)
+
+
+def largest(low: Array, high: Array) -> Array:
+  """The largest magnitude in a range."""
+  return jnp.maximum(jnp.abs(low), jnp.abs(high)).astype(jnp.float32)
+
+
+def positive(scale: Array) -> Array:
+  """A finite scale that is safe to divide by: 1 where all is zero."""
+  limits = jnp.finfo(jnp.float32)
+  return jnp.where(scale > 0, jnp.clip(scale, limits.tiny, limits.max), 1.0)
+
+
+def power_of_two(exponent: Array) -> Array:
+  """2ᵉ for an integer e, kept to what float32 holds with all its digits."""
+  e = jnp.clip(exponent, -126, 127).astype(jnp.int32)
+  return jnp.ldexp(jnp.ones(e.shape, jnp.float32), e)
+
+
+def floor_log2(x: Array) -> Array:
+  """floor(log2 x) of positive float32, exact where log2 is not; int32."""
+  # m · 2ᵉ with ½ ≤ m < 1.
+  _, exponent = jnp.frexp(x)
+  return exponent - 1
+
+
+def ceil_log2(x: Array) -> Array:
+  """ceil(log2 x) of positive float32, exact where log2 is not; int32."""
+  mantissa, exponent = jnp.frexp(x)
+  return exponent - (mantissa == 0.5)
+
+
+def count(x: Array, axis: int | None = None) -> int:
+  """How many values share a number; at least 1."""
+  return max(1, math.prod(x.shape[i] for i in reduction_axes(x, axis)))
+
+
+def mean(x: Array, axis: int | None = None) -> Array:
+  """Mean value; 0 of an empty tensor."""
+  x = jax.lax.stop_gradient(x).astype(jnp.float32)
+  # Divided first: the sum of huge values would overflow.
+  return jnp.sum(
+    x / count(x, axis), reduction_axes(x, axis), keepdims=axis is not None
+  )
+
+
+def mean_magnitude(x: Array, axis: int | None = None) -> Array:
+  """Mean of |x|; 0 of an empty tensor."""
+  return mean(jnp.abs(x), axis)
+
+
+def root_mean_square(x: Array, axis: int | None = None) -> Array:
+  """√(mean of x²); 0 of an empty tensor."""
+  unit = positive(largest(*tensor_range(x, axis)))
+  # Divided first: the square of huge values would overflow.
+  z = jax.lax.stop_gradient(x).astype(jnp.float32) / unit
+  return unit * jnp.sqrt(mean(jnp.square(z), axis))
+
+
+def deviation(x: Array, axis: int | None = None) -> Array:
+  """Standard deviation, that of the population; 0 of an empty tensor."""
+  unit = positive(largest(*tensor_range(x, axis)))
+  # Divided first, twice: neither the difference nor its square may overflow.
+  z = jax.lax.stop_gradient(x).astype(jnp.float32) / unit
+  return unit * jnp.sqrt(mean(jnp.square(z - mean(z, axis)), axis))

@@ -1,0 +1,65 @@
+"""Stochastic rounding: right on average."""
+
+import jax
+import jax.numpy as jnp
+
+from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.ranges import largest, positive, tensor_range
+from qgan_jax.quantizers.straight_through import straight_through
+from qgan_jax.quantizers.uniform import codes_symmetric, rounding
+
+
+def round_stochastically(x: Array, key: Array) -> Array:
+  """floor(x + u) with u ~ U[0, 1): an integer whose mean is x.
+
+  Gupta et al., https://arxiv.org/abs/1502.02551, eq. 1.
+
+  Args:
+    x: float32 of any shape, magnitudes below 2²⁰: farther out, x + u has too
+      few digits left for u.
+    key: a PRNG key.
+  """
+  return jnp.floor(x + jax.random.uniform(key, x.shape))
+
+
+def stochastic(*, axis: int | None = None) -> Quantizer:
+  """`uniform` with stochastic rounding: E[x̂] = x inside the range.
+
+  Gupta et al., https://arxiv.org/abs/1502.02551. At one bit the levels are
+  ±max|x|, the only two between which every value lies.
+
+  Args:
+    axis: the axis with a scale for each index; None for one scale.
+
+  Returns:
+    A `Quantizer` for 1 to 16 bits; `apply` without a key, and `encode`, round
+    to nearest.
+  """
+
+  def from_range(low: Array, high: Array, bits: Array) -> Params:
+    _, _, qmax = codes_symmetric(bits)
+    top = largest(low, high)
+    limit = jnp.finfo(jnp.float32).max
+    wide = jnp.minimum(top, limit / 2) * 2
+    return {'scale': positive(jnp.where(qmax < 1, wide, top / qmax))}
+
+  def fit(x: Array, bits: Array) -> Params:
+    return from_range(*tensor_range(x, axis), bits)
+
+  nearest = rounding(
+    fit, from_range, lambda params, bits: codes_symmetric(bits)
+  )
+
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    if key is None:
+      return nearest.apply(x, params, bits)
+    zero_point, qmin, qmax = codes_symmetric(bits)
+    position = x.astype(jnp.float32) / params['scale'] + zero_point
+    codes = jnp.clip(round_stochastically(position, key), qmin, qmax)
+    inside = (position >= qmin - 0.5) & (position <= qmax + 0.5)
+    y = (codes - zero_point) * params['scale']
+    return straight_through(x, y, inside)
+
+  return nearest._replace(apply=apply, stochastic=True)
