@@ -8,6 +8,7 @@ import numpy as np
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
+  finite,
   largest,
   positive,
   root_mean_square,
@@ -108,7 +109,7 @@ def apot(*, axis: int | None = None) -> Quantizer:
   def decode(codes: Array, params: Params, bits: Array) -> Array:
     many = jnp.sign(codes) * row(_tables()[0], bits)[jnp.abs(codes)]
     unit = jnp.where(jnp.asarray(bits) < 1.5, codes + 0.5, many)
-    return unit * clip_of(params)
+    return finite(unit * clip_of(params))
 
   def apply(
     x: Array, params: Params, bits: Array, key: Array | None = None

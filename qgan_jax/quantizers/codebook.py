@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
-from qgan_jax.quantizers.ranges import tensor_range
+from qgan_jax.quantizers.ranges import finite, tensor_range
 from qgan_jax.quantizers.straight_through import straight_through
 
 MAX_BITS = 8
@@ -69,7 +69,7 @@ def codebook() -> Quantizer:
       share = jnp.maximum(counts, 1.0)
       # Divided first: the sum of huge values would overflow.
       means = jnp.zeros(_SIZE).at[index].add(x / share[index])
-      centroids = jnp.where(counts > 0, means, centroids)
+      centroids = jnp.where(counts > 0, finite(means), centroids)
       return jnp.where(jnp.arange(_SIZE) > last, centroids[last], centroids)
 
     return {'centroids': jax.lax.fori_loop(0, _ITERATIONS, lloyd, start)}

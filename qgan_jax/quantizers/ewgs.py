@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.ranges import finite
 from qgan_jax.quantizers.uniform import codes_symmetric, uniform
 
 
@@ -68,7 +69,7 @@ def ewgs(*, delta: float = 1e-3, axis: int | None = None) -> Quantizer:
     position = x.astype(jnp.float32) / params['scale'] + zero_point
     codes = jnp.clip(jnp.round(position), qmin, qmax)
     inside = (position >= qmin - 0.5) & (position <= qmax + 0.5)
-    y = (codes - zero_point) * params['scale']
+    y = finite((codes - zero_point) * params['scale'])
     error = delta * (position - codes) / (qmax - qmin)
     return scale_gradient(x, y, inside, error)
 

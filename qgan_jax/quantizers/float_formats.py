@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   ceil_log2,
+  finite,
   floor_log2,
   largest,
   positive,
@@ -56,7 +57,9 @@ def to_float_codes(x: Array, number: FloatFormat) -> Array:
     int32 of x's shape, within ±(2^(bits − 1) − 1), ascending with x.
   """
   magnitude = jnp.minimum(jnp.abs(x), number.greatest)
-  exponent = jnp.maximum(floor_log2(positive(magnitude)), number.least_exponent)
+  # Of zero there is no logarithm; it ends at the least exponent.
+  normal = jnp.maximum(magnitude, jnp.finfo(jnp.float32).tiny)
+  exponent = jnp.maximum(floor_log2(normal), number.least_exponent)
   steps = jnp.round(
     magnitude / power_of_two(exponent - number.mantissa_bits)
   ).astype(jnp.int32)
@@ -106,7 +109,7 @@ def fp8(number: FloatFormat, *, axis: int | None = None) -> Quantizer:
 
   def decode(codes: Array, params: Params, bits: Array) -> Array:
     del bits
-    return from_float_codes(codes, number) * params['scale']
+    return finite(from_float_codes(codes, number) * params['scale'])
 
   def apply(
     x: Array, params: Params, bits: Array, key: Array | None = None

@@ -14,6 +14,7 @@ from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.mse import least_error_scale
 from qgan_jax.quantizers.ranges import (
   deviation,
+  finite,
   largest,
   mean,
   mean_magnitude,
@@ -65,7 +66,7 @@ def _learned_rounding(
   def decode(codes: Array, params: Params, bits: Array) -> Array:
     zero_point, _, _ = codes_of(params, bits)
     q = codes.astype(jnp.float32) - zero_point
-    return jnp.multiply(q + offset(params), _step(params))
+    return finite((q + offset(params)) * _step(params))
 
   def quantize(x: Array, params: Params, bits: Array) -> tuple[Array, Array]:
     """(codes, x in steps from the offset), float32."""

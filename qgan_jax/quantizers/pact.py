@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
-from qgan_jax.quantizers.ranges import largest, positive, tensor_range
+from qgan_jax.quantizers.ranges import finite, largest, positive, tensor_range
 from qgan_jax.quantizers.straight_through import straight_through_learned
 from qgan_jax.quantizers.uniform import (
   codes_affine,
@@ -58,7 +58,7 @@ def pact(*, axis: int | None = None) -> Quantizer:
 
   def decode(codes: Array, params: Params, bits: Array) -> Array:
     scale, zero_point, _, _ = grid(params, bits)
-    return (codes.astype(jnp.float32) - zero_point) * scale
+    return finite((codes.astype(jnp.float32) - zero_point) * scale)
 
   def apply(
     x: Array, params: Params, bits: Array, key: Array | None = None

@@ -45,6 +45,12 @@ def positive(scale: Array) -> Array:
   return jnp.where(scale > 0, jnp.clip(scale, limits.tiny, limits.max), 1.0)
 
 
+def finite(x: Array) -> Array:
+  """What rounding took past the largest float32 is the largest."""
+  limit = jnp.finfo(jnp.float32).max
+  return jnp.clip(x, -limit, limit)
+
+
 def power_of_two(exponent: Array) -> Array:
   """2ᵉ for an integer e, kept to what float32 holds with all its digits."""
   e = jnp.clip(exponent, -126, 127).astype(jnp.int32)
@@ -73,9 +79,8 @@ def mean(x: Array, axis: int | None = None) -> Array:
   """Mean value; 0 of an empty tensor."""
   x = jax.lax.stop_gradient(x).astype(jnp.float32)
   # Divided first: the sum of huge values would overflow.
-  return jnp.sum(
-    x / count(x, axis), reduction_axes(x, axis), keepdims=axis is not None
-  )
+  axes, keep = reduction_axes(x, axis), axis is not None
+  return finite(jnp.sum(x / count(x, axis), axes, keepdims=keep))
 
 
 def mean_magnitude(x: Array, axis: int | None = None) -> Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
-from qgan_jax.quantizers.ranges import largest, positive, tensor_range
+from qgan_jax.quantizers.ranges import finite, largest, positive, tensor_range
 from qgan_jax.quantizers.straight_through import straight_through
 from qgan_jax.quantizers.uniform import codes_symmetric, rounding
 
@@ -59,7 +59,7 @@ def stochastic(*, axis: int | None = None) -> Quantizer:
     position = x.astype(jnp.float32) / params['scale'] + zero_point
     codes = jnp.clip(round_stochastically(position, key), qmin, qmax)
     inside = (position >= qmin - 0.5) & (position <= qmax + 0.5)
-    y = (codes - zero_point) * params['scale']
+    y = finite((codes - zero_point) * params['scale'])
     return straight_through(x, y, inside)
 
   return nearest._replace(apply=apply, stochastic=True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
-from qgan_jax.quantizers.ranges import mean, mean_magnitude
+from qgan_jax.quantizers.ranges import finite, mean, mean_magnitude
 from qgan_jax.quantizers.straight_through import straight_through
 
 
@@ -31,8 +31,7 @@ def ternary(*, axis: int | None = None) -> Quantizer:
     scale = mean(jnp.where(above, magnitudes, 0.0), axis)
     # Of nothing above it there is no mean.
     scale = jnp.where(share > 0, scale / jnp.where(share > 0, share, 1.0), 0.0)
-    limit = jnp.finfo(jnp.float32).max
-    return {'threshold': threshold, 'scale': jnp.minimum(scale, limit)}
+    return {'threshold': threshold, 'scale': finite(scale)}
 
   def encode(x: Array, params: Params, bits: Array) -> Array:
     del bits

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   ceil_log2,
+  finite,
   largest,
   positive,
   power_of_two,
@@ -44,7 +45,7 @@ def fake_quantize(
     x̂, in x's shape and dtype.
   """
   codes = round_to_codes(x, scale, zero_point, qmin, qmax)
-  return ((codes - zero_point) * scale).astype(x.dtype)
+  return finite((codes - zero_point) * scale).astype(x.dtype)
 
 
 def round_to_codes(
@@ -120,7 +121,7 @@ def rounding(
 
   def decode(codes: Array, params: Params, bits: Array) -> Array:
     zero_point, _, _ = codes_of(params, bits)
-    return (codes.astype(jnp.float32) - zero_point) * params['scale']
+    return finite((codes.astype(jnp.float32) - zero_point) * params['scale'])
 
   return Quantizer(fit, from_range, apply, encode, decode)
 
