@@ -90,6 +90,24 @@ def parse_flags(
     UserError: the command line, the experiment's file or a value is wrong.
     SystemExit: after --help.
   """
+  file, arg, overrides = read_flags(argv, flag_values)
+  config = config_lib.resolve(flag_values.config)
+  config_lib.validate(config)
+  return Experiment(config, file, arg, overrides)
+
+
+def read_flags(
+  argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
+) -> tuple[str, str, dict[str, Any]]:
+  """Parses a command line without asking whether its config is complete.
+
+  Returns:
+    file, arg and overrides of an `Experiment`.
+
+  Raises:
+    UserError: the command line or the experiment's file is wrong.
+    SystemExit: after --help.
+  """
   file, arg = _find_config(argv)
   _check_overrides(argv)
   errors.parse_flags(argv, flag_values)
@@ -97,10 +115,8 @@ def parse_flags(
     raise UserError(f'no experiment is given; say for example {_EXAMPLE}')
   if not isinstance(flag_values.config, ConfigDict):
     raise UserError(f'get_config in {file!r} returns no ConfigDict')
-  config = config_lib.resolve(flag_values.config)
-  config_lib.validate(config)
   flag: Any = flag_values['config']
-  return Experiment(config, file, arg, dict(flag.override_values))
+  return file, arg, dict(flag.override_values)
 
 
 def _find_config(argv: Sequence[str]) -> tuple[str, str]:

@@ -1,0 +1,153 @@
+"""The process of a task, the same under every launcher.
+
+It holds the task's lock for as long as it lives, so that a retry starts only
+when what was there before is gone, on whatever machine; and it gets SIGTERM
+where the process that started it dies.
+"""
+
+from collections.abc import Callable
+import ctypes
+import errno
+import fcntl
+import os
+from pathlib import Path
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+from qgan_jax.launchers.base import Task
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
+_SECONDS_BETWEEN_POLLS = 0.1
+
+
+class TaskProcess:
+  """A `Job` on this machine; the first `poll` that gets the lock starts it."""
+
+  def __init__(self, task: Task, *, cores: frozenset[int] = frozenset()):
+    """Starts the task.
+
+    Args:
+      task: what to run.
+      cores: the CPUs that it may use; all where there are none.
+    """
+    self._task = task
+    self._cores = cores
+    self._process: subprocess.Popen[bytes] | None = None
+    self._code: int | None = None
+    self._waits = False
+    self.poll()
+
+  def running(self) -> bool:
+    """Whether it has the lock and has started."""
+    return self._process is not None
+
+  def poll(self) -> int | None:
+    """The exit code; None as long as there is none."""
+    if self._code is None:
+      if self._process is None:
+        self._start()
+      else:
+        self._code = self._process.poll()
+    return self._code
+
+  def cancel(self) -> None:
+    """Sends SIGTERM."""
+    if self._process is None:
+      self._code = -signal.SIGTERM
+    elif self.poll() is None:
+      self._process.send_signal(signal.SIGTERM)
+
+  def kill(self) -> None:
+    """Sends SIGKILL."""
+    if self._process is None:
+      self._code = -signal.SIGKILL
+    elif self.poll() is None:
+      # The whole session: a command may have started others.
+      os.killpg(self._process.pid, signal.SIGKILL)
+
+  def _start(self) -> None:
+    task = self._task
+    task.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(task.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    with open(task.log, 'ab', buffering=0) as log:
+      try:
+        if not try_lock(lock):
+          if not self._waits:
+            log.write(b'# waiting: another process is at work in this folder\n')
+          self._waits = True
+          return
+        command = task.command
+        if command[0] == 'python':
+          command = (sys.executable, *command[1:])
+        head = f'# {os.uname().nodename}: {shlex.join(task.command)}\n'
+        log.write(head.encode())
+        self._process = subprocess.Popen(
+          command,
+          cwd=task.cwd if task.cwd.is_dir() else None,
+          env={**os.environ, **task.env},
+          stdin=subprocess.DEVNULL,
+          stdout=log,
+          stderr=log,
+          pass_fds=(lock,),
+          # Ctrl-C in a terminal is for the sweep, which tells its trials.
+          start_new_session=True,
+          preexec_fn=self._in_child,
+        )
+      finally:
+        os.close(lock)  # The child has its own.
+
+  def _in_child(self) -> None:
+    if _LIBC is not None:
+      _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if self._cores:
+      os.sched_setaffinity(0, self._cores)
+
+
+def try_lock(fd: int) -> bool:
+  """Locks an open file; False where another process has it."""
+  try:
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as error:
+    if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+      return True  # A file system without locks.
+    if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+      return False
+    raise
+  return True
+
+
+def run(task: Task, stopping: Callable[[], bool], *, grace: float) -> int:
+  """Runs a task to its end, in a process that a cluster has started.
+
+  Args:
+    task: what to run.
+    stopping: asked all the time; True means to save and end. It may also
+      raise KeyboardInterrupt, which means the same.
+    grace: seconds to save in.
+
+  Returns:
+    The exit code.
+  """
+  job = TaskProcess(task)
+  deadline: float | None = None
+  while (code := job.poll()) is None:
+    try:
+      stop = stopping()
+      time.sleep(_SECONDS_BETWEEN_POLLS)
+    except KeyboardInterrupt:
+      stop = True
+    if stop and deadline is None:
+      deadline = time.monotonic() + grace
+      job.cancel()
+    if deadline is not None and time.monotonic() > deadline:
+      job.kill()
+  return code
+
+
+def absolute(path: Path) -> Path:
+  """A path that means the same wherever a command starts."""
+  return path if path.is_absolute() else Path.cwd() / path

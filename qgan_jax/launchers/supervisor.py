@@ -1,0 +1,392 @@
+"""Starts tasks, retries them, shows how far they are, and stops well."""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import dataclasses
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import time
+from types import FrameType
+from typing import Any, Protocol
+
+from qgan_jax.errors import UserError
+from qgan_jax.launchers.base import Job, Launcher, LOST, OK, Task, USER_ERROR
+from qgan_jax.launchers.progress import Progress, Reader
+
+_SECONDS_BETWEEN_POLLS = 0.2
+_SECONDS_BETWEEN_READS = 2.0
+_LONGEST_PAUSE = 60.0
+_LOG_TAIL = 20_000
+
+# In the order in which a table shows them.
+STATES = ('running', 'queued', 'failed', 'waiting', 'stopped', 'done')
+
+
+@dataclasses.dataclass
+class Status:
+  """Where a trial is.
+
+  Attributes:
+    name: of the trial.
+    total_steps: the step that it ends with.
+    state: one of `STATES`: waiting for its turn, queued by the launcher,
+      running, done, failed for good, or stopped by a signal.
+    attempts: how often it was started, in all sessions.
+    seconds: how long it ran, in all sessions.
+    message: why it failed, or will be started again.
+    progress: what its run folder tells.
+  """
+
+  name: str
+  total_steps: int
+  state: str = 'waiting'
+  attempts: int = 0
+  seconds: float = 0.0
+  message: str = ''
+  progress: Progress = dataclasses.field(default_factory=Progress)
+
+
+class View(Protocol):
+  """Where people look."""
+
+  def changed(self, status: Status) -> None:
+    """A trial's state or message is another."""
+
+  def update(self, statuses: Sequence[Status]) -> None:
+    """Some time has passed."""
+
+
+@dataclasses.dataclass
+class Unit:
+  """A task and the trials in it: one, or a whole population.
+
+  Attributes:
+    task: the command.
+    trials: each with its run folder.
+  """
+
+  task: Task
+  trials: list[tuple[Status, Path]]
+
+  def __post_init__(self):
+    self.readers = [Reader(workdir) for _, workdir in self.trials]
+    self.job: Job | None = None
+    self.began = 0.0
+    self.not_before = 0.0
+    self.retries = 0
+    self.checkpoint = -1
+    self.over = False
+
+  @property
+  def statuses(self) -> list[Status]:
+    """Of its trials, in order."""
+    return [status for status, _ in self.trials]
+
+  def read(self) -> None:
+    """Looks into the run folders."""
+    for status, reader in zip(self.statuses, self.readers, strict=True):
+      status.progress = reader.read()
+
+  def newest(self) -> int:
+    """How far it could go on from, over all of its trials."""
+    return sum(reader.checkpoint() + 1 for reader in self.readers)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+  """Collects SIGTERM, SIGHUP and Ctrl-C."""
+  received: list[int] = []
+
+  def remember(number: int, frame: FrameType | None) -> None:
+    del frame
+    received.append(number)
+
+  numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+  previous = {number: signal.signal(number, remember) for number in numbers}
+  try:
+    yield received
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
+
+
+class Supervisor:
+  """Brings all units to their end.
+
+  A unit that crashes or loses its machine is started again, and goes on from
+  its last checkpoint. `retries` limits how often in a row that happens without
+  a new checkpoint; what the command itself calls an error of the user's is not
+  tried again.
+  """
+
+  def __init__(
+    self,
+    units: Sequence[Unit],
+    launcher: Launcher,
+    view: View,
+    *,
+    states: Path,
+    retries: int,
+    grace: float,
+    pause: float = 1.0,
+  ):
+    """Reads what an earlier session left.
+
+    Args:
+      units: what is to be done; what is complete already is left alone.
+      launcher: where it runs.
+      view: who is told.
+      states: a JSON file of what is known of each trial.
+      retries: see the class.
+      grace: seconds that tasks have to save in when they are stopped.
+      pause: seconds before a first retry; each further one waits twice that.
+    """
+    self._units = list(units)
+    self._launcher = launcher
+    self._view = view
+    self._path = states
+    self._retries = retries
+    self._grace = grace
+    self._pause = pause
+    # Until one has its data, the others wait: it is fetched once, and an error
+    # that all of them would make is made once.
+    self._pilot: Unit | None = None
+    self._begun = False
+    old = _load(states)
+    for unit in self._units:
+      unit.read()
+      for status in unit.statuses:
+        known = old.get(status.name, {})
+        status.attempts = known.get('attempts', 0)
+        status.seconds = known.get('seconds', 0.0)
+        if status.progress.done:
+          status.state = 'done'
+      unit.over = all(s.state == 'done' for s in unit.statuses)
+
+  @property
+  def statuses(self) -> list[Status]:
+    """All trials, in order."""
+    return [status for unit in self._units for status in unit.statuses]
+
+  def run(self) -> int:
+    """Runs to the end.
+
+    Returns:
+      0 where all trials are done, 1 where some failed, 128 + the number of the
+      signal that stopped it.
+
+    Raises:
+      UserError: the first trial was refused before it had even begun.
+    """
+    last_read = 0.0
+    with _signals() as received:
+      try:
+        while not received and not all(unit.over for unit in self._units):
+          self._poll()
+          self._start()
+          now = time.monotonic()
+          if now - last_read > _SECONDS_BETWEEN_READS:
+            for unit in self._units:
+              if unit.job:
+                self._look(unit)
+            self._view.update(self.statuses)
+            last_read = now
+          time.sleep(_SECONDS_BETWEEN_POLLS)
+      finally:
+        # Whatever happened, nothing is left running.
+        self._stop(received)
+        self._view.update(self.statuses)
+        self._save()
+    if received:
+      return 128 + received[0]
+    return int(any(status.state != 'done' for status in self.statuses))
+
+  def _start(self) -> None:
+    """Fills the places that are free."""
+    now = time.monotonic()
+    busy = sum(unit.job is not None for unit in self._units)
+    for unit in self._units:
+      if unit.over or unit.job or unit.not_before > now:
+        continue
+      if self._launcher.slots is not None and busy >= self._launcher.slots:
+        return
+      if self._pilot not in (None, unit) and not self._any_begun():
+        return
+      unit.checkpoint = unit.newest()
+      unit.began = now
+      unit.job = self._launcher.submit(unit.task)
+      busy += 1
+      if not self._any_begun():
+        self._pilot = unit
+      state = 'running' if unit.job.running() else 'queued'
+      for status in unit.statuses:
+        if status.state != 'done':
+          status.attempts += 1
+          self._become(status, state)
+
+  def _poll(self) -> None:
+    for unit in self._units:
+      if unit.job is None:
+        continue
+      code = unit.job.poll()
+      if code is not None:
+        self._end(unit, code)
+      elif unit.job.running():
+        for status in unit.statuses:
+          if status.state == 'queued':
+            unit.began = time.monotonic()
+            self._become(status, 'running')
+
+  def _any_begun(self) -> bool:
+    """Whether a trial has ever had its data and made its run folder."""
+    self._begun = self._begun or any(
+      (workdir / 'config.json').exists()
+      for unit in self._units
+      for _, workdir in unit.trials
+    )
+    return self._begun
+
+  def _end(self, unit: Unit, code: int) -> None:
+    """A task has ended by itself."""
+    self._account(unit)
+    pilot, self._pilot = self._pilot, None  # The next that starts is another.
+    why = _why(unit.task.log, code)
+    if code == USER_ERROR and unit is pilot and not self._any_begun():
+      unit.over = True
+      for status in unit.statuses:
+        self._become(status, 'failed', why)
+      raise UserError(
+        f'{why} (said by the first trial, {unit.task.name}; the others were '
+        'not started)'
+      )
+    missing = [s for s in unit.statuses if s.state != 'done']
+    if code == OK and not missing:
+      unit.over = True
+      return
+    if code == OK:
+      why = 'the command ended well and left no scores'
+    if unit.newest() > unit.checkpoint:
+      unit.retries = 0
+    if code in (OK, USER_ERROR) or unit.retries >= self._retries:
+      unit.over = True
+      for status in missing:
+        self._become(status, 'failed', _own_message(why, status.name))
+      return
+    pause = min(self._pause * 2**unit.retries, _LONGEST_PAUSE)
+    unit.retries += 1
+    unit.not_before = time.monotonic() + pause
+    for status in missing:
+      self._become(
+        status, 'waiting', f'{why}; retry {unit.retries} of {self._retries}'
+      )
+
+  def _account(self, unit: Unit) -> None:
+    """Writes down what a task that has ended came to."""
+    unit.job = None
+    self._look(unit)
+    for status in unit.statuses:
+      if status.state in ('running', 'queued'):
+        status.seconds += time.monotonic() - unit.began
+
+  def _look(self, unit: Unit) -> None:
+    """Looks into the run folders, where some may be complete by now."""
+    unit.read()
+    for status in unit.statuses:
+      if status.progress.done and status.state in ('running', 'queued'):
+        status.seconds += time.monotonic() - unit.began
+        self._become(status, 'done')
+
+  def _stop(self, received: list[int]) -> None:
+    """Ends what is running: asks, waits, and kills; a second signal hurries."""
+    running = [unit for unit in self._units if unit.job]
+    deadline = time.monotonic() + self._grace
+    for unit in running:
+      assert unit.job is not None
+      unit.job.cancel()
+    known = len(received)
+    killed = False
+    while running:
+      late = time.monotonic() > deadline or len(received) > known
+      for unit in list(running):
+        assert unit.job is not None
+        if unit.job.poll() is not None:
+          self._account(unit)
+          running.remove(unit)
+        elif late and not killed:
+          unit.job.kill()
+      if late and not killed:
+        killed, deadline = True, time.monotonic() + self._grace
+      elif late and killed and time.monotonic() > deadline:
+        break  # A cluster that does not answer any more.
+      time.sleep(_SECONDS_BETWEEN_POLLS / 4)
+    for status in self.statuses:
+      if received and status.state not in ('done', 'failed'):
+        self._become(status, 'stopped')
+
+  def _become(self, status: Status, state: str, message: str = '') -> None:
+    status.state, status.message = state, message
+    self._save()
+    self._view.changed(status)
+
+  def _save(self) -> None:
+    kept = ('state', 'attempts', 'seconds', 'message')
+    record = {
+      status.name: {key: getattr(status, key) for key in kept}
+      for status in self.statuses
+    }
+    write_json(self._path, record)
+
+
+def _load(path: Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}  # What counts is in the run folders.
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes a file that is there as a whole or not at all.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  partial = path.with_name(f'{path.name}.partial')
+  try:
+    partial.write_text(json.dumps(value, indent=2) + '\n')
+    os.replace(partial, path)
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be written: {error.strerror}; make room, and the same '
+      'command goes on'
+    ) from None
+
+
+def _why(log: Path, code: int) -> str:
+  """Why a command ended, as it says itself or as its exit code does."""
+  if code == USER_ERROR:
+    try:
+      with open(log, 'rb') as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
+        text = file.read().decode(errors='replace')
+    except OSError:
+      text = ''
+    said = re.findall(r'^error: (.*(?:\n(?!#).*)*)', text, re.MULTILINE)
+    return said[-1].strip() if said else f'exit code 2, see {log}'
+  if code == LOST:
+    return 'its machine or its worker was lost'
+  number = -code if code < 0 else code - 128
+  with contextlib.suppress(ValueError):
+    return f'ended by {signal.Signals(number).name}, see {log}'
+  return f'exit code {code}, see {log}'
+
+
+def _own_message(why: str, name: str) -> str:
+  """Of what a population says, the line about a trial."""
+  for line in why.splitlines():
+    folder, colon, rest = line.partition(': ')
+    if colon and Path(folder).name == name:
+      return rest
+  return why
