@@ -36,9 +36,10 @@ class Quantizer(NamedTuple):
       quantizer's own gradient (`jax.custom_vjp`, differentiable again).
     encode: (x, params, bits) → codes, int32 of x's shape.
     decode: (codes, params, bits) → x̂, float32 of the codes' shape.
-    learned: names of the params that gradient descent trains. `fit` and
-      `from_range` then give their initial values, and `apply` has the paper's
-      gradient with respect to them.
+    learned: names of the params that training keeps and gradient descent
+      trains. `fit` and `from_range` then give their initial values, and
+      `apply` has the paper's gradient with respect to them; of one that is
+      kept and never changes ('signed'), it is 0.
     stochastic: whether `apply` rounds at random with the key that it is
       given. Without one it rounds to nearest, as `encode` always does.
     fixed_bits: the width of a code where the definition fixes it, and `bits`

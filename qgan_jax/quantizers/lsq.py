@@ -93,6 +93,8 @@ def _learned_rounding(
     shared = x.size / params['scale'].size
     rate = jax.lax.rsqrt(jnp.maximum(shared * (qmax - zero_point), 1e-6))
     slopes = {'scale': rate * (q - jnp.where(inside, steps, 0.0))}
+    if 'signed' in learned:
+      slopes['signed'] = jnp.zeros(())
     if 'offset' in learned:
       slopes['offset'] = rate * jnp.where(inside, 0.0, 1.0)
     return straight_through_learned(
@@ -112,7 +114,7 @@ def lsq(*, axis: int | None = None) -> Quantizer:
   Esser et al. (LSQ), https://arxiv.org/abs/1902.08153. Codes are −2ⁿ⁻¹ …
   2ⁿ⁻¹ − 1, or 0 … 2ⁿ − 1 for a tensor that had no negative value when its
   params were made (the input of a layer after a ReLU): params['signed'] holds
-  which, and is not learned. ∂x̂/∂s is round(x / s) − x / s inside the range
+  which, and never changes. ∂x̂/∂s is round(x / s) − x / s inside the range
   and −Qn or Qp outside, times 1 / √(N · Qp), where N values share a scale;
   of activations, N counts the batch's. s starts as 2 · mean|x| / √Qp.
 
@@ -141,7 +143,7 @@ def lsq(*, axis: int | None = None) -> Quantizer:
     start = largest(low, high) / reach(params, bits)
     return {'scale': positive(start)} | params
 
-  return _learned_rounding(fit, from_range, _signed_or_not, ('scale',))
+  return _learned_rounding(fit, from_range, _signed_or_not, ('scale', 'signed'))
 
 
 def lsq_plus(*, axis: int | None = None) -> Quantizer:

@@ -23,7 +23,8 @@ from qgan_jax.quantizers.uniform import (
 # Of the largest magnitude, a factor of √½ apart: what 1 bit, and a tensor
 # with far outliers, still need is among them.
 _CLIPS = 2.0 ** (-jnp.arange(12) / 2)
-_REFINEMENTS = 4
+# About the best of those, nearly to its neighbours.
+_FINER = 2.0 ** (jnp.arange(-6, 7) / 14)
 
 
 def least_error_scale(
@@ -35,10 +36,10 @@ def least_error_scale(
 ) -> Array:
   """The scale of a uniform grid with the least mean squared error.
 
-  The best of twelve clips of the range, refined by the least squares scale
-  for the codes that it gives, s = Σ x·z / Σ z² with z = q − zero_point, which
-  never raises the error. Measured on Gaussian and Laplacian tensors of 1 to 8
-  bits, the error is within 1% of the least.
+  The best of twelve clips of the range, then of thirteen around it, refined by
+  the least squares scale for the codes that it gives, s = Σ x·z / Σ z² with
+  z = q − zero_point, which never raises the error. On Gaussian and Laplacian
+  tensors it is then within 1% of the least up to 4 bits, within 4% up to 8.
 
   Args:
     x: a tensor of any shape and float dtype.
@@ -60,14 +61,16 @@ def least_error_scale(
     z = round_to_codes(x, scale, zero_point, qmin, qmax) - zero_point
     return jnp.sum(jnp.square(x - scale * z), axes, keepdims=keep)
 
-  scales = _CLIPS / reach
-  best = jnp.argmin(jax.vmap(error)(scales), axis=0)
-  scale = scales[best]
-  for _ in range(_REFINEMENTS):
-    z = round_to_codes(x, scale, zero_point, qmin, qmax) - zero_point
-    product = jnp.sum(x * z, axes, keepdims=keep)
-    square = jnp.sum(jnp.square(z), axes, keepdims=keep)
-    scale = jnp.where(product > 0, product / jnp.maximum(square, 1e-9), scale)
+  def best(scale: Array, factors: Array) -> Array:
+    scales = jax.vmap(lambda factor: factor * scale)(factors)
+    choice = jnp.argmin(jax.vmap(error)(scales), axis=0, keepdims=True)
+    return jnp.take_along_axis(scales, choice, axis=0)[0]
+
+  scale = best(best(jnp.ones_like(top) / reach, _CLIPS), _FINER)
+  z = round_to_codes(x, scale, zero_point, qmin, qmax) - zero_point
+  product = jnp.sum(x * z, axes, keepdims=keep)
+  square = jnp.sum(jnp.square(z), axes, keepdims=keep)
+  scale = jnp.where(product > 0, product / jnp.maximum(square, 1e-9), scale)
   return positive(scale * top)
 
 

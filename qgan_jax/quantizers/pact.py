@@ -19,9 +19,9 @@ def pact(*, axis: int | None = None) -> Quantizer:
   1[x ≥ α], and x passes its gradient where 0 ≤ x < α.
 
   The paper clips the output of a ReLU. Where a tensor had negative values when
-  its params were made (after a leaky ReLU; latents), params['signed'] is 1 and
-  the same is done on both sides: clipped to [−α, α], symmetric codes, ∂y/∂α =
-  sign(x) outside. α starts at the largest magnitude.
+  its params were made (after a leaky ReLU; latents), params['signed'] is 1 for
+  good, and the same is done on both sides: clipped to [−α, α], symmetric
+  codes, ∂y/∂α = sign(x) outside. α starts at the largest magnitude.
 
   Args:
     axis: the axis with an α for each index; None for one.
@@ -71,7 +71,7 @@ def pact(*, axis: int | None = None) -> Quantizer:
     inside = ((params['signed'] > 0) | (x >= 0)) & ~above & ~below
     slope = above.astype(jnp.float32) - below.astype(jnp.float32)
     return straight_through_learned(
-      x, {'alpha': alpha}, y, inside, {'alpha': slope}
+      x, params, y, inside, {'alpha': slope, 'signed': jnp.zeros(())}
     )
 
-  return Quantizer(fit, from_range, apply, encode, decode, ('alpha',))
+  return Quantizer(fit, from_range, apply, encode, decode, ('alpha', 'signed'))
