@@ -1,7 +1,11 @@
-r"""Draws images from a packed generator: no data set, no training code.
+r"""Draws images from an artifact: no data set, no training code.
 
   python -m qgan_jax.sample --artifact=runs/mnist/generator.qgan \
       --num=64 --out=grid.png
+
+`--artifact` is a .qgan, .onnx or .stablehlo file; the fastest runtime that is
+installed and reads it draws (OpenVINO, ONNX Runtime, JAX), unless `--runtime`
+names one. The same seed gives the same latents in all of them.
 
 `--out` says what is made: `….png` one picture with all images, `….npz` an
 array `images` (uint8 [N, H, W, C]; and `labels` of a conditional generator),
@@ -17,21 +21,18 @@ import os
 from pathlib import Path
 import sys
 import time
-from typing import Any, Protocol
+from typing import Protocol
 import zipfile
 
 from absl import flags, logging
-import jax
 import numpy as np
 import tqdm
 
 from qgan_jax import artifacts, errors
 from qgan_jax.artifacts import grids
+from qgan_jax.artifacts.drawing import BATCH, Drawer, latents, RUNTIMES
 from qgan_jax.artifacts.files import replacing
-from qgan_jax.artifacts.generator import BATCH
 from qgan_jax.errors import UserError
-from qgan_jax.precision import QuantizerSpec
-from qgan_jax.precision.spec import FLOAT_BITS, Width
 
 # Pillow warns when it opens a picture of more than 89 million pixels.
 MAX_GRID_PIXELS = 2**26
@@ -45,16 +46,12 @@ class Sink(Protocol):
 
 
 def batches(
-  generator: artifacts.PackedGenerator,
-  *,
-  num: int,
-  seed: int,
-  label: int | None = None,
+  drawer: Drawer, *, num: int, seed: int, label: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
   """Draws images, `BATCH` at a time.
 
   Args:
-    generator: what to draw from.
+    drawer: what to draw from.
     num: how many images.
     seed: of the latents; image i depends on it and on i alone.
     label: the class of all images; None takes the classes in turn.
@@ -62,17 +59,14 @@ def batches(
   Yields:
     (images uint8 [B, H, W, C], labels int32 [B] or None).
   """
-  module: Any = generator.module
-  key = jax.random.key(seed)
   for start in range(0, num, BATCH):
     # A whole batch, also where fewer are wanted: a dynamic range sees it all.
-    shape = (BATCH, module.latent_dim)
-    latents = jax.random.normal(jax.random.fold_in(key, start // BATCH), shape)
+    z = latents(seed, start // BATCH, drawer.latent_dim)
     labels = None
-    if module.num_classes:
-      turn = (start + np.arange(BATCH)) % module.num_classes
+    if drawer.num_classes:
+      turn = (start + np.arange(BATCH)) % drawer.num_classes
       labels = (turn if label is None else np.full(BATCH, label)).astype('i4')
-    images = artifacts.to_uint8(artifacts.images(generator, latents, labels))
+    images = grids.to_uint8(drawer.draw(z, labels))
     size = min(BATCH, num - start)
     yield images[:size], None if labels is None else labels[:size]
 
@@ -156,28 +150,24 @@ def _open(out: str, shape: tuple[int, ...]) -> AbstractContextManager[Sink]:
   return kinds[path.suffix](path, shape)
 
 
-def _describe(spec: QuantizerSpec | None, bits: Width) -> str:
-  if isinstance(bits, dict):
-    least, most = (f'{f(bits.values()):g}' for f in (min, max))
-    return f'{least} bits' if least == most else f'{least} to {most} bits'
-  if spec is None or bits >= FLOAT_BITS:
-    return 'float32'
-  if spec.name == 'grid':  # Its bits are the exponent of the step.
-    return f'on a grid of step 2^{bits:g}'
-  return f'{bits:g}-bit {spec.name}'
-
-
 def sample(
-  *, artifact: str, num: int, out: str, seed: int, label: int | None
+  *,
+  artifact: str,
+  num: int,
+  out: str,
+  seed: int,
+  label: int | None,
+  runtime: str | None = None,
 ) -> None:
   """Draws images into a file or folder and says what was done.
 
   Args:
-    artifact: path of a .qgan file.
+    artifact: path of a .qgan, .onnx or .stablehlo file.
     num: how many images.
     out: ….png, ….npz or a folder ….
     seed: of the latents.
     label: the class of all images, or None.
+    runtime: what draws, or None for the fastest.
 
   Raises:
     UserError: for an argument that does not fit, or a file that cannot be
@@ -187,29 +177,26 @@ def sample(
     raise UserError(f'--num={num}: give 1 or more')
   if not 0 <= seed < 2**32:
     raise UserError(f'--seed={seed}: give 0 to {2**32 - 1}')
-  generator = artifacts.load_generator(artifact)
-  module: Any = generator.module
-  classes = module.num_classes
+  drawer = artifacts.open_drawer(artifact, runtime)
+  classes = drawer.num_classes
   if label is not None and not 0 <= label < classes:
     raise UserError(
       f'--label={label}: this generator has '
       + (f'the labels 0 to {classes - 1}' if classes else 'no labels; leave it')
     )
   # The first batch compiles, and says how large the images are.
-  ((first, _),) = batches(generator, num=1, seed=seed, label=label)
+  ((first, _),) = batches(drawer, num=1, seed=seed, label=label)
   with _open(out, (num, *first.shape[1:])) as write:
     start = time.perf_counter()
     with tqdm.tqdm(total=num, unit='image', leave=False, disable=None) as bar:
-      for images, labels in batches(generator, num=num, seed=seed, label=label):
+      for images, labels in batches(drawer, num=num, seed=seed, label=label):
         write(images, labels)
         bar.update(len(images))
     seconds = time.perf_counter() - start
   print(f'wrote {num} images to {out} ({num / seconds:.0f} images/s)')
   print(
-    f'from {artifact}: {os.path.getsize(artifact):,} bytes, weights '
-    f'{_describe(generator.precision.weights, generator.bits.weights)}, '
-    'activations '
-    + _describe(generator.precision.activations, generator.bits.activations)
+    f'from {artifact}: {os.path.getsize(artifact):,} bytes, '
+    f'{drawer.description}, in {drawer.runtime}'
   )
 
 
@@ -217,13 +204,15 @@ def _define_flags() -> None:
   # Not on import: other commands have flags of the same names.
   # An error is one line: without what JAX says of backends it did not find.
   flags.FLAGS['verbosity'].value = logging.WARNING  # A flag of absl's own.
-  flags.DEFINE_string('artifact', None, 'The packed generator, a .qgan file.')
+  flags.DEFINE_string('artifact', None, 'A .qgan, .onnx or .stablehlo file.')
   flags.DEFINE_integer('num', 64, 'How many images.')
   flags.DEFINE_string('out', None, '….png, ….npz or a folder …/')
   flags.DEFINE_integer('seed', 0, 'Of the latents.')
   flags.DEFINE_integer(
     'label', None, 'Class of all images; without it, the classes in turn.'
   )
+  names = sorted({name for names in RUNTIMES.values() for name in names})
+  flags.DEFINE_enum('runtime', None, names, 'What draws; else the fastest.')
 
 
 def main() -> None:
@@ -240,6 +229,7 @@ def main() -> None:
     out=values.out,
     seed=values.seed,
     label=values.label,
+    runtime=values.runtime,
   )
 
 

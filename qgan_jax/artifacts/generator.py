@@ -9,10 +9,17 @@ import jax
 import numpy as np
 
 from qgan_jax import models
-from qgan_jax.precision import Bits, Learned, Precision
+from qgan_jax.artifacts.drawing import BATCH
+from qgan_jax.precision import (
+  Bits,
+  FLOAT_BITS,
+  Learned,
+  Precision,
+  QuantizerSpec,
+)
+from qgan_jax.precision.spec import Width
 
 PyTree = Any
-BATCH = 64  # Images drawn at a time: one compiled program, bounded memory.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +110,17 @@ def images(
   return np.concatenate(batches)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _draw(module, precision, variables, ranges, bits, learned, latents, labels):
+def draw(
+  module: nn.Module,
+  precision: Precision,
+  variables: PyTree,
+  ranges: Any,
+  bits: Bits,
+  learned: Learned,
+  latents: Any,
+  labels: Any,
+) -> jax.Array:
+  """One batch, from the fields of a `PackedGenerator`; see `images`."""
   drawn, _ = precision.apply(
     module,
     variables,
@@ -116,3 +132,26 @@ def _draw(module, precision, variables, ranges, bits, learned, latents, labels):
     train=False,
   )
   return drawn
+
+
+_draw = functools.partial(jax.jit, static_argnums=(0, 1))(draw)
+
+
+def describe(generator: PackedGenerator) -> str:
+  """What a generator is quantized to, for a person."""
+  precision, bits = generator.precision, generator.bits
+  return (
+    f'weights {_describe(precision.weights, bits.weights)}, '
+    f'activations {_describe(precision.activations, bits.activations)}'
+  )
+
+
+def _describe(spec: QuantizerSpec | None, bits: Width) -> str:
+  if isinstance(bits, dict):
+    least, most = (f'{f(bits.values()):g}' for f in (min, max))
+    return f'{least} bits' if least == most else f'{least} to {most} bits'
+  if spec is None or bits >= FLOAT_BITS:
+    return 'float32'
+  if spec.name == 'grid':  # Its bits are the exponent of the step.
+    return f'on a grid of step 2^{bits:g}'
+  return f'{bits:g}-bit {spec.name}'

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from qgan_jax.artifacts.drawing import METADATA_KEY
 from qgan_jax.artifacts.levels import Codes, Steps
 from qgan_jax.errors import UserError
 
 # Bits of the smallest tensors → (opset, version of the format): the first that
 # have them. OpenVINO 2026.4 reads none of 2 bits, ONNX Runtime 1.32 does.
 _VERSIONS = {4: (21, 10), 2: (25, 13)}
-METADATA_KEY = 'qgan'
 
 
 def require(package: str) -> Any:

@@ -15,6 +15,7 @@ from qgan_jax.artifacts.generator import PackedGenerator
 from qgan_jax.artifacts.levels import Codes, integer_codes, Steps, steps_of
 from qgan_jax.errors import UserError
 from qgan_jax.models.dcgan import stage_sizes
+from qgan_jax.precision import width
 
 Array = np.ndarray
 MAX_CODE = 127  # Of a signed byte, the same on both sides of 0.
@@ -122,7 +123,7 @@ def make_plan(generator: PackedGenerator, *, integer: bool) -> Plan:
       codes = integer_codes(kernel, MAX_CODE)
       if codes is None:
         raise UserError(
-          f'the weights of {name} ({_describe(generator, "weights")}) are not '
+          f'{_describe(generator, "weights", name)} are not '
           f'integers up to {MAX_CODE} times one step for each channel, and an '
           'integer graph has nothing else: export --format=packed, stablehlo '
           'or onnx-float'
@@ -197,7 +198,7 @@ def _activation_steps(
       found[name] = steps_of(quantize, amplitude)
     except ValueError as error:
       raise UserError(
-        f'the activations of {name} ({_describe(generator, "activations")}) '
+        f'{_describe(generator, "activations", name)} '
         f'{error}, and an integer graph needs at most 256 equal steps that '
         'are fixed: export --format=packed, stablehlo or onnx-float'
       ) from None
@@ -208,10 +209,13 @@ def _quantized_inputs(
   generator: PackedGenerator, module: nn.Module, x: jax.Array
 ) -> Any:
   ranges: Any = generator.ranges
-  return generator.precision.apply(module, {}, ranges, generator.bits, x)[0]
+  return generator.precision.apply(
+    module, {}, ranges, generator.bits, x, learned=generator.learned
+  )[0]
 
 
-def _describe(generator: PackedGenerator, role: str) -> str:
-  spec = getattr(generator.precision, role)
-  bits = getattr(generator.bits, role)
-  return f'{spec.name if spec else "float"}, {bits} bits'
+def _describe(generator: PackedGenerator, role: str, layer: str) -> str:
+  spec = generator.precision.spec(role, layer)
+  bits = width(getattr(generator.bits, role), layer)
+  how = f'{spec.name}, {bits:g} bits' if spec else 'float'
+  return f'the {role} of {layer} ({how})'

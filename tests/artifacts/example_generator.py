@@ -1,5 +1,7 @@
 """A random generator whose every parameter shows in its images."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,14 @@ def make_float(*, num_classes=0, latent_dim=16, seed=0, **kwargs):
   return kwargs, variables
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def calibrate(module, precision, variables, bits, latents, labels):
+  """The ranges of the activations for a batch of latents."""
+  return precision.apply(
+    module, variables, {}, bits, latents, labels, train=False
+  )[1]
+
+
 def make_generator(
   *,
   bits=(8, 8),
@@ -61,11 +71,9 @@ def make_generator(
   labels = None
   if kwargs['num_classes']:
     labels = np.arange(num, dtype=np.int32) % kwargs['num_classes']
-  params = precision.quantize_weights(variables['params'], widths)
+  params = jax.jit(precision.quantize_weights)(variables['params'], widths)
   variables = {**variables, 'params': jax.tree.map(np.asarray, params)}
-  _, ranges = precision.apply(
-    module, variables, {}, widths, latents, labels, train=False
-  )
+  ranges = calibrate(module, precision, variables, widths, latents, labels)
   ranges = {} if dynamic else jax.tree.map(np.asarray, ranges)
   generator = PackedGenerator(
     'dcgan', kwargs, variables, ranges, precision, widths, {'dataset': 'none'}

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 
 from qgan_jax import models
+from qgan_jax.artifacts.drawing import import_openvino
 from qgan_jax.artifacts.generator import images
 from qgan_jax.artifacts.onnx_graphs import FORMS, onnx_model
 from qgan_jax.artifacts.plan import make_plan
@@ -37,8 +37,12 @@ def run_openvino(data, feeds, tmp_path):
   """(images, the primitives that multiply, by their names)."""
   (tmp_path / 'read.onnx').write_bytes(data)
   # Else a CPU that has bfloat16 takes it for what is left in float.
-  compiled = openvino.Core().compile_model(
-    tmp_path / 'read.onnx', 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
+  compiled = (
+    import_openvino()
+    .Core()
+    .compile_model(
+      tmp_path / 'read.onnx', 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
+    )
   )
   drawn = compiled(feeds)[0]
   primitives = []

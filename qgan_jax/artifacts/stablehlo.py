@@ -1,0 +1,175 @@
+"""The `.stablehlo` file: a program that JAX runs without this package.
+
+It is a zip archive that stores, uncompressed, `program`, which is what
+`jax.export` serialized, with the packed codes of the weights as constants and
+their unpacking as its first instructions; and `generator.json`, which says of
+what shape its arguments are, and the program's SHA-256. All that is needed is
+
+  with zipfile.ZipFile('generator.stablehlo') as file:
+    program = jax.export.deserialize(bytearray(file.read('program')))
+  images = program.call(latents)  # …, labels) where it is conditional
+
+with latents float32 [batch, latent_dim] for any batch, labels int32 [batch],
+images float32 [batch, H, W, C] in [−1, 1].
+"""
+
+import hashlib
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+import zipfile
+
+from flax import traverse_util
+import jax
+from jax import export
+import jax.numpy as jnp
+import numpy as np
+
+from qgan_jax.artifacts.bits import pack
+from qgan_jax.artifacts.drawing import Drawer
+from qgan_jax.artifacts.generator import describe, draw, PackedGenerator
+from qgan_jax.artifacts.levels import integer_codes
+from qgan_jax.errors import UserError
+from qgan_jax.precision import is_weight
+
+VERSION = 1
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+# Of a code: from here on, floats are hardly larger.
+_MAX_BITS = 16
+_MAX_LEVELS = 256  # Of a table.
+
+
+def stablehlo_model(generator: PackedGenerator) -> bytes:
+  """The .stablehlo file of a generator, whatever its quantizers."""
+  module: Any = generator.module
+  flat = traverse_util.flatten_dict(generator.variables)
+  packed = {
+    keys: _pack(np.asarray(value))
+    if keys[0] == 'params' and is_weight(keys, value)
+    else np.asarray(value)
+    for keys, value in flat.items()
+  }
+  ranges, bits, learned = generator.ranges, generator.bits, generator.learned
+
+  def program(latents, labels=None):
+    variables = traverse_util.unflatten_dict(
+      {
+        keys: _unpack(value) if isinstance(value, dict) else jnp.asarray(value)
+        for keys, value in packed.items()
+      }
+    )
+    return draw(
+      module,
+      generator.precision,
+      variables,
+      ranges,
+      bits,
+      learned,
+      latents,
+      labels,
+    )
+
+  (batch,) = export.symbolic_shape('batch')
+  arguments = [jax.ShapeDtypeStruct((batch, module.latent_dim), jnp.float32)]
+  if module.num_classes:
+    arguments.append(jax.ShapeDtypeStruct((batch,), jnp.int32))
+  exported = export.export(jax.jit(program), platforms=PLATFORMS)(*arguments)
+  content = bytes(exported.serialize())
+  record = {
+    'version': VERSION,
+    'sha256': hashlib.sha256(content).hexdigest(),
+    'latent_dim': module.latent_dim,
+    'num_classes': module.num_classes,
+    'image_shape': [int(n) for n in exported.out_avals[0].shape[1:]],
+    'description': describe(generator),
+    'metadata': generator.metadata,
+  }
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, 'w') as archive:
+    for name, data in (
+      ('generator.json', json.dumps(record).encode()),
+      ('program', content),
+    ):
+      # It has a fixed date: the same generator makes the same file.
+      archive.writestr(zipfile.ZipInfo(name), data)
+  return file.getvalue()
+
+
+def _pack(weight: np.ndarray) -> Any:
+  """A weight's codes in as few bits as hold them; as it is where none do."""
+  found = integer_codes(weight, 2**_MAX_BITS - 1)
+  if found is not None:
+    codes, offset = found.codes, int(found.codes.min(initial=0))
+    # One bit has the codes −1 and 1, and no 0.
+    step = max(1, int(np.gcd.reduce((codes - offset).reshape(-1))))
+    codes = (codes - offset) // step
+    values = {'scales': found.scales, 'offset': offset, 'step': step}
+  else:
+    levels, codes = np.unique(weight, return_inverse=True)
+    if len(levels) > _MAX_LEVELS:
+      return weight
+    values = {'levels': levels}
+  bits = max(1, int(codes.max(initial=0)).bit_length())
+  if bits > _MAX_BITS:
+    return weight
+  return values | {
+    'codes': pack(codes, bits), 'bits': bits, 'shape': weight.shape
+  }  # fmt: skip
+
+
+def _unpack(packed: dict[str, Any]) -> jax.Array:
+  """The inverse, as instructions of the program."""
+  bits, shape = packed['bits'], packed['shape']
+  count = math.prod(shape)
+  octets = jnp.asarray(packed['codes'])
+  if bits in (1, 2, 4, 8):  # A byte has only whole codes.
+    shifts = jnp.arange(0, 8, bits, dtype=jnp.uint8)
+    codes = (octets[:, None] >> shifts) & jnp.uint8(2**bits - 1)
+    codes = codes.reshape(-1)[:count].astype(jnp.int32)
+  else:
+    fields = jnp.unpackbits(octets, count=count * bits, bitorder='little')
+    places = 2 ** jnp.arange(bits, dtype=jnp.int32)
+    codes = fields.reshape(count, bits).astype(jnp.int32) @ places
+  codes = codes.reshape(shape)
+  if 'levels' in packed:
+    return jnp.asarray(packed['levels'])[codes]
+  codes = codes * packed['step'] + packed['offset']
+  return codes.astype(jnp.float32) * packed['scales']
+
+
+def open_stablehlo(path: Path) -> Drawer:
+  """Opens a file that `stablehlo_model` made.
+
+  Raises:
+    UserError: where it is something else, cut short or changed.
+  """
+  try:
+    with zipfile.ZipFile(path) as file:
+      record_info = file.getinfo('generator.json')
+      program_info = file.getinfo('program')
+      if record_info.compress_type or program_info.compress_type:
+        raise ValueError('it is compressed')
+      record = json.loads(file.read(record_info))
+      content = file.read(program_info)
+    if record['version'] != VERSION:
+      raise ValueError(f'its version is {record["version"]!r}, not {VERSION}')
+    if record['sha256'] != hashlib.sha256(content).hexdigest():
+      raise ValueError('its checksum does not match')
+    latent_dim, num_classes = record['latent_dim'], record['num_classes']
+    program = export.deserialize(bytearray(content))
+  # What a zip that is none, a JSON that is none, or JAX make of wrong content.
+  except (OSError, zipfile.BadZipFile, LookupError, TypeError, ValueError,
+          NotImplementedError, RuntimeError) as error:  # fmt: skip
+    raise UserError(
+      f'{path} is not a whole .stablehlo file ({error}): copy or export it '
+      'again'
+    ) from error
+  call = jax.jit(program.call)
+
+  def run(latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    arguments = (latents,) if labels is None else (latents, labels)
+    return np.asarray(call(*arguments))
+
+  return Drawer(run, latent_dim, num_classes, 'jax', str(record['description']))

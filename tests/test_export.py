@@ -1,0 +1,285 @@
+"""Exported files: the same images from all, with no more than each needs."""
+
+import json
+from pathlib import Path
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qgan_jax import artifacts, export, models, sample
+from qgan_jax.artifacts import drawing
+from qgan_jax.errors import UserError
+from qgan_jax.precision import Bits, Precision, QuantizerSpec
+
+sys.path.append(str(Path(__file__).parent / 'artifacts'))
+import example_generator
+
+ROOT = Path(__file__).parents[1]
+FILES = ['generator-openvino.onnx', 'generator-onnxruntime.onnx',
+         'generator-float.onnx', 'generator.stablehlo']  # fmt: skip
+KWARGS = {'image_size': 28, 'channels': 16, 'latent_dim': 8}
+
+
+def save(path, *, bits=(8, 8), num_classes=0, weights='uniform', dynamic=False):
+  kwargs, variables = example_generator.make_float(
+    num_classes=num_classes, **KWARGS
+  )
+  precision = Precision(
+    QuantizerSpec(weights, -1), QuantizerSpec('affine'), 0 if dynamic else 0.9
+  )
+  widths = Bits(*(jnp.float32(n) for n in bits))
+  module = models.make_generator('dcgan', **kwargs)
+  latents = drawing.latents(9, 0, 8)
+  labels = np.arange(64) % num_classes if num_classes else None
+  ranges = example_generator.calibrate(
+    module, precision, variables, widths, latents, labels
+  )
+  artifacts.save_generator(
+    path,
+    model='dcgan',
+    model_kwargs=kwargs,
+    variables=variables,
+    ranges={} if dynamic else ranges,
+    precision=precision,
+    bits=widths,
+    metadata={'dataset': 'none', 'step': 7},
+  )
+  return path
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp('exported')
+  save(path / 'generator.qgan', num_classes=3)
+  export.export(
+    path / 'generator.qgan', ['onnx', 'onnx-float', 'stablehlo'], path
+  )
+  return path
+
+
+def draw(path, out, runtime=None, num=100, seed=5, label=None):
+  sample.sample(
+    artifact=str(path),
+    num=num,
+    out=str(out),
+    seed=seed,
+    label=label,
+    runtime=runtime,
+  )
+  with np.load(out) as file:
+    return file['images'].astype(int), file['labels']
+
+
+@pytest.mark.parametrize('label', [None, 2])
+def test_the_same_seed_draws_the_same_images_from_all(folder, tmp_path, label):
+  images, labels = draw(folder / export.PACKED, tmp_path / 'x.npz', label=label)
+  assert images.std() > 10
+  for name in FILES:
+    kind = 'stablehlo' if 'hlo' in name else 'onnx'
+    for runtime in drawing.RUNTIMES[kind]:
+      drawn, turns = draw(
+        folder / name, tmp_path / 'x.npz', runtime, label=label
+      )
+      np.testing.assert_array_equal(turns, labels)
+      off = np.abs(drawn - images)
+      if name == 'generator-float.onnx':
+        # Its activations are not rounded: another network, though not far.
+        assert 0.1 < off.mean() < 10
+      else:
+        assert (off <= 1).mean() >= 0.999
+      if kind == 'stablehlo':
+        assert (off == 0).mean() > 0.999
+
+
+def test_latents_are_normal_and_fixed_for_good():
+  z = drawing.latents(3, 1, 4)
+  assert (z.shape, z.dtype) == ((64, 4), np.float32)
+  expected = [-2.627292, 0.865084, 0.286507, -1.432214]
+  np.testing.assert_allclose(z[0], expected, atol=1e-6)
+  many = np.concatenate([drawing.latents(0, i, 64) for i in range(50)])
+  assert abs(many.mean()) < 0.01
+  assert abs(many.std() - 1) < 0.01
+  assert len(np.unique(many)) > 0.99 * many.size
+
+
+def assert_same(drawn, expected):
+  """Equal, but for codes that fall on the other side of a half: they are few.
+
+  XLA may add in another order where it compiles another program.
+  """
+  off = np.abs(drawn - expected)
+  assert (off < 2 / 255).mean() > 0.999
+  assert off.mean() < 1e-3
+
+
+def run(*args, **kwargs):
+  return subprocess.run(
+    [sys.executable, *args], capture_output=True, text=True, cwd=ROOT, **kwargs
+  )
+
+
+def test_stablehlo_runs_without_this_package(folder, tmp_path):
+  """Only JAX, NumPy and the standard library, as the file's page says."""
+  script = textwrap.dedent(f"""
+    import sys, zipfile
+    import jax, jax.export, numpy as np
+    with zipfile.ZipFile('{folder}/generator.stablehlo') as file:
+      program = jax.export.deserialize(bytearray(file.read('program')))
+    z = np.load('{tmp_path}/z.npy')
+    for n in (1, 64):
+      images = program.call(z[:n], np.arange(n, dtype=np.int32) % 3)
+      np.save(f'{tmp_path}/images{{n}}.npy', images)
+    assert not [m for m in sys.modules if m.startswith(('qgan', 'flax'))]
+  """)
+  z = drawing.latents(0, 0, 8)
+  np.save(tmp_path / 'z.npy', z)
+  done = run('-c', script)
+  assert done.returncode == 0, done.stderr
+  generator = artifacts.load_generator(folder / export.PACKED)
+  expected = artifacts.images(generator, z, np.arange(64) % 3)
+  for n in (1, 64):
+    drawn = np.load(tmp_path / f'images{n}.npy')
+    assert_same(drawn, expected[:n])
+
+
+def test_an_onnx_file_is_drawn_from_without_jax(folder, tmp_path):
+  for name, runtime in (('openvino', 'openvino'),
+                        ('onnxruntime', 'onnxruntime')):  # fmt: skip
+    script = textwrap.dedent(f"""
+      import sys
+      from qgan_jax import sample
+      sample.sample(artifact='{folder}/generator-{name}.onnx', num=1, seed=0,
+                    out='{tmp_path}/x.png', label=None, runtime='{runtime}')
+      loaded = {{m.split('.')[0] for m in sys.modules}}
+      assert '{runtime}' in loaded
+      assert sys.modules.get('openvino_telemetry') is None
+      assert not loaded & {{'jax', 'flax', 'onnx', 'ml_dtypes'}}, loaded
+    """)
+    done = run('-c', script)
+    assert done.returncode == 0, done.stderr
+    assert f'8-bit uniform, activations 8-bit affine, in {runtime}' in (
+      done.stdout
+    )
+
+
+def test_stablehlo_holds_codes_at_their_bits(tmp_path):
+  sizes = {}
+  for bits in (1, 3, 8):
+    path = save(tmp_path / 'g.qgan', bits=(bits, 8))
+    export.export(path, ['stablehlo'], tmp_path)
+    sizes[bits] = (tmp_path / 'generator.stablehlo').stat().st_size
+  weights = 16 * (8 * 64 + 64 * 32 + 32 * 16 + 16)
+  for bits in (1, 3):
+    saved = weights * (8 - bits) / 8
+    # More instructions to unpack what no byte is a multiple of.
+    assert sizes[8] - sizes[bits] == pytest.approx(saved, abs=4_000)
+
+
+def test_dynamic_ranges_go_where_they_can(tmp_path):
+  path = save(tmp_path / 'g.qgan', dynamic=True)
+  before = sorted(tmp_path.iterdir())
+  with pytest.raises(UserError, match='activations of project .* each batch'):
+    export.export(path, ['stablehlo', 'onnx'], tmp_path)
+  assert sorted(tmp_path.iterdir()) == before  # None of them is written.
+  export.export(path, ['stablehlo'], tmp_path)
+  z = drawing.latents(0, 0, 8)
+  drawn = artifacts.open_drawer(tmp_path / 'generator.stablehlo').draw(z, None)
+  expected = artifacts.images(artifacts.load_generator(path), z)
+  assert_same(drawn, expected)
+
+
+def flip(path, position):
+  data = bytearray(path.read_bytes())
+  data[position] ^= 0xFF
+  return data
+
+
+def test_files_that_are_cut_changed_or_something_else(folder, tmp_path):
+  for name in [export.PACKED, *FILES]:
+    data = (folder / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=f'{name} '):
+      artifacts.open_drawer(tmp_path / name)
+  for name in (export.PACKED, 'generator.stablehlo'):
+    (tmp_path / name).write_bytes(flip(folder / name, -5000))
+    with pytest.raises(UserError, match='again'):
+      artifacts.open_drawer(tmp_path / name)
+  for content in (b'', b'GIF89a', b'\x08' * 100, b'PK\3\4' + bytes(50)):
+    (tmp_path / 'other').write_bytes(content)
+    with pytest.raises(UserError, match='other'):
+      artifacts.open_drawer(tmp_path / 'other')
+
+
+def test_a_compressed_or_newer_program_is_refused(folder, tmp_path):
+  with zipfile.ZipFile(folder / 'generator.stablehlo') as file:
+    contents = {name: file.read(name) for name in file.namelist()}
+  path = tmp_path / 'x.stablehlo'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+    for name, data in contents.items():
+      file.writestr(name, data)
+  with pytest.raises(UserError, match='it is compressed'):
+    artifacts.open_drawer(path)
+  record = json.loads(contents['generator.json']) | {'version': 2}
+  with zipfile.ZipFile(path, 'w') as file:
+    file.writestr('generator.json', json.dumps(record))
+    file.writestr('program', contents['program'])
+  with pytest.raises(UserError, match='version is 2'):
+    artifacts.open_drawer(path)
+
+
+def test_an_onnx_file_of_another_program(tmp_path):
+  import onnx
+  from onnx import helper
+
+  shape = helper.make_tensor_value_info('x', onnx.TensorProto.FLOAT, [1])
+  out = helper.make_tensor_value_info('y', onnx.TensorProto.FLOAT, [1])
+  graph = helper.make_graph(
+    [helper.make_node('Relu', ['x'], ['y'])], 'g', [shape], [out]
+  )
+  model = helper.make_model(
+    graph, ir_version=10, opset_imports=[helper.make_opsetid('', 21)]
+  )
+  onnx.save(model, tmp_path / 'x.onnx')
+  with pytest.raises(UserError, match='qgan_jax exported'):
+    artifacts.open_drawer(tmp_path / 'x.onnx', 'onnxruntime')
+
+
+def test_command(folder, tmp_path):
+  done = run(
+    '-m', 'qgan_jax.export', f'--workdir={folder}', f'--out={tmp_path}',
+    '--format=packed,onnx'
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert len(done.stdout.splitlines()) == 3
+  assert 'drawn from in openvino' in done.stdout
+  for name in (export.PACKED, *FILES[:2]):
+    assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+  ('args', 'message'),
+  [
+    ([], 'give --workdir=FOLDER of a run, or --artifact'),
+    (['--workdir=nowhere'], 'nowhere holds no generator.qgan'),
+  ],
+)
+def test_wrong_commands(args, message):
+  done = run('-m', 'qgan_jax.export', *args)
+  assert done.returncode == 2
+  assert done.stderr.startswith(f'error: {message}')
+  assert len(done.stderr.splitlines()) == 1
+
+
+def test_wrong_arguments(folder, tmp_path):
+  with pytest.raises(UserError, match='--format=png: one of packed, onnx'):
+    export.export(folder / export.PACKED, ['onnx', 'png'], tmp_path)
+  with pytest.raises(UserError, match='cannot read .*nowhere'):
+    export.export(tmp_path / 'nowhere', ['onnx'], tmp_path)
+  (tmp_path / 'file').touch()
+  with pytest.raises(UserError, match='--out=.*file cannot be a folder'):
+    export.export(folder / export.PACKED, ['packed'], tmp_path / 'file')
