@@ -1,6 +1,6 @@
 """The `.qgan` file: a quantized generator, packed.
 
-It is a safetensors file, so nothing in it is ever executed. Its tensors are
+Its tensors are
 
   `variables/…`: every variable by its path; a quantized weight as the bytes
     of its codes (uint8, `bits.pack`), everything else as float32;
@@ -10,14 +10,16 @@ It is a safetensors file, so nothing in it is ever executed. Its tensors are
   `ranges/…`: the ranges of the activations by module path, float32 [2];
   `learned/…`: parameters of learned quantizers of activations;
 
-and its metadata has one entry, `qgan`, a JSON object: the format's version, a
-SHA-256 checksum of all the rest, the model by name and arguments, the
-precision, the bits, width, offset and shape of each weight's codes, and free
-metadata. Version 1 had no bitmaps, exceptions and learned parameters. Codes are
-stored minus their offset, in as few bits as they need.
+and its header is a JSON object: the model by name and arguments, the precision,
+the bits, width, offset and shape of each weight's codes, and free metadata.
+Codes are stored minus their offset, in as few bits as they need. `container`
+says how all of it lies in the file.
+
+Versions 1 and 2, which are still read, were safetensors files with these
+tensors by name, and the header with a checksum as their metadata.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import json
@@ -35,6 +37,7 @@ import safetensors
 import safetensors.numpy
 
 from qgan_jax import models
+from qgan_jax.artifacts.container import ChecksumError, join, split, to_json
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.artifacts.generator import PackedGenerator
 from qgan_jax.artifacts.weights import (
@@ -48,8 +51,10 @@ from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Learned, Precision, QuantizerSpec
 
 PyTree = Any
-FORMAT_VERSION = 2
-_READABLE = (1, 2)
+FORMAT_VERSION = 3
+_OLD_VERSIONS = (1, 2)
+_CONTENT = 'qgan'  # The one tensor, and the one entry of the metadata.
+_MAX_ARGUMENT = 2**20
 _DRAWN_ROLES = ('weights', 'activations')
 # What wrong content makes the reading of it raise.
 _WRONG_CONTENT = (
@@ -135,7 +140,6 @@ def save_generator(
     for key, value in entries.items():
       tensors[f'learned/{layer}/{key}'] = float32(value)
   header = {
-    'version': FORMAT_VERSION,
     'model': model,
     'model_kwargs': dict(model_kwargs),
     'precision': dataclasses.asdict(_drawn(precision)),
@@ -145,8 +149,9 @@ def save_generator(
     'codes': codes,
     'metadata': dict(metadata),
   }
-  header['sha256'] = _checksum(header, tensors)
-  data = safetensors.numpy.save(tensors, {'qgan': _to_json(header)})
+  data = safetensors.numpy.save(
+    {_CONTENT: join(header, tensors)}, {_CONTENT: str(FORMAT_VERSION)}
+  )
   with replacing(path) as file:
     file.write(data)
   return Sizes(float_bytes, len(data))
@@ -177,29 +182,21 @@ def load_generator(path: str | os.PathLike[str]) -> PackedGenerator:
   """
   path = Path(path)
   try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      text = (file.metadata() or {}).get('qgan')
-      if text is None:
-        raise UserError(
-          f'{path} is a safetensors file without a generator: give a .qgan file'
-        )
-      header = json.loads(text)
-      _check_version(path, header)
-      tensors = {name: _read(file, name) for name in file.keys()}  # noqa: SIM118
+    header, tensors = _content(path)
   except OSError as error:
     raise UserError(
       f'cannot read {path}: {error.strerror or error}; give the path of a '
       '.qgan file'
     ) from error
+  except ChecksumError:
+    raise UserError(
+      f'{path} was changed after it was written, its checksum does not match: '
+      'copy or export it again'
+    ) from None
   except (safetensors.SafetensorError, *_WRONG_CONTENT) as error:
     raise UserError(
       f'{path} is not a whole .qgan file ({error}): copy or export it again'
     ) from error
-  if header.pop('sha256', None) != _checksum(header, tensors):
-    raise UserError(
-      f'{path} was changed after it was written, its checksum does not match: '
-      'copy or export it again'
-    )
   try:
     return _generator(header, tensors)
   except _WRONG_CONTENT as error:
@@ -209,14 +206,30 @@ def load_generator(path: str | os.PathLike[str]) -> PackedGenerator:
     ) from error
 
 
-def _check_version(path: Path, header: Any) -> None:
-  if not isinstance(header, dict):
-    raise ValueError('its header is not an object')
-  version = header.get('version')
-  if type(version) is not int or version not in _READABLE:
+def _content(path: Path) -> tuple[dict[str, Any], Tensors]:
+  """(header, tensors) of a file of any version."""
+  with safetensors.safe_open(path, framework='numpy') as file:
+    text = (file.metadata() or {}).get(_CONTENT)
+    if text is None:
+      raise UserError(
+        f'{path} is a safetensors file without a generator: give a .qgan file'
+      )
+    found = json.loads(text)
+    if type(found) is int:
+      _check_version(path, found, (FORMAT_VERSION,))
+      return split(file.get_tensor(_CONTENT))
+    _check_version(path, found['version'], _OLD_VERSIONS)
+    tensors = {name: _read(file, name) for name in file.keys()}  # noqa: SIM118
+  if found.pop('sha256', None) != _checksum(found, tensors):
+    raise ChecksumError
+  return found, tensors
+
+
+def _check_version(path: Path, version: Any, known: Sequence[int]) -> None:
+  if type(version) is not int or version not in known:
     raise UserError(
       f'{path} has format version {version!r}, and this qgan_jax reads '
-      f'versions 1 and 2: install the qgan_jax that wrote it, or '
+      f'versions 1 to {FORMAT_VERSION}: install the qgan_jax that wrote it, or '
       'export it again'
     )
 
@@ -228,16 +241,9 @@ def _read(file: Any, name: str) -> np.ndarray:
   return file.get_tensor(name)
 
 
-def _to_json(header: Mapping[str, Any]) -> str:
-  # `item` turns NumPy's and JAX's scalars into Python's.
-  return json.dumps(
-    header, separators=(',', ':'), default=lambda value: value.item()
-  )
-
-
 def _checksum(header: Mapping[str, Any], tensors: Tensors) -> str:
-  """SHA-256 of the header without its checksum, and of all tensors."""
-  digest = hashlib.sha256(_to_json(header).encode())
+  """SHA-256 of an old version's header, without it, and of all tensors."""
+  digest = hashlib.sha256(to_json(header).encode())
   for name, x in sorted(tensors.items()):
     digest.update(f'{name} {x.dtype} {x.shape}'.encode())
     digest.update(x.tobytes())
@@ -251,6 +257,10 @@ def _generator(header: dict[str, Any], tensors: Tensors) -> PackedGenerator:
     name: tuple(value) if isinstance(value, list) else value
     for name, value in header['model_kwargs'].items()
   }
+  for name, value in model_kwargs.items():
+    # A network of 10³⁰ stages would take forever to describe.
+    if isinstance(value, int) and abs(value) > _MAX_ARGUMENT:
+      raise ValueError(f'{name}={value}')
   precision = _precision(header['precision'])
   bits = Bits(*(_widths(header['bits'][role]) for role in _DRAWN_ROLES))
   for name, record in header['codes'].items():
