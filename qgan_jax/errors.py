@@ -25,13 +25,20 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 
 def parse_flags(
-  argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
-) -> None:
+  argv: Sequence[str],
+  flag_values: flags.FlagValues = flags.FLAGS,
+  *,
+  arguments: bool = False,
+) -> list[str]:
   """Parses a command line into flags that are already defined.
 
   Args:
     argv: `sys.argv`.
     flag_values: where the flags are defined.
+    arguments: takes what is no flag, too, before, between or after flags.
+
+  Returns:
+    What is no flag.
 
   Raises:
     UserError: a flag is unknown or malformed, or something is no flag.
@@ -39,14 +46,17 @@ def parse_flags(
   """
   if flag_values is flags.FLAGS:
     app.define_help_flags()
+  if arguments:
+    flag_values.set_gnu_getopt(True)
   try:
     rest = flag_values(list(argv))
   except flags.Error as error:
     raise UserError(f'{error}; --help shows every flag') from None
   except SystemExit:
     sys.exit(0)  # --help worked; Abseil exits with 1.
-  if rest[1:]:
+  if rest[1:] and not arguments:
     raise UserError(
       f'unexpected argument {rest[1]!r}; config strings follow the file, '
       '--config=experiments/mnist.py:bits=8'
     )
+  return rest[1:]

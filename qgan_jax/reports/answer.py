@@ -1,0 +1,134 @@
+"""How few bits are enough: a sentence, computed from the table."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+
+class Answer(NamedTuple):
+  """What a person came for.
+
+  Attributes:
+    headline: two or three words.
+    sentence: the answer, with its numbers and their spread.
+    notes: what one has to know to believe it.
+  """
+
+  headline: str
+  sentence: str
+  notes: list[str]
+
+
+def answer(
+  settings: pd.DataFrame, trials: pd.DataFrame, *, tolerance: float
+) -> Answer:
+  """The fewest bits whose mean score is close to float's.
+
+  Args:
+    settings: of `settings_table`.
+    trials: of the same comparison, for what is missing.
+    tolerance: how much worse counts as close; 0.1 is 10 %.
+
+  Returns:
+    The answer, or why there is none.
+  """
+  missing = trials[trials['best_score'].isna()]
+  notes = []
+  if len(missing):
+    notes.append(
+      f'{len(missing)} of {len(trials)} trials have no score: '
+      f'{counted(missing["state"])}.'
+    )
+  if settings.empty:
+    return Answer('No score yet', 'No trial has been scored yet.', notes)
+  if settings['seeds'].min() == 1:
+    one = int((settings['seeds'] == 1).sum())
+    notes.append(
+      f'{one} of {len(settings)} settings have one seed only, and one seed has '
+      'no spread: small differences say nothing.'
+    )
+  floats = settings[settings['is_float']]
+  if floats.empty:
+    best = settings.loc[settings['score'].idxmin()]
+    return Answer(
+      'No float run',
+      f'There is no float run (bits=32) to compare with. Best is '
+      f'{best["setting"]}: {describe(best)}.',
+      notes,
+    )
+  baseline = floats.loc[floats['score'].idxmin()]
+  percent = share(tolerance)
+  quantized = settings[~settings['is_float'] & settings['x'].notna()]
+  if quantized.empty:
+    return Answer(
+      'Only float',
+      f'Nothing is quantized yet. Float: {describe(baseline)}.',
+      notes,
+    )
+  limit = baseline['score'] * (1 + tolerance)
+  close = quantized[quantized['score'] <= limit]
+  if close.empty:
+    near = quantized.loc[quantized['score'].idxmin()]
+    worse = near['score'] / baseline['score'] - 1
+    return Answer(
+      'None of these',
+      f'No setting comes within {percent} of float ({describe(baseline)}). '
+      f'Nearest is {near["setting"]}, {share(worse)} worse: {describe(near)}.',
+      notes,
+    )
+  chosen = close.sort_values(['x', 'artifact_bytes', 'score']).iloc[0]
+  sentence = (
+    f'{chosen["setting"]} is the fewest whose mean score is within {percent} '
+    f'of float: {describe(chosen)}, against {describe(baseline)} in float.'
+  )
+  if chosen['artifact_bytes'] == chosen['artifact_bytes']:
+    sentence += (
+      f' The packed generator takes {size(chosen["artifact_bytes"])}'
+      f' instead of {size(baseline["artifact_bytes"])}.'
+    )
+  sentence += ''.join(
+    f' {name.capitalize()} goes from {baseline[name]:.3f} to '
+    f'{chosen[name]:.3f}.'
+    for name in ('recall', 'coverage')
+    if baseline[name] == baseline[name] and chosen[name] == chosen[name]
+  )
+  if chosen['seeds'] > 1 and chosen['score_max'] > limit:
+    notes.append(f'Not every seed of {chosen["setting"]} is within {percent}.')
+  return Answer(chosen['bits'], sentence, notes)
+
+
+def counted(states: pd.Series) -> str:
+  """How many there are of each, the most frequent first."""
+  counts = states.value_counts().items()
+  return ', '.join(f'{count} {state}' for state, count in counts)
+
+
+def describe(row: pd.Series) -> str:
+  """A mean score with its range over seeds."""
+  text = number(row['score'])
+  if row['seeds'] == 1:
+    return f'{text} (1 seed)'
+  low, high = number(row['score_min']), number(row['score_max'])
+  return f'{text} ({low} to {high} over {row["seeds"]:.0f} seeds)'
+
+
+def share(value: float) -> str:
+  """A percentage."""
+  return f'{100 * value:.3g} %'
+
+
+def number(value: float) -> str:
+  """Three digits that matter, and none of an exponent."""
+  if value != value:
+    return '–'
+  if abs(value) >= 100:
+    return f'{value:,.0f}'
+  return f'{value:#.3g}'.rstrip('.') if value else '0'
+
+
+def size(value: float) -> str:
+  """Bytes for people: 1 kB is 1,000 of them."""
+  for unit, factor in (('MB', 1e6), ('kB', 1e3)):
+    if value >= factor:
+      return f'{number(value / factor)} {unit}'
+  return '–' if value != value else f'{value:.0f} B'

@@ -1,0 +1,427 @@
+"""One self-contained HTML file from runs: all sections, data and scripts."""
+
+import base64
+from collections.abc import Iterable, Sequence
+import datetime
+import functools
+import gzip
+from importlib import resources
+import importlib.metadata
+import json
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+import plotly.offline
+
+from qgan_jax.reports import charts, curves
+from qgan_jax.reports.answer import answer, counted, number, share
+from qgan_jax.reports.read import Run
+from qgan_jax.reports.strips import strips
+from qgan_jax.reports.tables import (
+  CHECKPOINTS,
+  comparisons_of,
+  SCORES,
+  settings_table,
+  trials_table,
+)
+
+_SECTIONS = {
+  'training': ('Training', 'Distances and losses while training.'),
+  'stability': (
+    'Stability',
+    'Signs of a game out of balance: a discriminator that is always right, '
+    'gradients or singular values that grow, classes that vanish.',
+  ),
+  'quantization': (
+    'Quantization',
+    'What rounding does inside the networks, layer by layer.',
+  ),
+  'speed': (
+    'Speed',
+    'Of training, evaluations left out. It says nothing of how fast the packed '
+    'generator draws.',
+  ),
+  'other': ('Other metrics', 'Everything else that was logged.'),
+}
+_DIVERSITY = ('precision', 'recall', 'density', 'coverage')
+
+
+class Column(NamedTuple):
+  """A column of a table on the page.
+
+  Attributes:
+    key: of the data frame.
+    title: what a reader sees.
+    form: formats a number; None for text.
+  """
+
+  key: str
+  title: str
+  form: Any = None
+
+  @property
+  def numeric(self) -> bool:
+    """Whether it is set to the right."""
+    return self.form is not None
+
+
+class Cell(NamedTuple):
+  """What stands in a table: its text, what it is sorted by, its class."""
+
+  text: str
+  value: Any = None
+  kind: str = ''
+
+
+def _count(value: float) -> str:
+  return f'{value:,.0f}'
+
+
+def _share(value: float) -> str:
+  return f'{value:.3f}'
+
+
+def _seconds(value: float) -> str:
+  return str(datetime.timedelta(seconds=round(value)))
+
+
+def _bits(value: float) -> str:
+  return f'{value:g}'
+
+
+def _times(value: float) -> str:
+  return f'{value:.2f}×'
+
+
+def render(
+  runs: Sequence[Run],
+  *,
+  title: str,
+  tolerance: float,
+  command: str,
+  version: str = '',
+  library: bool = True,
+) -> str:
+  """Makes the page.
+
+  Args:
+    runs: of `read_runs`, at least one.
+    title: of the page.
+    tolerance: how much worse than float counts as close; 0.1 is 10 %.
+    command: made this page.
+    version: of the data, for a page that follows a running sweep.
+    library: with Plotly and the page's own script; a page that is there
+      already needs the rest only.
+
+  Returns:
+    HTML that needs nothing else.
+  """
+  trials = trials_table(runs)
+  by_name = {run.name: run for run in runs}
+  # As the table is sorted: by what was tried.
+  runs = [by_name[name] for name in trials['trial']]
+  settings = trials['setting'].tolist()
+  names = list(dict.fromkeys(settings))
+
+  drawn: dict[str, charts.Chart] = {}
+  groups = comparisons_of(trials)
+  comparisons = [
+    _comparison(name, group, checkpoint, i, tolerance, drawn)
+    for i, (name, group) in enumerate(groups.items())
+    for checkpoint in CHECKPOINTS
+  ]
+
+  panels = curves.panels(runs)
+  for index, panel in enumerate(panels):
+    panel['index'] = index
+    panel['name'] = panel['title'].lower().replace(' ', '-').replace('/', '-')
+    panel['heat'] = curves.heat_map(panel, runs, settings)
+  shown = {panel['section'] for panel in panels}
+  sections = [
+    {
+      'id': key,
+      'title': heading,
+      'text': text,
+      'panels': [panel for panel in panels if panel['section'] == key],
+    }
+    for key, (heading, text) in _SECTIONS.items()
+    if key in shown
+  ]
+  # Float first, so that what follows can be held against it.
+  order = trials['x'].sort_values(ascending=False, kind='stable').index
+  pictures = strips([runs[i] for i in order], [settings[i] for i in order])
+  seeds = sorted({strip.seed for strip in pictures}, key=str)
+  payload = {
+    'charts': drawn,
+    'panels': panels,
+    'settings': names,
+    'runs': [
+      {
+        'name': run.name,
+        'setting': names.index(setting),
+        'seed': run.config.get('seed', '?'),
+      }
+      for run, setting in zip(runs, settings, strict=True)
+    ],
+    'curves': curves.points(runs),
+  }
+  links = [('answer', 'Answer')]
+  links += [('samples', 'Samples')] if pictures else []
+  links += [('trials', 'Trials')]
+  links += [
+    (key, heading) for key, (heading, _) in _SECTIONS.items() if key in shown
+  ]
+  links += [('made', 'How it was made')]
+  now = datetime.datetime.now().astimezone()
+  folder = resources.files('qgan_jax.reports')
+  environment = jinja2.Environment(
+    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+  )
+  template = environment.from_string(
+    folder.joinpath('page.html.jinja').read_text('utf-8')
+  )
+  return template.render(
+    title=title,
+    version=version,
+    css=folder.joinpath('page.css').read_text('utf-8'),
+    script=folder.joinpath('page.js').read_text('utf-8'),
+    sections=links,
+    overview=_overview(trials),
+    comparisons=comparisons,
+    several=len(groups) > 1,
+    strips=pictures,
+    strips_left=sum(bool(run.samples) for run in runs) - len(pictures),
+    seeds=seeds,
+    tables=[_trials_on_page(trials), _sizes_on_page(trials)],
+    curves=sections,
+    provenance=[_provenance(group) for group in groups.values()],
+    commands=[(run.name, run.command) for run in runs if run.command],
+    made=(
+      f'Made {now:%Y-%m-%d %H:%M %Z} by qgan_jax '
+      f'{importlib.metadata.version("qgan_jax")}: {command}'
+    ),
+    payload=_packed(json.dumps(payload, separators=(',', ':'))),
+    library=_library() if library else '',
+  )
+
+
+def _packed(text: str) -> str:
+  """Text as gzip in base64, for the page to inflate."""
+  data = gzip.compress(text.encode(), mtime=0)
+  return base64.b64encode(data).decode()
+
+
+@functools.cache
+def _library() -> str:
+  return _packed(plotly.offline.get_plotlyjs())
+
+
+def _overview(trials: pd.DataFrame) -> str:
+  data = ', '.join(sorted(set(trials['dataset'])))
+  return (
+    f'{len(trials)} {"trial" if len(trials) == 1 else "trials"} '
+    f'({counted(trials["state"])}) of '
+    f'{trials["setting"].nunique()} settings on {data}.'
+  )
+
+
+def _comparison(
+  name: str,
+  trials: pd.DataFrame,
+  checkpoint: str,
+  index: int,
+  tolerance: float,
+  drawn: dict[str, charts.Chart],
+) -> dict[str, Any]:
+  """Answer, charts and table of trials that can be compared."""
+  settings = settings_table(trials, checkpoint)
+  scores = with_scores_of(trials, checkpoint)
+  score = charts.TITLES.get(first(trials['score_name']) or '', 'score')
+  names = {'bits': f'score-by-bits-{checkpoint}-{index}'}
+  if len(settings):
+    drawn[names['bits']] = charts.score_by_bits(
+      settings, scores, metric='score', title=score, tolerance=tolerance
+    )
+    names['bytes'] = f'score-by-bytes-{checkpoint}-{index}'
+    drawn[names['bytes']] = charts.score_by_bytes(settings, scores, title=score)
+    for metric in _DIVERSITY:
+      names[metric] = f'{metric}-{checkpoint}-{index}'
+      drawn[names[metric]] = charts.score_by_bits(
+        settings, scores, metric=metric, title=charts.TITLES[metric]
+      )
+  floats = len(settings) and settings['is_float'].any()
+  return {
+    'name': name,
+    'checkpoint': checkpoint,
+    'scored': len(settings) > 0,
+    'answer': answer(settings, trials, tolerance=tolerance),
+    'charts': names,
+    'attributes': {
+      key: _attribute('data-chart', value) for key, value in names.items()
+    },
+    'float_note': (
+      f' Shaded: float’s range. Dashed: {share(tolerance)} above its mean.'
+      if floats
+      else ''
+    ),
+    'table': _settings_on_page(
+      settings, f'settings-{checkpoint}-{index}', score
+    ),
+  }
+
+
+def _attribute(name: str, value: str) -> Any:
+  return jinja2.utils.markupsafe.Markup('{}="{}"').format(name, value)
+
+
+def with_scores_of(trials: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
+  """The trials with scores of one checkpoint, named without its prefix."""
+  chosen = {f'{checkpoint}_{name}': name for name in SCORES}
+  chosen[f'{checkpoint}_step'] = 'step_scored'
+  table = trials.rename(columns=chosen)
+  for name in SCORES:
+    table[name] = pd.to_numeric(table[name], errors='coerce')
+  return table
+
+
+def first(values: Iterable[Any]) -> Any:
+  """The first that is known, or None."""
+  return next((v for v in values if isinstance(v, str) and v), None)
+
+
+def _on_page(
+  frame: pd.DataFrame, columns: Sequence[Column], id: str, title: str
+) -> dict[str, Any]:
+  """A table for the template; columns of nothing are left out."""
+  kept = [c for c in columns if c.key in frame and frame[c.key].notna().any()]
+  rows = [
+    [_cell(row[column.key], column) for column in kept]
+    for _, row in frame.iterrows()
+  ]
+  return {'id': id, 'title': title, 'columns': kept, 'rows': rows}
+
+
+def _cell(value: Any, column: Column) -> Cell:
+  if value is None or value != value:
+    return Cell('–', '', 'n' if column.numeric else '')
+  if column.form is not None:
+    return Cell(column.form(float(value)), float(value), 'n')
+  if column.key == 'state':
+    return Cell(str(value), None, str(value))
+  if column.key == 'message':
+    return Cell(str(value), None, 'wrap')
+  return Cell(str(value))
+
+
+def _settings_on_page(
+  settings: pd.DataFrame, id: str, score: str
+) -> dict[str, Any]:
+  if len(settings):
+    settings = settings.assign(
+      front=['yes' if on else '' for on in settings['pareto']]
+    )
+    floats = settings.loc[settings['is_float'], 'score']
+    if len(floats):
+      settings['to_float'] = settings['score'] / floats.min()
+  columns = [
+    Column('setting', 'setting'),
+    Column('seeds', 'seeds', _count),
+    Column('score', f'{score}, mean', number),
+    Column('score_min', 'lowest', number),
+    Column('score_max', 'highest', number),
+    Column('score_std', 'std', number),
+    Column('to_float', 'to float', _times),
+    Column('precision', 'precision', _share),
+    Column('recall', 'recall', _share),
+    Column('density', 'density', _share),
+    Column('coverage', 'coverage', _share),
+    Column('kid_mean', 'KID', number),
+    Column('mode_kl', 'class KL', number),
+    Column('effective_rank', 'rank', number),
+    Column('artifact_bytes', 'bytes', _count),
+    Column('times_smaller', 'smaller', _times),
+    Column('front', 'on the front'),
+  ]
+  return _on_page(settings, columns, id, 'Settings, means over seeds')
+
+
+def _trials_on_page(trials: pd.DataFrame) -> dict[str, Any]:
+  trials = trials.assign(message=trials['message'].replace('', None))
+  columns = [
+    Column('trial', 'trial'),
+    Column('state', 'state'),
+    Column('setting', 'setting'),
+    Column('seed', 'seed', _count),
+    Column('step', 'step', _count),
+    Column('steps', 'of', _count),
+    Column('best_score', 'best', number),
+    Column('best_step', 'at step', _count),
+    Column('last_score', 'last', number),
+    Column('best_precision', 'precision', _share),
+    Column('best_recall', 'recall', _share),
+    Column('best_coverage', 'coverage', _share),
+    Column('message', 'message'),
+  ]
+  return _on_page(trials, columns, 'table-trials', 'All trials')
+
+
+def _sizes_on_page(trials: pd.DataFrame) -> dict[str, Any]:
+  columns = [
+    Column('trial', 'trial'),
+    Column('g_w_bits', 'G weights', _bits),
+    Column('g_a_bits', 'G activations', _bits),
+    Column('d_w_bits', 'D weights', _bits),
+    Column('d_a_bits', 'D activations', _bits),
+    Column('artifact_bytes', 'packed bytes', _count),
+    Column('float_bytes', 'in float32', _count),
+    Column('times_smaller', 'smaller', _times),
+    Column('steps_per_second', 'steps/s, median', number),
+    Column('seconds', 'run time', _seconds),
+    Column('devices', 'devices'),
+  ]
+  return _on_page(trials, columns, 'table-sizes', 'Size and speed')
+
+
+def _provenance(trials: pd.DataFrame) -> list[tuple[str, str]]:
+  """What a reader needs to make these numbers again."""
+  scored = trials[trials['extractor'].notna()]
+  facts = [('Data set', _values(trials['dataset']))]
+  if len(scored):
+    one = scored.iloc[0]
+    accuracy = one['extractor_accuracy']
+    known = f', {accuracy:.1%} accurate' if accuracy == accuracy else ''
+    facts += [
+      (
+        'Scores',
+        f'{charts.TITLES[one["score_name"]]} and the others in the features of '
+        f'{one["extractor"]}, hash {one["extractor_hash"]}{known}; '
+        f'resize: {one["extractor_resize"]}',
+      ),
+      ('Reference', _values(scored['reference'])),
+      ('Weights', _values(scored['weights'])),
+      (
+        'Images',
+        f'{_values(scored["num_fake"])} generated against '
+        f'{_values(scored["num_real"])} real ones',
+      ),
+      ('Seeds of the scores', _values(scored['score_seed'])),
+    ]
+  facts += [
+    ('Seeds of the training', _values(trials['seed'])),
+    ('Steps', _values(trials['steps'])),
+    ('Devices, as JAX names them', _values(trials['devices'])),
+    ('Versions', _values(trials['versions'], '; ')),
+    (
+      'Spread',
+      'lowest to highest over seeds; std is that of a sample (n − 1)',
+    ),
+  ]
+  return [(name, text) for name, text in facts if text]
+
+
+def _values(values: pd.Series, joint: str = ', ') -> str:
+  found = [v for v in dict.fromkeys(values.dropna()) if v != '']
+  return joint.join(
+    f'{v:,.0f}' if isinstance(v, float) else str(v) for v in found
+  )

@@ -1,0 +1,220 @@
+"""Finds run folders and reads what is there, however little it is."""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+import shlex
+from typing import Any
+
+from qgan_jax.errors import UserError
+
+_NOT_RUNS = {'checkpoints', 'samples', 'tensorboard'}
+_NUMBERS = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
+
+# A metric's steps and values, in order.
+Curve = tuple[list[int], list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One trial, as far as it has come.
+
+  Attributes:
+    folder: where it lies.
+    name: what people call it; no two runs of a report share one.
+    state: done, running, queued, waiting, stopped, failed, or unfinished where
+      no sweep says more.
+    message: why it failed, if that is known.
+    seconds: how long it ran, if a sweep says so.
+    config: the resolved config by dotted path; empty if there is none.
+    record: all of `config.json`: versions, devices, the data set really used.
+    command: runs this trial alone.
+    scores: `scores.json`; empty as long as there is none.
+    curves: what was logged while it trained, by metric.
+    samples: its sample grids by step.
+  """
+
+  folder: Path
+  name: str
+  state: str
+  message: str
+  seconds: float | None
+  config: dict[str, Any]
+  record: dict[str, Any]
+  command: str
+  scores: dict[str, Any]
+  curves: dict[str, Curve]
+  samples: dict[int, Path]
+
+  @property
+  def step(self) -> int:
+    """The last step that was logged."""
+    return max((steps[-1] for steps, _ in self.curves.values()), default=0)
+
+
+def read_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
+  """Reads all runs in some folders.
+
+  Args:
+    paths: run folders, sweeps, or folders that hold such.
+
+  Returns:
+    The runs, each once; trials that a sweep has not begun are among them.
+
+  Raises:
+    UserError: a folder is not there, or there is no run in any.
+  """
+  found: dict[Path, dict[str, Any]] = {}
+  tops = [Path(path) for path in paths]
+  for path in tops:
+    if not path.is_dir():
+      raise UserError(
+        f'{path} is no folder; give run folders, or folders that hold runs, '
+        'such as runs/'
+      )
+    for folder, known in _find(path):
+      found[folder] = found.get(folder, {}) | known
+  if not found:
+    raise UserError(
+      f'no run in {", ".join(map(str, tops))}: a run folder holds a '
+      'config.json; train one with python -m qgan_jax.main, or give another '
+      'folder'
+    )
+  names = _names(found)
+  return [
+    _read(folder, names[folder], known) for folder, known in found.items()
+  ]
+
+
+def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
+  """Changes whenever something that a report shows has changed."""
+  times = []
+  for path in paths:
+    for folder, known in _find(Path(path)):
+      times.append(f'{folder} {known.get("state")} {known.get("message")}')
+      for name in ('config.json', 'metrics.jsonl', 'scores.json', 'samples'):
+        try:
+          status = os.stat(folder / name)
+        except OSError:
+          continue
+        times.append(f'{name} {status.st_mtime_ns} {status.st_size}')
+  return str(hash('\n'.join(times)))
+
+
+def _find(top: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+  """Run folders below `top`, with what sweeps know of them."""
+  for here, folders, files in os.walk(top):
+    folder = Path(here)
+    folders[:] = sorted(set(folders) - _NOT_RUNS)
+    if 'sweep.json' in files:
+      states = _load(folder / 'states.json')
+      for trial in _load(folder / 'sweep.json').get('trials', []):
+        if 'name' in trial:
+          known = states.get(trial['name'], {})
+          workdir = trial.get('workdir', trial['name'])
+          yield folder / workdir, {'trial': trial, **known}
+    if 'config.json' in files:
+      folders.clear()
+      yield folder, {}
+
+
+def _load(path: Path) -> dict[str, Any]:
+  """A JSON object; empty where there is none that can be read."""
+  try:
+    value = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}
+  return value if isinstance(value, dict) else {}
+
+
+def _names(folders: Iterable[Path]) -> dict[Path, str]:
+  """Each folder's own name, with as many parents as tell it apart."""
+  names = {}
+  for folder in folders:
+    parts = folder.resolve().parts
+    others = [f.resolve().parts for f in folders if f != folder]
+    depth = 1
+    while depth < len(parts) and any(
+      other[-depth:] == parts[-depth:] for other in others
+    ):
+      depth += 1
+    names[folder] = '/'.join(parts[-depth:])
+  return names
+
+
+def _read(folder: Path, name: str, known: dict[str, Any]) -> Run:
+  record = _load(folder / 'config.json')
+  trial = known.get('trial', {})
+  scores = _load(folder / 'scores.json')
+  # The scores are the last thing that a run writes.
+  begun = 'unfinished' if record or not trial else 'waiting'
+  state = 'done' if scores else known.get('state', begun)
+  return Run(
+    folder=folder,
+    name=name,
+    state=state,
+    message='' if state == 'done' else known.get('message', ''),
+    seconds=known.get('seconds') or None,
+    config=dict(_flat(record.get('config') or trial.get('config') or {})),
+    record=record,
+    command=trial.get('command') or _command(folder, record),
+    scores=scores,
+    curves=_curves(folder / 'metrics.jsonl'),
+    samples=_samples(folder / 'samples'),
+  )
+
+
+def _flat(value: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  for key, inner in value.items():
+    if isinstance(inner, dict) and inner:
+      yield from _flat(inner, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', inner
+
+
+def _command(folder: Path, record: dict[str, Any]) -> str:
+  """The command of a run that no sweep started."""
+  if 'file' not in record:
+    return ''
+  arg = f':{record["arg"]}' if record.get('arg') else ''
+  overrides = [
+    f'--config.{path}={value}'
+    for path, value in (record.get('overrides') or {}).items()
+  ]
+  config = f'--config={record["file"]}{arg}'
+  words = ['python', '-m', 'qgan_jax.main', config, *overrides]
+  return shlex.join([*words, f'--workdir={folder}'])
+
+
+def _curves(path: Path) -> dict[str, Curve]:
+  """Metrics by name; lines that are no records, such as half ones, are left."""
+  curves: dict[str, Curve] = {}
+  try:
+    lines = path.read_bytes().splitlines()
+  except OSError:
+    return curves
+  for line in lines:
+    try:
+      row = json.loads(line)
+      step = int(row.pop('step'))
+    except (ValueError, KeyError, TypeError, AttributeError):
+      continue
+    for name, value in row.items():
+      number = _NUMBERS.get(value, value) if isinstance(value, str) else value
+      if isinstance(number, (int, float)):
+        steps, values = curves.setdefault(name, ([], []))
+        steps.append(step)
+        values.append(float(number))
+  return curves
+
+
+def _samples(folder: Path) -> dict[int, Path]:
+  grids = {}
+  for path in sorted(folder.glob('step_*.png')):
+    step = path.stem.removeprefix('step_')
+    if step.isdecimal():
+      grids[int(step)] = path
+  return grids

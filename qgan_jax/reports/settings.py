@@ -1,0 +1,100 @@
+"""What a trial tried, in few words: all of its config but the seed."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from qgan_jax.reports.read import Run
+
+FLOAT_BITS = 32
+NETWORKS = ('generator', 'discriminator')
+ROLES = ('weights', 'activations')
+_BITS = tuple(f'{n}.bits.{r}' for n in NETWORKS for r in ROLES)
+# What changes nothing in the generator that comes of it.
+_IGNORED = ('seed', 'experiment', 'data.dir', 'data.standin', *_BITS)
+_IGNORED_GROUPS = ('logging.', 'scores.')
+
+
+class Setting(NamedTuple):
+  """What seeds share.
+
+  Attributes:
+    series: all but how many bits: 'all bits equal', 'quantizer=lsq'.
+    bits: of weights and activations, as a person writes it: '4', 'W4A8'.
+    label: both, as short as it can be.
+    x: bits of the generator's weights; None if not known.
+    is_float: whether nothing is quantized.
+  """
+
+  series: str
+  bits: str
+  label: str
+  x: float | None
+  is_float: bool
+
+
+def settings_of(runs: Sequence[Run]) -> list[Setting]:
+  """The setting of each run, in words that tell these runs apart."""
+  others = _differences(runs)
+  return [
+    _setting(run.config, other) for run, other in zip(runs, others, strict=True)
+  ]
+
+
+def _setting(config: dict[str, Any], others: str) -> Setting:
+  bits = [config.get(path) for path in _BITS]
+  known = [b for b in bits if isinstance(b, (int, float))]
+  if len(known) < len(bits):
+    label = others or 'bits unknown'
+    return Setting(others or 'bits unknown', '?', label, None, False)
+  g_w, g_a, d_w, d_a = known
+  is_float = min(known) >= FLOAT_BITS
+  if is_float:
+    # The baseline of every pattern of bits.
+    text, pattern = 'float', ''
+  elif len(set(known)) == 1:
+    text, pattern = f'{g_w:g} {"bit" if g_w == 1 else "bits"}', ''
+  elif (g_w, g_a) == (d_w, d_a):
+    text, pattern = _pair(g_w, g_a), f'A{_bits(g_a)}'
+  else:
+    text = f'G {_pair(g_w, g_a)} D {_pair(d_w, d_a)}'
+    follows = 'as weights' if g_w == g_a else f'A{_bits(g_a)}'
+    pattern = f'G {follows}, D {_pair(d_w, d_a)}'
+  series = ', '.join(filter(None, (pattern, others))) or 'all bits equal'
+  label = ', '.join(filter(None, (text, others)))
+  return Setting(series, text, label, float(g_w), is_float)
+
+
+def _bits(bits: float) -> str:
+  return 'float' if bits >= FLOAT_BITS else f'{bits:g}'
+
+
+def _pair(weights: float, activations: float) -> str:
+  return f'W{_bits(weights)}A{_bits(activations)}'
+
+
+def _differences(runs: Sequence[Run]) -> list[str]:
+  """Of each run, what it sets otherwise than some other run."""
+  configs = [run.config for run in runs if run.config]
+  paths = dict.fromkeys(path for config in configs for path in config)
+  # A key that an older version did not have is no difference.
+  varied = {
+    path: [repr(run.config[path]) if path in run.config else '' for run in runs]
+    for path in paths
+    if path not in _IGNORED
+    and not path.startswith(_IGNORED_GROUPS)
+    and len({repr(c[path]) for c in configs if path in c}) > 1
+  }
+  # What both networks share is said once.
+  names: dict[str, list[str]] = {}
+  for path, values in varied.items():
+    short = path.rpartition('.')[2]
+    clash = short in names and names[short] != values
+    names[path if clash else short] = values
+  return [
+    ', '.join(
+      f'{name}={values[i].strip(chr(39))}'
+      for name, values in names.items()
+      if values[i]
+    )
+    for i in range(len(runs))
+  ]

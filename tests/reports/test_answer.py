@@ -1,0 +1,71 @@
+from fake_runs import make_run, make_sweep
+import pytest
+
+from qgan_jax.reports.answer import answer, number, size
+from qgan_jax.reports.read import read_runs
+from qgan_jax.reports.tables import settings_table, trials_table
+
+
+def answer_of(folder, tolerance=0.1):
+  trials = trials_table(read_runs([folder]))
+  return answer(settings_table(trials, 'best'), trials, tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+  # Scores are 3, 2.5, 2.125, 2.0078 and 2 for 1, 2, 4, 8 and 32 bits.
+  ('tolerance', 'bits'),
+  [(0.6, '1 bits'), (0.3, '2 bits'), (0.1, '4 bits'), (0.01, '8 bits')],
+)
+def test_the_fewest_bits_within_a_tolerance(tmp_path, tolerance, bits):
+  found = answer_of(make_sweep(tmp_path / 's', grid=False), tolerance)
+  assert found.headline == bits.replace('1 bits', '1 bit')
+
+
+def test_the_sentence_has_spread_size_and_diversity(tmp_path):
+  found = answer_of(make_sweep(tmp_path / 's', grid=False))
+  assert '2.13 (2.12 to 2.15 over 3 seeds)' in found.sentence
+  assert '2.01 (2.00 to 2.02 over 3 seeds) in float' in found.sentence
+  assert '154 kB instead of 1.19 MB' in found.sentence
+  assert 'Recall goes from 0.597 to 0.575' in found.sentence
+  assert found.notes == []
+
+
+def test_none_is_close_enough(tmp_path):
+  found = answer_of(make_sweep(tmp_path / 's', bits=(1, 2, 32), grid=False))
+  assert found.headline == 'None of these'
+  assert 'Nearest is 2 bits, 24.9 % worse' in found.sentence
+
+
+def test_a_seed_that_is_not_within_is_said(tmp_path):
+  make_run(tmp_path / 'float', 32, score=2.0)
+  make_run(tmp_path / 'a', 4, seed=0, score=2.0)
+  make_run(tmp_path / 'b', 4, seed=1, score=2.3)
+  found = answer_of(tmp_path)
+  assert found.headline == '4 bits'
+  assert any('Not every seed of 4 bits' in note for note in found.notes)
+  assert any('1 of 2 settings have one seed' in note for note in found.notes)
+
+
+def test_what_is_missing_is_said(tmp_path):
+  make_run(tmp_path / 'a', 4, score=None)
+  assert answer_of(tmp_path).headline == 'No score yet'
+  make_run(tmp_path / 'b', 4, seed=1, score=2.0)
+  found = answer_of(tmp_path)
+  assert found.headline == 'No float run'
+  assert '1 of 2 trials have no score: 1 unfinished.' in found.notes
+  make_run(tmp_path / 'c', 32, score=2.0)
+  assert answer_of(tmp_path).headline == '4 bits'
+
+
+def test_only_float_is_said(tmp_path):
+  make_run(tmp_path / 'c', 32, score=2.0)
+  assert answer_of(tmp_path).headline == 'Only float'
+
+
+def test_numbers_for_people():
+  values = (0, 2.3149, 0.012345, 23.456, 1234.5, float('nan'))
+  assert [number(v) for v in values] == [
+    '0', '2.31', '0.0123', '23.5', '1,234', '–'
+  ]  # fmt: skip
+  sizes = (999, 153_704, 1_185_916, float('nan'))
+  assert [size(v) for v in sizes] == ['999 B', '154 kB', '1.19 MB', '–']

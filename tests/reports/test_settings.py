@@ -1,0 +1,99 @@
+from fake_runs import config_of
+import pytest
+
+from qgan_jax.reports.read import Run
+from qgan_jax.reports.settings import settings_of
+
+
+def runs_of(*configs):
+  def flat(value, prefix=''):
+    for key, inner in value.items():
+      if isinstance(inner, dict):
+        yield from flat(inner, f'{prefix}{key}.')
+      else:
+        yield f'{prefix}{key}', inner
+
+  return [
+    Run(
+      folder=None, name=str(i), state='done', message='', seconds=None,
+      config=dict(flat(config)), record={}, command='', scores={}, curves={},
+      samples={},
+    )
+    for i, config in enumerate(configs)
+  ]  # fmt: skip
+
+
+def bits_of(g_w, g_a, d_w, d_a):
+  return config_of(
+    generator__bits={'weights': g_w, 'activations': g_a},
+    discriminator__bits={'weights': d_w, 'activations': d_a},
+  )
+
+
+@pytest.mark.parametrize(
+  ('bits', 'label', 'series'),
+  [
+    ((4, 4, 4, 4), '4 bits', 'all bits equal'),
+    ((32, 32, 32, 32), 'float', 'all bits equal'),
+    ((4, 8, 4, 8), 'W4A8', 'A8'),
+    ((4, 32, 4, 32), 'W4Afloat', 'Afloat'),
+    ((4, 4, 32, 32), 'G W4A4 D WfloatAfloat', None),
+  ],
+)
+def test_bits_in_words(bits, label, series):
+  (setting,) = settings_of(runs_of(bits_of(*bits)))
+  assert setting.label == label
+  assert setting.x == bits[0]
+  assert setting.is_float == (min(bits) == 32)
+  if series:
+    assert setting.series == series
+
+
+def test_one_series_whatever_the_bits_of_g_where_d_stays():
+  four, two = settings_of(runs_of(bits_of(4, 4, 8, 8), bits_of(2, 2, 8, 8)))
+  assert four.series == two.series
+  assert four.label != two.label
+
+
+def test_seed_and_logging_make_no_difference():
+  settings = settings_of(
+    runs_of(config_of(seed=0), config_of(seed=1, logging__log_every=5))
+  )
+  assert settings[0] == settings[1]
+
+
+def test_what_differs_is_named_and_shared_once():
+  rates = {'generator__learning_rate': 0.1, 'discriminator__learning_rate': 0.1}
+  one, other, third = settings_of(
+    runs_of(
+      config_of(),
+      config_of(**rates),
+      config_of(precision__quantizer='lsq'),
+    )
+  )
+  assert one.label == '4 bits, quantizer=uniform, learning_rate=0.001'
+  assert other.label == '4 bits, quantizer=uniform, learning_rate=0.1'
+  assert third.series == 'quantizer=lsq, learning_rate=0.001'
+
+
+def test_networks_that_differ_are_told_apart():
+  settings = settings_of(
+    runs_of(
+      config_of(generator__learning_rate=0.1),
+      config_of(discriminator__learning_rate=0.1),
+    )
+  )
+  assert len({setting.label for setting in settings}) == 2
+
+
+def test_a_key_of_a_newer_version_is_no_difference():
+  new = config_of(seed=1)
+  new['precision']['newer'] = 3
+  one, other = settings_of(runs_of(config_of(), new))
+  assert one == other
+
+
+def test_a_run_without_config_has_a_setting_too():
+  unknown, known = settings_of(runs_of({}, config_of()))
+  assert (unknown.label, unknown.x) == ('bits unknown', None)
+  assert known.label == '4 bits'
