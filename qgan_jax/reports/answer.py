@@ -72,7 +72,7 @@ def answer(
     worse = near['score'] / baseline['score'] - 1
     return Answer(
       'None of these',
-      f'No setting comes within {percent} of float ({describe(baseline)}). '
+      f'No setting comes within {percent} of float, {describe(baseline)}. '
       f'Nearest is {near["setting"]}, {share(worse)} worse: {describe(near)}.',
       notes,
     )
@@ -114,7 +114,7 @@ def describe(row: pd.Series) -> str:
 
 def share(value: float) -> str:
   """A percentage."""
-  return f'{100 * value:.3g} %'
+  return f'{100 * value:.3g}\N{NO-BREAK SPACE}%'
 
 
 def number(value: float) -> str:

@@ -105,7 +105,7 @@ def score_by_bytes(
       series,
       'artifact_bytes',
       'score',
-      text=len(settings) <= 16,
+      text=True,
     )
   log = is_wide(trials['score'])
   figure.update_yaxes(
@@ -125,7 +125,9 @@ def _size_axis(sizes: pd.Series) -> dict[str, Any]:
   """Range, with room for names to the right of points, and round ticks."""
   if sizes.empty:
     return {}
-  low, high = math.log10(sizes.min()) - 0.08, math.log10(sizes.max()) + 0.16
+  low, high = math.log10(sizes.min()), math.log10(sizes.max())
+  margin = 0.05 + 0.1 * (high - low)
+  low, high = low - margin / 2, high + 1.5 * margin
   ticks = [
     digit * 10.0**power
     for power in range(math.floor(low), math.ceil(high) + 1)
@@ -197,7 +199,10 @@ def add_means(
     mode=('markers' if text else 'lines+markers') + '+text' * text,
     line={'width': 2, 'dash': DASHES[index // 8 % len(DASHES)]},
     marker={'symbol': SYMBOLS[index % len(SYMBOLS)], 'size': 8},
-    text=settings['bits'].tolist() if text else None,
+    # Of the others there may be too many to be read.
+    text=settings['bits'].where(settings['pareto'], '').tolist()
+    if text
+    else None,
     textposition='top right',
     name='<br>'.join(textwrap.wrap(name, _LEGEND_WIDTH)),
     legendgroup=str(index),

@@ -9,7 +9,7 @@ import pandas as pd
 from qgan_jax.reports.charts import finite
 from qgan_jax.reports.read import Curve, Run
 
-_POINTS = 40_000  # Of all runs in one panel; more make a page slow.
+_POINTS = 20_000  # Of all runs in one panel; more make a page slow.
 _FEWEST, _MOST = 50, 500  # Of one curve.
 _NETWORKS = ('generator', 'discriminator')
 _SHOWN = 12  # Layers are many; a heat map of more has no legible names.

@@ -56,7 +56,7 @@ def save_figures(
       label='Pareto front', zorder=0,
     )  # fmt: skip
     _draw(axes, settings, trials, 'artifact_bytes', 'score', score)
-    for _, row in settings.dropna(subset=['artifact_bytes']).iterrows():
+    for _, row in front.iterrows():
       axes.annotate(
         row['bits'],
         (row['artifact_bytes'], row['score']),

@@ -115,7 +115,7 @@ function curvesChart(panel, key) {
     const run = data.runs[i];
     if (!points || hidden.has(run.setting)) return;
     traces.push({
-      type: data.runs.length > 60 ? 'scattergl' : 'scatter',
+      type: 'scatter',
       mode: points[0].length > 1 ? 'lines' : 'markers',
       x: points[0], y: points[1], name: run.name, connectgaps: false,
       line: {width: data.runs.length > 30 ? 1 : 1.6},

@@ -8,14 +8,19 @@ import gzip
 from importlib import resources
 import importlib.metadata
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import pandas as pd
 import plotly.offline
 
 from qgan_jax.reports import charts, curves
-from qgan_jax.reports.answer import answer, counted, number, share
+from qgan_jax.reports.answer import answer, counted, share
+from qgan_jax.reports.page_tables import (
+  settings_on_page,
+  sizes_on_page,
+  trials_on_page,
+)
 from qgan_jax.reports.read import Run
 from qgan_jax.reports.strips import strips
 from qgan_jax.reports.tables import (
@@ -45,53 +50,6 @@ _SECTIONS = {
   'other': ('Other metrics', 'Everything else that was logged.'),
 }
 _DIVERSITY = ('precision', 'recall', 'density', 'coverage')
-
-
-class Column(NamedTuple):
-  """A column of a table on the page.
-
-  Attributes:
-    key: of the data frame.
-    title: what a reader sees.
-    form: formats a number; None for text.
-  """
-
-  key: str
-  title: str
-  form: Any = None
-
-  @property
-  def numeric(self) -> bool:
-    """Whether it is set to the right."""
-    return self.form is not None
-
-
-class Cell(NamedTuple):
-  """What stands in a table: its text, what it is sorted by, its class."""
-
-  text: str
-  value: Any = None
-  kind: str = ''
-
-
-def _count(value: float) -> str:
-  return f'{value:,.0f}'
-
-
-def _share(value: float) -> str:
-  return f'{value:.3f}'
-
-
-def _seconds(value: float) -> str:
-  return str(datetime.timedelta(seconds=round(value)))
-
-
-def _bits(value: float) -> str:
-  return f'{value:g}'
-
-
-def _times(value: float) -> str:
-  return f'{value:.2f}×'
 
 
 def render(
@@ -193,7 +151,7 @@ def render(
     strips=pictures,
     strips_left=sum(bool(run.samples) for run in runs) - len(pictures),
     seeds=seeds,
-    tables=[_trials_on_page(trials), _sizes_on_page(trials)],
+    tables=[trials_on_page(trials), sizes_on_page(trials)],
     curves=sections,
     provenance=[_provenance(group) for group in groups.values()],
     commands=[(run.name, run.command) for run in runs if run.command],
@@ -265,7 +223,7 @@ def _comparison(
       if floats
       else ''
     ),
-    'table': _settings_on_page(
+    'table': settings_on_page(
       settings, f'settings-{checkpoint}-{index}', score
     ),
   }
@@ -288,99 +246,6 @@ def with_scores_of(trials: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
 def first(values: Iterable[Any]) -> Any:
   """The first that is known, or None."""
   return next((v for v in values if isinstance(v, str) and v), None)
-
-
-def _on_page(
-  frame: pd.DataFrame, columns: Sequence[Column], id: str, title: str
-) -> dict[str, Any]:
-  """A table for the template; columns of nothing are left out."""
-  kept = [c for c in columns if c.key in frame and frame[c.key].notna().any()]
-  rows = [
-    [_cell(row[column.key], column) for column in kept]
-    for _, row in frame.iterrows()
-  ]
-  return {'id': id, 'title': title, 'columns': kept, 'rows': rows}
-
-
-def _cell(value: Any, column: Column) -> Cell:
-  if value is None or value != value:
-    return Cell('–', '', 'n' if column.numeric else '')
-  if column.form is not None:
-    return Cell(column.form(float(value)), float(value), 'n')
-  if column.key == 'state':
-    return Cell(str(value), None, str(value))
-  if column.key == 'message':
-    return Cell(str(value), None, 'wrap')
-  return Cell(str(value))
-
-
-def _settings_on_page(
-  settings: pd.DataFrame, id: str, score: str
-) -> dict[str, Any]:
-  if len(settings):
-    settings = settings.assign(
-      front=['yes' if on else '' for on in settings['pareto']]
-    )
-    floats = settings.loc[settings['is_float'], 'score']
-    if len(floats):
-      settings['to_float'] = settings['score'] / floats.min()
-  columns = [
-    Column('setting', 'setting'),
-    Column('seeds', 'seeds', _count),
-    Column('score', f'{score}, mean', number),
-    Column('score_min', 'lowest', number),
-    Column('score_max', 'highest', number),
-    Column('score_std', 'std', number),
-    Column('to_float', 'to float', _times),
-    Column('precision', 'precision', _share),
-    Column('recall', 'recall', _share),
-    Column('density', 'density', _share),
-    Column('coverage', 'coverage', _share),
-    Column('kid_mean', 'KID', number),
-    Column('mode_kl', 'class KL', number),
-    Column('effective_rank', 'rank', number),
-    Column('artifact_bytes', 'bytes', _count),
-    Column('times_smaller', 'smaller', _times),
-    Column('front', 'on the front'),
-  ]
-  return _on_page(settings, columns, id, 'Settings, means over seeds')
-
-
-def _trials_on_page(trials: pd.DataFrame) -> dict[str, Any]:
-  trials = trials.assign(message=trials['message'].replace('', None))
-  columns = [
-    Column('trial', 'trial'),
-    Column('state', 'state'),
-    Column('setting', 'setting'),
-    Column('seed', 'seed', _count),
-    Column('step', 'step', _count),
-    Column('steps', 'of', _count),
-    Column('best_score', 'best', number),
-    Column('best_step', 'at step', _count),
-    Column('last_score', 'last', number),
-    Column('best_precision', 'precision', _share),
-    Column('best_recall', 'recall', _share),
-    Column('best_coverage', 'coverage', _share),
-    Column('message', 'message'),
-  ]
-  return _on_page(trials, columns, 'table-trials', 'All trials')
-
-
-def _sizes_on_page(trials: pd.DataFrame) -> dict[str, Any]:
-  columns = [
-    Column('trial', 'trial'),
-    Column('g_w_bits', 'G weights', _bits),
-    Column('g_a_bits', 'G activations', _bits),
-    Column('d_w_bits', 'D weights', _bits),
-    Column('d_a_bits', 'D activations', _bits),
-    Column('artifact_bytes', 'packed bytes', _count),
-    Column('float_bytes', 'in float32', _count),
-    Column('times_smaller', 'smaller', _times),
-    Column('steps_per_second', 'steps/s, median', number),
-    Column('seconds', 'run time', _seconds),
-    Column('devices', 'devices'),
-  ]
-  return _on_page(trials, columns, 'table-sizes', 'Size and speed')
 
 
 def _provenance(trials: pd.DataFrame) -> list[tuple[str, str]]:

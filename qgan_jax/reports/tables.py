@@ -161,8 +161,10 @@ def settings_table(trials: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
     row |= {key: first[key] for key in ('series', 'bits', 'x', 'is_float')}
     for name in numbers:
       values = pd.to_numeric(group[name], errors='coerce').dropna()
+      # Equal values have a mean that rounding may set beside them.
+      mean = min(max(values.mean(), values.min()), values.max())
       row |= {
-        name: values.mean(),
+        name: mean,
         f'{name}_min': values.min(),
         f'{name}_max': values.max(),
         f'{name}_std': values.std(),

@@ -8,7 +8,10 @@ from qgan_jax.reports.tables import settings_table, trials_table
 
 def answer_of(folder, tolerance=0.1):
   trials = trials_table(read_runs([folder]))
-  return answer(settings_table(trials, 'best'), trials, tolerance=tolerance)
+  found = answer(settings_table(trials, 'best'), trials, tolerance=tolerance)
+  return found._replace(
+    sentence=found.sentence.replace('\N{NO-BREAK SPACE}', ' ')
+  )
 
 
 @pytest.mark.parametrize(

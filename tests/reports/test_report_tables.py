@@ -89,3 +89,11 @@ def test_csv_and_parquet_hold_the_same(tmp_path):
   curves = tables['curves']
   one = curves[(curves['metric'] == 'd_loss') & (curves['step'] == 50)]
   assert len(one) == 3
+
+
+def test_a_mean_is_within_its_range(tmp_path):
+  for seed in range(3):
+    make_run(tmp_path / str(seed), seed=seed, score=0.1, grid=False)
+  row = settings_table(trials_table(read_runs([tmp_path])), 'best').iloc[0]
+  assert pd.Series([0.1] * 3).mean() != 0.1  # Or nothing is tested.
+  assert row['score_min'] <= row['score'] <= row['score_max']
