@@ -1,6 +1,5 @@
 """The contestants of `train_step.py`: ours, and what it is compared with."""
 
-from collections.abc import Callable
 import copy
 import statistics
 import sys
@@ -9,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from measuring import Step
 import numpy as np
 import peer_flax
 
@@ -16,7 +16,6 @@ from qgan_jax import build, config, data
 from qgan_jax.models.dcgan import stage_sizes
 
 PyTree = Any
-Step = Callable[[], object]
 BATCH_SIZE = 64
 LATENT_DIM = 64
 TRAINING: dict[str, Any] = {'learning_rate': 2e-4, 'b1': 0.5, 'b2': 0.99}

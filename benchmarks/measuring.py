@@ -1,6 +1,6 @@
 """What every benchmark says of its numbers: on what, with what, how alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import datetime
 import importlib.metadata
@@ -18,6 +18,11 @@ from rich.console import Console
 
 # From here on, ratios say more of the other work than of the contestants.
 MAX_FOREIGN = 0.05
+WARM_UP = 3  # Steps before the first turn.
+# Timed steps in a turn, after one that is not: the contestant before may have
+# left its threads spinning, and the caches are full of its arrays.
+TURN = 3
+Step = Callable[[], object]
 say = Console(width=None if sys.stdout.isatty() else 120).print
 
 
@@ -96,3 +101,35 @@ def say_whether_comparable(case: dict[str, Any]) -> None:
       f'NOT COMPARABLE: other processes took {share:.0%} of the cores; '
       'measure again on a machine that does nothing else'
     )
+
+
+def warmed(steps: Mapping[str, Step]) -> dict[str, Step]:
+  """The contestants that run, compiled; says why another does not."""
+  ready = {}
+  for name, step in steps.items():
+    try:
+      for _ in range(WARM_UP):
+        step()
+    except Exception as error:  # Whatever a compiler raises.
+      if not name.startswith('torch.compile'):
+        raise
+      reason = str(error).strip().splitlines()[0]
+      say(f'{name} is left out: {type(error).__name__}: {reason}')
+    else:
+      ready[name] = step
+  return ready
+
+
+def take_turns(
+  steps: Mapping[str, Step], rounds: int
+) -> dict[str, list[float]]:
+  """Seconds of every timed step, by contestant."""
+  times: dict[str, list[float]] = {name: [] for name in steps}
+  for _ in range(rounds):
+    for name, step in steps.items():
+      step()
+      for _ in range(TURN):
+        start = time.perf_counter()
+        step()
+        times[name].append(time.perf_counter() - start)
+  return times

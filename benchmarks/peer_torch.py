@@ -68,6 +68,23 @@ def _set(parameter: Any, value: np.ndarray) -> None:
     parameter.copy_(torch.tensor(np.ascontiguousarray(value)))
 
 
+def load_generator(generator: Generator, params: Params) -> None:
+  """Copies the parameters of `qgan_jax.models.dcgan.Generator`, on the host."""
+
+  def transposed(kernel: np.ndarray) -> np.ndarray:
+    # PyTorch's is the adjoint of a convolution; Flax's does not turn round.
+    return kernel[::-1, ::-1].transpose(2, 3, 0, 1)
+
+  _set(generator.project.weight, transposed(params['project']['kernel']))
+  for i, (norm, up) in enumerate(
+    zip(generator.norms, generator.ups, strict=True)
+  ):
+    _set(norm.weight, params[f'GroupNorm_{i}']['scale'])
+    _set(norm.bias, params[f'GroupNorm_{i}']['bias'])
+    _set(up.weight, transposed(params[f'up{i}']['kernel']))
+    _set(up.bias, params[f'up{i}']['bias'])
+
+
 def load_flax(
   generator: Generator, discriminator: Discriminator, g: Params, d: Params
 ) -> None:
@@ -79,19 +96,7 @@ def load_flax(
     g: parameters of `qgan_jax.models.dcgan.Generator`, NumPy arrays.
     d: parameters of `qgan_jax.models.dcgan.Discriminator`.
   """
-
-  def transposed(kernel: np.ndarray) -> np.ndarray:
-    # PyTorch's is the adjoint of a convolution; Flax's does not turn round.
-    return kernel[::-1, ::-1].transpose(2, 3, 0, 1)
-
-  _set(generator.project.weight, transposed(g['project']['kernel']))
-  for i, (norm, up) in enumerate(
-    zip(generator.norms, generator.ups, strict=True)
-  ):
-    _set(norm.weight, g[f'GroupNorm_{i}']['scale'])
-    _set(norm.bias, g[f'GroupNorm_{i}']['bias'])
-    _set(up.weight, transposed(g[f'up{i}']['kernel']))
-    _set(up.bias, g[f'up{i}']['bias'])
+  load_generator(generator, g)
   downs: Any = discriminator.downs
   for i, down in enumerate(downs):
     _set(down[-1].weight, d[f'down{i}']['kernel'].transpose(3, 2, 0, 1))

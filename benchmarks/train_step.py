@@ -11,19 +11,16 @@ cores. What others took is measured, and a result that it spoils is said to be.
 """
 
 import argparse
-from collections.abc import Mapping
 import importlib.util
 import os
 from pathlib import Path
 import statistics
-import time
 from typing import Any
 
 # PyTorch needs room on the same GPU.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 import contestants
-from contestants import Step
 import jax
 from measuring import (
   foreign_share,
@@ -31,49 +28,16 @@ from measuring import (
   say,
   say_whether_comparable,
   start_record,
+  take_turns,
+  TURN,
+  warmed,
 )
 from rich.table import Table
 
 from qgan_jax import data
 
-WARM_UP = 3  # Steps before the first turn.
-# Timed steps in a turn, after one that is not: the contestant before may have
-# left its threads spinning, and the caches are full of its arrays.
-TURN = 3
 FLOAT, TORCH, DOT = 'qgan_jax float', contestants.TORCH, 'dot'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
-
-
-def warmed(steps: Mapping[str, Step]) -> dict[str, Step]:
-  """The contestants that run, compiled; says why another does not."""
-  ready = {}
-  for name, step in steps.items():
-    try:
-      for _ in range(WARM_UP):
-        step()
-    except Exception as error:  # Whatever a compiler raises.
-      if not name.startswith('torch.compile'):
-        raise
-      reason = str(error).strip().splitlines()[0]
-      say(f'{name} is left out: {type(error).__name__}: {reason}')
-    else:
-      ready[name] = step
-  return ready
-
-
-def take_turns(
-  steps: Mapping[str, Step], rounds: int
-) -> dict[str, list[float]]:
-  """Seconds of every timed step, by contestant."""
-  times: dict[str, list[float]] = {name: [] for name in steps}
-  for _ in range(rounds):
-    for name, step in steps.items():
-      step()
-      for _ in range(TURN):
-        start = time.perf_counter()
-        step()
-        times[name].append(time.perf_counter() - start)
-  return times
 
 
 def run_case(

@@ -1,0 +1,238 @@
+"""The contestants of `deploy.py`: one generator, in all that draws from it."""
+
+from collections.abc import Callable
+import copy
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from measuring import Step
+import numpy as np
+
+from qgan_jax import artifacts, export, models
+from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts.onnx_graphs import onnx_model
+from qgan_jax.artifacts.plan import make_plan
+from qgan_jax.precision import Bits, Precision, QuantizerSpec
+
+LATENT_DIM = 64
+BITS = (8, 4, 2)  # Of the weights; activations have 8.
+QUANTIZE_STATIC = 'quantize_static, ONNX Runtime'
+Draw = Callable[[np.ndarray], np.ndarray]
+
+
+class Network:
+  """A random generator, in float and in files.
+
+  Args:
+    size: side of the images.
+    channels: of the last feature map.
+    norm: 'group', 'batch' or 'none'.
+    folder: for the files.
+  """
+
+  def __init__(self, size: int, channels: int, norm: str, folder: Path):
+    self.kwargs = {
+      'image_size': size,
+      'channels': channels,
+      'latent_dim': LATENT_DIM,
+      'norm': norm,
+    }
+    self.norm, self.folder = norm, folder
+    self.module: Any = models.make_generator('dcgan', **self.kwargs)
+    shapes = jax.eval_shape(
+      lambda: self.module.init(jax.random.key(0), jnp.zeros((1, LATENT_DIM)))
+    )
+    rng = np.random.default_rng(0)
+    self.variables = jax.tree.map(
+      # Positive shifts: they may be BatchNorm's variances.
+      lambda x: np.float32(
+        rng.standard_normal(x.shape) / np.sqrt(4 * x.shape[-2])
+        if x.ndim > 1
+        else 0.1 * rng.standard_normal(x.shape) + 0.5
+      ),
+      shapes,
+    )
+    precision = Precision(QuantizerSpec('uniform', -1), QuantizerSpec('affine'))
+    run = functools.partial(
+      jax.jit(precision.apply, static_argnums=0), self.module, self.variables
+    )
+    for bits in BITS:
+      widths = Bits(jnp.float32(bits), jnp.float32(8))
+      _, ranges = run({}, widths, drawing.latents(1, 0, LATENT_DIM))
+      path = self.path(bits, export.PACKED)
+      path.parent.mkdir(parents=True)
+      artifacts.save_generator(
+        path,
+        model='dcgan',
+        model_kwargs=self.kwargs,
+        variables=self.variables,
+        ranges=ranges,
+        precision=precision,
+        bits=widths,
+        metadata={},
+      )
+      export.export(path, ['onnx', 'stablehlo'], path.parent)
+    # The baselines' graph has the weights as trained, not rounded.
+    generator = artifacts.load_generator(self.path(8, export.PACKED))
+    object.__setattr__(generator, 'variables', self.variables)
+    self.float_path = folder / 'float.onnx'
+    self.float_path.write_bytes(
+      onnx_model(
+        make_plan(generator, integer=False),
+        'transposed',
+        {'description': 'float32'},
+      )
+    )
+
+  def path(self, bits: int, name: str) -> Path:
+    """Of a file of the generator with weights of so many bits."""
+    return self.folder / str(bits) / name
+
+  @property
+  def float_bytes(self) -> int:
+    """Of the parameters, 4 each."""
+    params = self.variables['params']
+    return 4 * sum(x.size for x in jax.tree.leaves(params))
+
+  def files(self) -> dict[str, Path]:
+    """Every file by its contestant's name."""
+    named = {
+      'packed, JAX': export.PACKED,
+      'StableHLO, JAX': 'generator.stablehlo',
+      'int8, OpenVINO': 'generator-openvino.onnx',
+      'int8, ONNX Runtime': 'generator-onnxruntime.onnx',
+    }
+    files = {name: self.path(8, file) for name, file in named.items()}
+    for bits in BITS[1:]:
+      for name, file in named.items():
+        title = name.replace('int8', f'W{bits}A8')
+        title = title if title != name else f'{name}, W{bits}A8'
+        files[title] = self.path(bits, file)
+    return files
+
+
+def draws(network: Network, *, compiled: bool) -> dict[str, Draw]:
+  """What draws from the network, by name.
+
+  Args:
+    network: the network.
+    compiled: whether `torch.compile` takes part.
+
+  Returns:
+    Functions of latents, float32 [B, LATENT_DIM].
+  """
+  apply = jax.jit(network.module.apply)
+  found: dict[str, Draw] = {
+    'float, JAX': lambda z: np.asarray(apply(network.variables, z)),
+    'float, ONNX Runtime': _opened(network.float_path, 'onnxruntime'),
+    'float, OpenVINO': _opened(network.float_path, 'openvino'),
+    QUANTIZE_STATIC: _opened(_quantize_static(network), 'onnxruntime'),
+  }
+  for name, path in network.files().items():
+    runtime = {'OpenVINO': 'openvino', 'ONNX Runtime': 'onnxruntime'}.get(
+      name.split(', ')[1], 'jax'
+    )
+    if runtime != 'jax' or 'W' not in name:
+      found[name] = _opened(path, runtime)
+  # It is written for GroupNorm.
+  if importlib.util.find_spec('torch') and network.norm == 'group':
+    found |= _torch_draws(network, compiled)
+  return found
+
+
+def _opened(path: Path, runtime: str) -> Draw:
+  drawer = artifacts.open_drawer(path, runtime)
+  return lambda z: drawer.draw(z, None)
+
+
+def step(draw: Draw, batch: int) -> Step:
+  """Draws one batch of the same latents."""
+  z = drawing.latents(2, 0, LATENT_DIM)[:batch]
+  return lambda: draw(z)
+
+
+def _quantize_static(network: Network) -> Path:
+  """ONNX Runtime's own quantization of the float graph."""
+  from onnxruntime import quantization
+  from onnxruntime.quantization import shape_inference
+
+  class Latents(quantization.CalibrationDataReader):
+    def __init__(self):
+      self.batches = iter(range(4))
+
+    def get_next(self):
+      batch = next(self.batches, None)
+      if batch is None:
+        return None
+      return {'latents': drawing.latents(1, batch, LATENT_DIM)}
+
+  path = network.folder / 'quantize_static.onnx'
+  prepared = str(network.folder / 'prepared.onnx')
+  # Its own advice: without, it misses the types of what follows GroupNorm.
+  shape_inference.quant_pre_process(
+    str(network.float_path), prepared, skip_symbolic_shape=True
+  )
+  quantization.quantize_static(
+    prepared,
+    str(path),
+    Latents(),
+    quant_format=quantization.QuantFormat.QDQ,
+    per_channel=True,
+    activation_type=quantization.QuantType.QUInt8,
+    weight_type=quantization.QuantType.QInt8,
+  )
+  return path
+
+
+def _torch_draws(network: Network, compiled: bool) -> dict[str, Draw]:
+  import peer_torch
+  import torch
+
+  torch.compiler.reset()
+  kwargs = network.kwargs
+  module = peer_torch.Generator(
+    kwargs['image_size'], kwargs['channels'], LATENT_DIM
+  )
+  peer_torch.load_generator(module, network.variables['params'])
+  module.eval()
+  found = {}
+  for layout in ('contiguous', 'channels_last'):
+    memory = getattr(torch, f'{layout}_format', torch.channels_last)
+    laid: Any = copy.deepcopy(module).to(memory_format=memory)
+    runs = {'PyTorch eager': laid}
+    if compiled:
+      runs['torch.compile'] = torch.compile(laid, dynamic=False)
+    for name, run in runs.items():
+
+      def draw(z: np.ndarray, run: Any = run) -> np.ndarray:
+        with torch.inference_mode():
+          return run(torch.from_numpy(z)).numpy().transpose(0, 2, 3, 1)
+
+      found[f'{name}, {layout}'] = draw
+  return found
+
+
+def macs(size: int, channels: int) -> int:
+  """Multiply-adds of one image's products."""
+  sizes = models.dcgan.stage_sizes(size)[::-1]
+  widths = [channels << i for i in reversed(range(len(sizes) - 1))] + [1]
+  total = 16 * LATENT_DIM * widths[0]
+  # Every input pixel makes 4×4 output pixels.
+  for side, i, o in zip(sizes[:-1], widths[:-1], widths[1:], strict=True):
+    total += 16 * i * o * side**2
+  return total
+
+
+def traffic(size: int, channels: int, batch: int, bytes_each: int) -> int:
+  """Bytes that have to move at least: weights, layers' inputs and outputs."""
+  sizes = models.dcgan.stage_sizes(size)[::-1]
+  widths = [channels << i for i in reversed(range(len(sizes) - 1))] + [1]
+  weights = 16 * LATENT_DIM * widths[0] + sum(
+    16 * i * o for i, o in zip(widths[:-1], widths[1:], strict=True)
+  )
+  values = sum(w * s * s for w, s in zip(widths, sizes, strict=True))
+  return bytes_each * (weights + 2 * batch * values)
