@@ -10,7 +10,7 @@ prints the trials: each is a command that can be run alone, with the same
 result. The same command again, or --resume=FOLDER, does only what is missing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import datetime
 import hashlib
@@ -58,8 +58,30 @@ _PARALLEL = flags.DEFINE_integer(
 _CPUS = flags.DEFINE_integer(
   'cpus', 1, 'CPU cores of a trial that has no GPU.', lower_bound=1
 )
-_GPUS = flags.DEFINE_integer(
-  'gpus', 1, 'GPUs of a trial, where there are GPUs.', lower_bound=1
+_GPUS = flags.DEFINE_float(
+  'gpus',
+  None,
+  'GPUs of a trial; a fraction shares one. 1 on this machine if it has GPUs, '
+  'and 0 on a cluster, unless given.',
+  lower_bound=0,
+)
+_LAUNCHER = flags.DEFINE_enum(
+  'launcher', 'local', ['local', 'ray', 'slurm'], 'Where trials run.'
+)
+_RAY_ADDRESS = flags.DEFINE_string(
+  'ray_address',
+  None,
+  "HOST:PORT, ray://HOST:PORT or 'auto'; RAY_ADDRESS, or a cluster on this "
+  'machine, or else a new one.',
+)
+_RAY_RESOURCES = flags.DEFINE_list(
+  'ray_resources', [], 'What else a trial takes of the cluster, such as TPU=4.'
+)
+_SLURM = flags.DEFINE_list(
+  'slurm',
+  [],
+  "sbatch's options for a trial's job, such as partition=gpu,time=60,mem=8G; "
+  'time is in minutes.',
 )
 _RETRIES = flags.DEFINE_integer(
   'retries',
@@ -235,6 +257,7 @@ def open_folder(sweep: Sweep) -> None:
       'started': _now(),
       'command': shlex.join(['python', '-m', 'qgan_jax.sweep', *sys.argv[1:]]),
       'layout': _LAYOUT.value,
+      'launcher': _LAUNCHER.value,
       'host': platform.node(),
       'versions': _versions(),
     }
@@ -278,7 +301,11 @@ def trial_env() -> dict[str, str]:
   On a CPU the number of XLA's threads decides the last bits of sums; NPROC
   tells it, whatever machine the trial has.
   """
-  if _LAYOUT.value == 'population' or local.has_accelerators():
+  if _LAUNCHER.value == 'local':
+    accelerated = local.has_accelerators()
+  else:
+    accelerated = bool(_GPUS.value or _RAY_RESOURCES.value)
+  if _LAYOUT.value == 'population' or accelerated:
     return {}
   return {'NPROC': str(_CPUS.value)}
 
@@ -350,23 +377,69 @@ def _alone(folder: Path) -> Iterator[None]:
     os.close(fd)
 
 
-def make_launcher() -> base.Launcher:
-  """The launcher that the flags ask for."""
+def _pairs(flag: flags.FlagHolder[Any]) -> dict[str, str]:
+  """The key=value entries of a list flag."""
+  pairs = [entry.partition('=') for entry in flag.value]
+  for key, equals, value in pairs:
+    if not (key and equals and value):
+      raise UserError(f'--{flag.name}: {key + equals!r} is not key=value')
+  return {key: value for key, _, value in pairs}
+
+
+def make_launcher(folder: Path) -> base.Launcher:
+  """The launcher that the flags ask for.
+
+  Args:
+    folder: the sweep's.
+
+  Raises:
+    UserError: there is no such launcher here, or it has not what is asked for.
+  """
+  parallel, cpus, gpus = _PARALLEL.value, _CPUS.value, _GPUS.value
+  if gpus is not None and gpus > 1 and not gpus.is_integer():
+    raise UserError(f'--gpus={gpus:g}: a whole number, or less than 1')
+  if _LAUNCHER.value == 'ray':
+    from qgan_jax.launchers import ray
+
+    return ray.RayLauncher(
+      address=_RAY_ADDRESS.value,
+      slots=parallel,
+      cpus=cpus,
+      gpus=gpus or 0.0,
+      resources=_ray_resources(),
+      grace=_GRACE.value,
+    )
+  if _LAUNCHER.value == 'slurm':
+    from qgan_jax.launchers import slurm
+
+    if gpus and not gpus.is_integer():
+      raise UserError(f'--gpus={gpus:g}: Slurm gives whole GPUs')
+    return slurm.SlurmLauncher(
+      process.absolute(folder) / 'slurm',
+      slots=parallel,
+      cpus=cpus,
+      gpus=int(gpus or 0),
+      options=_pairs(_SLURM),
+      grace=_GRACE.value,
+    )
   if _LAYOUT.value == 'population':
     return local.LocalLauncher([local.Place()])
   return local.LocalLauncher(
     local.find_places(
-      parallel=_PARALLEL.value, cpus=_CPUS.value, gpus=_GPUS.value
+      parallel=parallel, cpus=cpus, gpus=1.0 if gpus is None else gpus
     )
   )
 
 
-def run(sweep: Sweep, launcher: Callable[[], base.Launcher]) -> int:
-  """Runs what is missing of a sweep, and prints what came of it.
+def _ray_resources() -> dict[str, float]:
+  try:
+    return {key: float(v) for key, v in _pairs(_RAY_RESOURCES).items()}
+  except ValueError as error:
+    raise UserError(f'--ray_resources: {error}') from None
 
-  Args:
-    sweep: what to run.
-    launcher: makes the launcher, once the folder is this sweep's.
+
+def run(sweep: Sweep) -> int:
+  """Runs what is missing of a sweep, and prints what came of it.
 
   Returns:
     The exit code, see `supervisor.Supervisor.run`.
@@ -374,7 +447,7 @@ def run(sweep: Sweep, launcher: Callable[[], base.Launcher]) -> int:
   start = time.monotonic()
   with _alone(sweep.folder), contextlib.ExitStack() as stack:
     open_folder(sweep)
-    where = launcher()
+    where = make_launcher(sweep.folder)
     stack.callback(where.close)
     view: Any
     if sys.stderr.isatty():
@@ -418,7 +491,7 @@ def main() -> None:
     for trial in sweep.trials:
       print(printed(sweep, trial))
     return
-  code = run(sweep, make_launcher)
+  code = run(sweep)
   if code:
     sys.exit(code)
 

@@ -63,13 +63,13 @@ class LocalLauncher:
     """There is nothing to let go of."""
 
 
-def find_places(*, parallel: int | None, cpus: int, gpus: int) -> list[Place]:
+def find_places(*, parallel: int | None, cpus: int, gpus: float) -> list[Place]:
   """The places on this machine.
 
   Args:
     parallel: how many; as many as there are GPUs, chips or cores if None.
     cpus: cores of each, where there are neither GPUs nor TPUs.
-    gpus: GPUs of each.
+    gpus: GPUs of each; of a fraction, several places share one.
 
   Raises:
     UserError: there is less than that.
@@ -90,14 +90,15 @@ def find_places(*, parallel: int | None, cpus: int, gpus: int) -> list[Place]:
 
 
 def _gpu_places(
-  devices: list[str], parallel: int | None, gpus: int
+  devices: list[str], parallel: int | None, gpus: float
 ) -> list[Place]:
+  size = max(1, int(gpus))
   groups = [
-    devices[i : i + gpus] for i in range(0, len(devices) - gpus + 1, gpus)
+    devices[i : i + size] for i in range(0, len(devices) - size + 1, size)
   ]
   if not groups:
-    raise UserError(f'--gpus={gpus}, but there are {len(devices)}')
-  count = parallel or len(groups)
+    raise UserError(f'--gpus={gpus:g}, but there are {len(devices)}')
+  count = parallel or len(groups) * max(1, int(1 / gpus))
   sharing = -(-count // len(groups))
   memory = {}
   if sharing > 1:

@@ -6,7 +6,6 @@ where the process that started it dies.
 """
 
 from collections.abc import Callable
-import ctypes
 import errno
 import fcntl
 import os
@@ -17,10 +16,9 @@ import subprocess
 import sys
 import time
 
+from qgan_jax.launchers import child
 from qgan_jax.launchers.base import Task
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 _SECONDS_BETWEEN_POLLS = 0.1
 
 
@@ -83,10 +81,11 @@ class TaskProcess:
         command = task.command
         if command[0] == 'python':
           command = (sys.executable, *command[1:])
+        cores = ','.join(map(str, sorted(self._cores)))
         head = f'# {os.uname().nodename}: {shlex.join(task.command)}\n'
         log.write(head.encode())
         self._process = subprocess.Popen(
-          command,
+          [sys.executable, child.__file__, str(os.getpid()), cores, *command],
           cwd=task.cwd if task.cwd.is_dir() else None,
           env={**os.environ, **task.env},
           stdin=subprocess.DEVNULL,
@@ -95,16 +94,9 @@ class TaskProcess:
           pass_fds=(lock,),
           # Ctrl-C in a terminal is for the sweep, which tells its trials.
           start_new_session=True,
-          preexec_fn=self._in_child,
         )
       finally:
         os.close(lock)  # The child has its own.
-
-  def _in_child(self) -> None:
-    if _LIBC is not None:
-      _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    if self._cores:
-      os.sched_setaffinity(0, self._cores)
 
 
 def try_lock(fd: int) -> bool:
@@ -146,6 +138,14 @@ def run(task: Task, stopping: Callable[[], bool], *, grace: float) -> int:
     if deadline is not None and time.monotonic() > deadline:
       job.kill()
   return code
+
+
+def log_size(task: Task) -> int:
+  """Bytes in a task's log: it grows as soon as the task starts, anywhere."""
+  try:
+    return task.log.stat().st_size
+  except OSError:
+    return 0
 
 
 def absolute(path: Path) -> Path:

@@ -25,6 +25,7 @@ def test_each_place_has_gpus_of_its_own(gpus):
   assert visible() == ['2', '5', '6', '7']
   assert visible(gpus=2) == ['2,5', '6,7']
   assert visible(gpus=3) == ['2,5,6']
+  assert visible(gpus=0.5) == ['2', '5', '6', '7'] * 2
   assert visible(parallel=2) == ['2', '5']
   assert visible(parallel=6) == ['2', '5', '6', '7', '2', '5']
   with pytest.raises(UserError, match='--gpus=5, but there are 4'):

@@ -1,0 +1,160 @@
+"""Tasks on a Ray cluster, whose machines share the sweep's folder.
+
+Ray places a task, tells it its GPUs and says when its worker or its machine is
+lost. It retries nothing: the supervisor does, from the last checkpoint.
+"""
+
+import dataclasses
+import os
+import signal
+from typing import Any
+
+from qgan_jax.errors import UserError
+from qgan_jax.launchers import process
+from qgan_jax.launchers.base import LOST, Task
+
+# Of the sweep's variables, those that hold for its trials on other machines.
+_FORWARDED = ('JAX_', 'XLA_', 'TFDS_', 'QGAN_JAX_', 'PYTHONPATH')
+_MEMORY_FRACTION = 0.9  # What JAX preallocates of a GPU that is not shared.
+
+
+def _import_ray() -> Any:
+  try:
+    import ray
+  except ImportError:
+    raise UserError(
+      "--launcher=ray needs Ray: pip install 'qgan_jax[ray]'"
+    ) from None
+  return ray
+
+
+class RayLauncher:
+  """Hands tasks to a cluster, or to Ray on this machine where there is none."""
+
+  def __init__(
+    self,
+    *,
+    address: str | None = None,
+    slots: int | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    resources: dict[str, float] | None = None,
+    grace: float = 60.0,
+  ):
+    """Joins the cluster.
+
+    Args:
+      address: HOST:PORT, ray://HOST:PORT, or 'auto'. None takes RAY_ADDRESS or
+        a cluster on this machine, and starts one where there is none.
+      slots: how many tasks at a time; None for as many as the cluster takes.
+      cpus: of a task.
+      gpus: of a task; a fraction shares a GPU, and its memory.
+      resources: others that the cluster names, such as {'TPU': 4}.
+      grace: seconds that a task has to save in when it is cancelled.
+
+    Raises:
+      UserError: there is no such cluster, or no Ray.
+    """
+    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    self._ray = _import_ray()
+    try:
+      self._ray.init(address=address, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+      raise UserError(
+        f'Ray cannot be reached at {address!r} ({error}); start it by '
+        '`ray start --head`, or leave --ray_address out'
+      ) from None
+    self.slots = slots
+    self._grace = grace
+    self._env = {
+      key: value
+      for key, value in os.environ.items()
+      if key.startswith(_FORWARDED)
+    }
+    if 0 < gpus < 1:
+      fraction = f'{_MEMORY_FRACTION * gpus:.3f}'
+      self._env['XLA_PYTHON_CLIENT_MEM_FRACTION'] = fraction
+    try:
+      self._check(cpus, gpus, resources or {})
+    except UserError:
+      self.close()
+      raise
+    self._remote = self._ray.remote(
+      num_cpus=cpus,
+      num_gpus=gpus,
+      resources=resources or None,
+      max_retries=0,
+      scheduling_strategy='SPREAD',
+    )(_run)
+
+  def _check(self, cpus: int, gpus: float, others: dict[str, float]) -> None:
+    """Refuses what no machine has: Ray would wait for it for ever."""
+    nodes = [n['Resources'] for n in self._ray.nodes() if n['Alive']]
+    wanted = {'CPU': cpus, 'GPU': gpus, **others}
+    if not any(
+      all(node.get(name, 0) >= count for name, count in wanted.items())
+      for node in nodes
+    ):
+      have = self._ray.cluster_resources()
+      found = ', '.join(f'{name}={have.get(name, 0):g}' for name in wanted)
+      asked = ', '.join(f'{name}={count:g}' for name, count in wanted.items())
+      raise UserError(
+        f'no machine of the Ray cluster has what a trial asks for, {asked} '
+        f'(all together have {found}); see --cpus, --gpus and --ray_resources'
+      )
+
+  def submit(self, task: Task) -> 'RayJob':
+    """Queues a task."""
+    task = dataclasses.replace(task, env={**self._env, **task.env})
+    size = process.log_size(task)
+    return RayJob(self._ray, self._remote.remote(task, self._grace), task, size)
+
+  def close(self) -> None:
+    """Leaves the cluster, and ends one that was started for this."""
+    self._ray.shutdown()
+
+
+def _run(task: Task, grace: float) -> int:
+  """In a worker of Ray; a cancelled one is interrupted."""
+  return process.run(task, lambda: False, grace=grace)
+
+
+class RayJob:
+  """A task that Ray has."""
+
+  def __init__(self, ray: Any, ref: Any, task: Task, size: int):
+    """Takes the reference of the task's exit code, and its log's size."""
+    self._ray = ray
+    self._ref = ref
+    self._task = task
+    self._size = size
+
+  def running(self) -> bool:
+    """Whether it has written to its log."""
+    return process.log_size(self._task) > self._size
+
+  def poll(self) -> int | None:
+    """The exit code; None as long as there is none."""
+    exceptions = self._ray.exceptions
+    done, _ = self._ray.wait([self._ref], timeout=0)
+    if not done:
+      return None
+    try:
+      return self._ray.get(self._ref)
+    except exceptions.TaskCancelledError:
+      return -signal.SIGTERM
+    except exceptions.RayTaskError as error:
+      # No command has run: the folder is not shared, say.
+      with open(self._task.log, 'a') as log:
+        print(error, file=log)
+      return 1
+    except exceptions.RayError:
+      return LOST
+
+  def cancel(self) -> None:
+    """Interrupts it: the command gets SIGTERM, and the grace to save in."""
+    self._ray.cancel(self._ref)
+
+  def kill(self) -> None:
+    """Kills the worker, with which the command ends."""
+    self._ray.cancel(self._ref, force=True)
