@@ -6,7 +6,9 @@ lost. It retries nothing: the supervisor does, from the last checkpoint.
 
 import dataclasses
 import os
+import re
 import signal
+import socket
 from typing import Any
 
 from qgan_jax.errors import UserError
@@ -26,6 +28,13 @@ def _import_ray() -> Any:
       "--launcher=ray needs Ray: pip install 'qgan_jax[ray]'"
     ) from None
   return ray
+
+
+def _knock(address: str | None) -> None:
+  """Raises OSError where nobody listens; Ray itself tries for minutes."""
+  match = re.fullmatch(r'(?:ray://)?([^/:]+):(\d+)', address or '')
+  if match:
+    socket.create_connection((match[1], int(match[2])), timeout=10).close()
 
 
 class RayLauncher:
@@ -58,8 +67,9 @@ class RayLauncher:
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     self._ray = _import_ray()
     try:
+      _knock(address)
       self._ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
       raise UserError(
         f'Ray cannot be reached at {address!r} ({error}); start it by '
         '`ray start --head`, or leave --ray_address out'

@@ -145,3 +145,10 @@ def test_what_no_node_has_is_refused(launch):
     launch(cpus=2)
   with pytest.raises(UserError, match=r'CPU=1, GPU=0, TPU=4 '):
     launch(resources={'TPU': 4})
+
+
+def test_a_cluster_that_is_not_there_is_named():
+  from qgan_jax.launchers.ray import RayLauncher
+
+  with pytest.raises(UserError, match="cannot be reached at 'localhost:1'"):
+    RayLauncher(address='localhost:1')
