@@ -15,11 +15,11 @@ import sys
 from typing import Any
 
 from absl import flags
-import jax
 from ml_collections import FrozenConfigDict
 import numpy as np
 
 from qgan_jax import artifacts, build, config_flags, errors, metrics
+from qgan_jax.artifacts import drawing
 from qgan_jax.data import ImageDataset
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import Draw, make_draw
@@ -52,19 +52,13 @@ def score_artifact(
   *,
   samples: int,
 ) -> dict[str, Any]:
-  """Scores a packed generator against the held-out images."""
-  generator = artifacts.load_generator(path)
-  module = generator.module
-  latents = jax.random.normal(
-    jax.random.PRNGKey(0), (samples, module.latent_dim)
-  )
-  labels = None
-  if module.num_classes:
-    labels = np.arange(samples) % module.num_classes
-  fake = artifacts.to_uint8(artifacts.images(generator, latents, labels))
+  """Scores an artifact of any format against the held-out images."""
+  drawer = artifacts.open_drawer(path)
+  drawn = drawing.batches(drawer, num=samples, seed=0)
+  fake = np.concatenate([images for images, _ in drawn])
   return {
     'artifact': path,
-    'weights': 'as packed',
+    'weights': f'as exported, drawn in {drawer.runtime}',
     'reference': f'{dataset.name}, held-out',
     **metrics.score(extractor, dataset.test_images, fake),
   }
@@ -112,7 +106,9 @@ def main() -> None:
   config_flags.define_flags()
   workdir = flags.DEFINE_string('workdir', None, 'The folder of a run.')
   step = flags.DEFINE_integer('step', None, 'A step; the best one if unset.')
-  artifact = flags.DEFINE_string('artifact', None, 'A .qgan file.')
+  artifact = flags.DEFINE_string(
+    'artifact', None, 'A .qgan, .onnx or .stablehlo file.'
+  )
   samples = flags.DEFINE_integer(
     'samples', None, 'Images to draw; as many as the config says if unset.'
   )

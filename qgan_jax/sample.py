@@ -30,7 +30,7 @@ import tqdm
 
 from qgan_jax import artifacts, errors
 from qgan_jax.artifacts import grids
-from qgan_jax.artifacts.drawing import BATCH, Drawer, latents, RUNTIMES
+from qgan_jax.artifacts.drawing import batches, RUNTIMES
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.errors import UserError
 
@@ -43,32 +43,6 @@ class Sink(Protocol):
 
   def __call__(self, images: np.ndarray, labels: np.ndarray | None) -> None:
     """Takes uint8 [B, H, W, C] and int32 [B]."""
-
-
-def batches(
-  drawer: Drawer, *, num: int, seed: int, label: int | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-  """Draws images, `BATCH` at a time.
-
-  Args:
-    drawer: what to draw from.
-    num: how many images.
-    seed: of the latents; image i depends on it and on i alone.
-    label: the class of all images; None takes the classes in turn.
-
-  Yields:
-    (images uint8 [B, H, W, C], labels int32 [B] or None).
-  """
-  for start in range(0, num, BATCH):
-    # A whole batch, also where fewer are wanted: a dynamic range sees it all.
-    z = latents(seed, start // BATCH, drawer.latent_dim)
-    labels = None
-    if drawer.num_classes:
-      turn = (start + np.arange(BATCH)) % drawer.num_classes
-      labels = (turn if label is None else np.full(BATCH, label)).astype('i4')
-    images = grids.to_uint8(drawer.draw(z, labels))
-    size = min(BATCH, num - start)
-    yield images[:size], None if labels is None else labels[:size]
 
 
 @contextlib.contextmanager

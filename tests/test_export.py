@@ -256,7 +256,10 @@ def test_command(folder, tmp_path):
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   assert len(done.stdout.splitlines()) == 3
-  assert 'drawn from in openvino' in done.stdout
+  for runtime in ('openvino', 'onnxruntime'):
+    # Each file goes first to the runtime that it was made for.
+    assert f'generator-{runtime}.onnx: ' in done.stdout
+    assert f'drawn from in {runtime}\n' in done.stdout
   for name in (export.PACKED, *FILES[:2]):
     assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 

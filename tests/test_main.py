@@ -178,7 +178,7 @@ def test_scores_are_had_again(run, commands):
   ]
   best, artifact = (json.loads(finish(process)[0]) for process in started)
   assert best == load(workdir / 'scores.json')['best']
-  assert artifact['weights'] == 'as packed'
+  assert artifact['weights'] == 'as exported, drawn in jax'
   assert artifact['extractor'] == best['extractor']
   # Other latents of the same generator.
   np.testing.assert_allclose(

@@ -3,7 +3,7 @@
 Nothing here imports JAX until a file needs it: ONNX files do not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import importlib.util
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from qgan_jax.artifacts.grids import to_uint8
 from qgan_jax.errors import UserError
 
 BATCH = 64  # Images drawn at a time: one compiled program, bounded memory.
@@ -62,6 +63,32 @@ def latents(seed: int, batch: int, latent_dim: int) -> np.ndarray:
   return np.random.Generator(bits).standard_normal(
     (BATCH, latent_dim), np.float32
   )
+
+
+def batches(
+  drawer: Drawer, *, num: int, seed: int, label: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+  """Draws images, `BATCH` at a time.
+
+  Args:
+    drawer: what to draw from.
+    num: how many images.
+    seed: of the latents; image i depends on it and on i alone.
+    label: the class of all images; None takes the classes in turn.
+
+  Yields:
+    (images uint8 [B, H, W, C], labels int32 [B] or None).
+  """
+  for start in range(0, num, BATCH):
+    # A whole batch, also where fewer are wanted: a dynamic range sees it all.
+    z = latents(seed, start // BATCH, drawer.latent_dim)
+    labels = None
+    if drawer.num_classes:
+      turn = (start + np.arange(BATCH)) % drawer.num_classes
+      labels = (turn if label is None else np.full(BATCH, label)).astype('i4')
+    images = to_uint8(drawer.draw(z, labels))
+    size = min(BATCH, num - start)
+    yield images[:size], None if labels is None else labels[:size]
 
 
 def open_drawer(
@@ -133,6 +160,9 @@ def _open_packed(path: Path) -> Drawer:
 
 def _open_onnx(path: Path, runtime: str | None) -> Drawer:
   choices = (runtime,) if runtime else RUNTIMES['onnx']
+  # A graph made for ONNX Runtime; OpenVINO draws the same from it.
+  if b'"form": "gathered"' in path.read_bytes():
+    choices = choices[::-1]
   installed = [name for name in choices if importlib.util.find_spec(name)]
   if not installed:
     extra = 'openvino' if runtime == 'openvino' else 'onnx'
