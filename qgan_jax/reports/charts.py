@@ -232,7 +232,7 @@ def _mark_float(
     line={'width': 1.5, 'dash': 'dash'},
     label={
       'text': f'float + {share(tolerance)}',
-      'textposition': 'end',
+      'textposition': 'start',
       'yanchor': 'bottom',
     },
   )  # fmt: skip

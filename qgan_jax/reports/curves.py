@@ -11,7 +11,7 @@ from qgan_jax.reports.read import Curve, Run
 
 _POINTS = 20_000  # Of all runs in one panel; more make a page slow.
 _FEWEST, _MOST = 50, 500  # Of one curve.
-_NETWORKS = ('generator', 'discriminator')
+_NETWORKS = {'generator': 'G', 'discriminator': 'D'}
 _SHOWN = 12  # Layers are many; a heat map of more has no legible names.
 
 # Section, title of the panel, and the metrics in it: the first is shown first.
@@ -88,7 +88,7 @@ def panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def family_of(key: str) -> tuple[str, str]:
-  """Splits a metric of a layer: 'a/generator/up0/b' → 'a/b', 'generator/up0'.
+  """Splits a metric of a layer: 'a/generator/up0' → 'a', 'G up0'.
 
   The layer is empty for metrics of no layer. With no name in front but
   `quantization`, the last part says what is measured.
@@ -100,7 +100,8 @@ def family_of(key: str) -> tuple[str, str]:
   before, layer = parts[:at], parts[at:]
   if before in ([], ['quantization']) and len(layer) > 1:
     before, layer = [*before, layer[-1]], layer[:-1]
-  return '/'.join(before), '/'.join(layer)
+  name = '/'.join([_NETWORKS[layer[0]], *layer[1:]]).replace('/', ' ', 1)
+  return '/'.join(before), name
 
 
 def _section(family: str) -> tuple[str, str]:

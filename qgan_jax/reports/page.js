@@ -125,7 +125,7 @@ function curvesChart(panel, key) {
     });
   });
   const type = range(traces, 50);
-  const title = (panel.layered ? panel.title + ', ' : '') + name
+  const title = (panel.layered ? panel.title + '<br>' : '') + name
     + (type === 'log' ? ' (log scale)' : '');
   return {data: traces, layout: {
     xaxis: {title: {text: 'training step'}},

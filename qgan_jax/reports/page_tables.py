@@ -97,8 +97,9 @@ def settings_on_page(
     Column('score', f'{score}, mean', number),
     Column('score_min', 'lowest', number),
     Column('score_max', 'highest', number),
-    Column('score_std', 'std', number),
     Column('to_float', 'to float', _times),
+    Column('artifact_bytes', 'bytes', _count),
+    Column('times_smaller', 'smaller', _times),
     Column('precision', 'precision', _share),
     Column('recall', 'recall', _share),
     Column('density', 'density', _share),
@@ -106,8 +107,7 @@ def settings_on_page(
     Column('kid_mean', 'KID', number),
     Column('mode_kl', 'class KL', number),
     Column('effective_rank', 'rank', number),
-    Column('artifact_bytes', 'bytes', _count),
-    Column('times_smaller', 'smaller', _times),
+    Column('score_std', 'std', number),
     Column('front', 'on the front'),
   ]
   return _on_page(settings, columns, id, 'Settings, means over seeds')

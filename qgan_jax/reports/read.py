@@ -1,5 +1,6 @@
 """Finds run folders and reads what is there, however little it is."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 import dataclasses
 import json
@@ -67,7 +68,7 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
   Raises:
     UserError: a folder is not there, or there is no run in any.
   """
-  found: dict[Path, dict[str, Any]] = {}
+  found: dict[Path, tuple[Path, dict[str, Any]]] = {}
   tops = [Path(path) for path in paths]
   for path in tops:
     if not path.is_dir():
@@ -76,7 +77,8 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
         'such as runs/'
       )
     for folder, known in _find(path):
-      found[folder] = found.get(folder, {}) | known
+      where = folder.resolve()
+      found[where] = folder, found.get(where, (folder, {}))[1] | known
   if not found:
     raise UserError(
       f'no run in {", ".join(map(str, tops))}: a run folder holds a '
@@ -85,7 +87,8 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
     )
   names = _names(found)
   return [
-    _read(folder, names[folder], known) for folder, known in found.items()
+    _read(folder, names[where], known)
+    for where, (folder, known) in found.items()
   ]
 
 
@@ -132,16 +135,17 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _names(folders: Iterable[Path]) -> dict[Path, str]:
   """Each folder's own name, with as many parents as tell it apart."""
-  names = {}
-  for folder in folders:
-    parts = folder.resolve().parts
-    others = [f.resolve().parts for f in folders if f != folder]
-    depth = 1
-    while depth < len(parts) and any(
-      other[-depth:] == parts[-depth:] for other in others
-    ):
-      depth += 1
-    names[folder] = '/'.join(parts[-depth:])
+  names: dict[Path, str] = {}
+  left = set(folders)
+  depth = 0
+  while left:
+    depth += 1
+    ends = {folder: folder.parts[-depth:] for folder in left}
+    counts = Counter(ends.values())
+    for folder, end in ends.items():
+      if counts[end] == 1:
+        names[folder] = '/'.join(end)
+        left.remove(folder)
   return names
 
 

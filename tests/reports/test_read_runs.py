@@ -67,11 +67,14 @@ def test_a_sweep_tells_what_became_of_its_trials(tmp_path):
   assert runs['waiting'].command == 'waiting'
 
 
-def test_each_run_is_there_once_and_has_a_name_of_its_own(tmp_path):
+def test_each_run_is_there_once_and_has_a_name_of_its_own(
+  tmp_path, monkeypatch
+):
   for parent in 'a', 'b':
     make_run(tmp_path / parent / 'same', grid=False)
   make_run(tmp_path / 'b' / 'other', grid=False)
-  runs = read_runs([tmp_path, tmp_path / 'a', tmp_path / 'a' / 'same'])
+  monkeypatch.chdir(tmp_path)
+  runs = read_runs([tmp_path, 'a', tmp_path / 'a' / 'same', 'b/../b'])
   assert sorted(run.name for run in runs) == ['a/same', 'b/same', 'other']
 
 

@@ -9,9 +9,10 @@ from qgan_jax.reports.read import read_runs
 @pytest.mark.parametrize(
   ('key', 'family', 'layer'),
   [
-    ('sigma/generator/up0', 'sigma', 'generator/up0'),
-    ('quantization/generator/up0/sqnr', 'quantization/sqnr', 'generator/up0'),
-    ('quantization/sqnr/generator/up0', 'quantization/sqnr', 'generator/up0'),
+    ('sigma/generator/up0', 'sigma', 'G up0'),
+    ('sigma/discriminator/a/b', 'sigma', 'D a/b'),
+    ('quantization/generator/up0/sqnr', 'quantization/sqnr', 'G up0'),
+    ('quantization/sqnr/generator/up0', 'quantization/sqnr', 'G up0'),
     ('quantization/clip_rate', 'quantization', ''),
     ('steps_per_second', 'steps_per_second', ''),
   ],
@@ -53,9 +54,7 @@ def test_a_heat_map_is_the_mean_of_last_values(tmp_path):
   panel = next(p for p in curves.panels(runs) if p['title'] == 'Sqnr')
   found = curves.heat_map(panel, runs, settings)
   assert found['y'] == ['4 bits', '2 bits']
-  assert found['x'] == [
-    'generator/project', 'generator/up0', 'discriminator/down0'
-  ]  # fmt: skip
+  assert found['x'] == ['G project', 'G up0', 'D down0']
   key = 'quantization/generator/up0/sqnr'
   last = [run.curves[key][1][-1] for run in runs]
   assert found['z'][0][1] == pytest.approx((last[0] + last[1]) / 2)
