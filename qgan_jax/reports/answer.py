@@ -78,8 +78,9 @@ def answer(
     )
   chosen = close.sort_values(['x', 'artifact_bytes', 'score']).iloc[0]
   sentence = (
-    f'{chosen["setting"]} is the fewest whose mean score is within {percent} '
-    f'of float: {describe(chosen)}, against {describe(baseline)} in float.'
+    f'The fewest bits with a mean score within {percent} of float’s are '
+    f'{chosen["setting"]}: {describe(chosen)}, against {describe(baseline)} '
+    'in float.'
   )
   if chosen['artifact_bytes'] == chosen['artifact_bytes']:
     sentence += (

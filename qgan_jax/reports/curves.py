@@ -25,7 +25,7 @@ _PANELS = (
   ('speed', 'Training steps per second', ('steps_per_second',)),
 )
 _NAMES = {
-  'eval/frechet_distance_train': 'Fréchet distance to training images',
+  'eval/frechet_distance_train': 'distance to training images',
   'eval/effective_rank': 'effective rank of features',
   'eval/mode_kl': 'KL from the class histogram',
   'eval/modes_covered': 'classes covered',

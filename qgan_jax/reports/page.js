@@ -126,10 +126,10 @@ function curvesChart(panel, key) {
   });
   const type = range(traces, 50);
   const title = (panel.layered ? panel.title + '<br>' : '') + name
-    + (type === 'log' ? ' (log scale)' : '');
+    + (type === 'log' ? ', log scale' : '');
   return {data: traces, layout: {
     xaxis: {title: {text: 'training step'}},
-    yaxis: {title: {text: title}, type},
+    yaxis: {title: {text: title}, type, ...(type === 'log' ? {dtick: 1} : {})},
   }};
 }
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from qgan_jax.errors import UserError
 
-_NOT_RUNS = {'checkpoints', 'samples', 'tensorboard'}
 _NUMBERS = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
 
 # A metric's steps and values, in order.
@@ -111,7 +110,7 @@ def _find(top: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
   """Run folders below `top`, with what sweeps know of them."""
   for here, folders, files in os.walk(top):
     folder = Path(here)
-    folders[:] = sorted(set(folders) - _NOT_RUNS)
+    folders.sort()
     if 'sweep.json' in files:
       states = _load(folder / 'states.json')
       for trial in _load(folder / 'sweep.json').get('trials', []):

@@ -275,6 +275,7 @@ def test_pictures_and_numbers_for_a_paper(browser, page, tmp_path):
     assert picture.convert('RGB').getpixel((0, 0)) == (255, 255, 255)
   assert '<svg' in saved('svg').read_text()
   path = saved('csv')
+  assert path.name == 'score-by-bits-best-0.csv'
   rows = list(csv.DictReader(path.open()))
   means = [row for row in rows if row['what'] == 'means']
   assert len([row for row in rows if row['what'] == 'trials']) == 10
