@@ -5,6 +5,7 @@ Entry points share this: here, and nowhere deeper, a config is unpacked.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -13,17 +14,11 @@ import numpy as np
 
 from qgan_jax import data, metrics, models
 from qgan_jax.errors import UserError
-from qgan_jax.precision import (
-  Bits,
-  FLOAT_BITS,
-  make_precision,
-  Precision,
-  QuantizerSpec,
-)
-from qgan_jax.precision import rules as rules_lib
+from qgan_jax.precision import Bits
 from qgan_jax.precision.layers import find_layers, Layer
-from qgan_jax.precision.schedule import Schedule
-from qgan_jax.training import devices, losses
+from qgan_jax.precision.rules import Choice
+from qgan_jax.precision_plan import make_schedule, plan_precision
+from qgan_jax.training import devices, diagnosis, losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.optimizers import (
@@ -54,7 +49,7 @@ class Gan:
   latent_dim: int
   num_classes: int
   layers: Mapping[str, tuple[Layer, ...]]
-  table: list[rules_lib.Choice]
+  table: list[Choice]
 
 
 def load_dataset(config: Any, *, standin: bool) -> data.ImageDataset:
@@ -155,48 +150,6 @@ def make_gan(
   )
 
 
-def plan_precision(
-  config: Any, layers: Mapping[str, tuple[Layer, ...]]
-) -> tuple[dict[str, Precision], dict[str, Bits], list[rules_lib.Choice]]:
-  """How a config quantizes networks of these layers.
-
-  Returns:
-    By network, its precision and its bits, plain numbers; and the table of
-    all. A network in float is exactly the unquantized one: nothing is caught.
-
-  Raises:
-    UserError: a rule catches nothing, or what it must not.
-  """
-  p = config.precision
-  precision = dataclasses.replace(
-    make_precision(
-      weights=p.quantizer,
-      activations=p.activation_quantizer,
-      per_channel=p.per_channel,
-      ranges=p.ranges,
-      momentum=p.momentum,
-      input_bits=p.input_bits,
-    ),
-    gradients=QuantizerSpec(p.gradient_quantizer),
-    global_pruning=p.pruning == 'global',
-  )
-  defaults = {
-    network: rules_lib.Defaults(
-      precision,
-      Bits(
-        config[network].bits.weights,
-        config[network].bits.activations,
-        None if p.gradient_bits >= FLOAT_BITS else p.gradient_bits,
-        config[network].sparsity or None,
-      ),
-      p.first_last_bits,
-    )
-    for network in layers
-  }
-  rules = rules_lib.parse_rules(p.rules)
-  return rules_lib.resolve_rules(layers, defaults, rules)
-
-
 def _optimizer(network: Any) -> Any:
   return make_optimizer(
     network.optimizer,
@@ -206,7 +159,10 @@ def _optimizer(network: Any) -> Any:
 
 
 def make_states(
-  configs: Sequence[Any], gan: Gan, dataset: data.ImageDataset
+  configs: Sequence[Any],
+  gan: Gan,
+  dataset: data.ImageDataset,
+  starts: Sequence[Any] = (),
 ) -> list[state_lib.TrainState]:
   """The states before the first step, on the host; the seeds decide them.
 
@@ -214,6 +170,7 @@ def make_states(
     configs: resolved, each a member's that trains by the same program.
     gan: their networks.
     dataset: the images.
+    starts: of each member, variables by network to start from, or None.
   """
   init = jax.jit(
     _make_init(gan, dataset),
@@ -224,10 +181,12 @@ def make_states(
   )
   return [
     _with_hyperparameters(
-      jax.device_get(init(jax.random.PRNGKey(config.seed), _bits(config, gan))),
+      jax.device_get(
+        init(jax.random.PRNGKey(config.seed), _bits(config, gan), start)
+      ),
       config,
     )
-    for config in configs
+    for config, start in itertools.zip_longest(configs, starts)
   ]
 
 
@@ -257,12 +216,15 @@ def _bits(config: Any, gan: Gan) -> tuple[Bits, Bits]:
 
 
 def _make_init(gan: Gan, dataset: data.ImageDataset) -> Any:
-  """The function (key, bits of G and D) → state."""
+  """The function (key, bits of G and D, variables to start from) → state."""
   size = min(64, len(dataset.train_images))
   images = dataset.train_images[:size]
   labels = jnp.arange(size) % gan.num_classes if gan.num_classes else None
 
-  def init(key: jax.Array, bits: tuple[Bits, Bits]) -> state_lib.TrainState:
+  def init(
+    key: jax.Array, bits: tuple[Bits, Bits], start: Any = None
+  ) -> state_lib.TrainState:
+    start = start or {'generator': None, 'discriminator': None}
     g_key, d_key, latents_key, run_key = jax.random.split(key, 4)
     latents = jax.random.normal(latents_key, (size, gan.latent_dim))
     parts = [
@@ -275,14 +237,16 @@ def _make_init(gan: Gan, dataset: data.ImageDataset) -> Any:
         example,
         labels,
         quantizer_optimizer=network.quantizer_optimizer,
+        variables=variables,
       )
-      for network, widths, key, example in (
-        (gan.generator, bits[0], g_key, latents),
+      for network, widths, key, example, variables in (
+        (gan.generator, bits[0], g_key, latents, start['generator']),
         (
           gan.discriminator,
           bits[1],
           d_key,
           step_lib.to_float(jnp.asarray(images)),
+          start['discriminator'],
         ),
       )
     ]
@@ -326,11 +290,7 @@ def make_program(
   step = step_lib.make_step(
     gan.generator,
     gan.discriminator,
-    loss=losses.LOSSES[config.loss.name],
-    latent_dim=gan.latent_dim,
-    num_classes=gan.num_classes,
-    penalty=losses.PENALTIES.get(config.loss.penalty),
-    penalty_fraction=config.loss.penalty_fraction,
+    **_losses(config, gan),
     schedule=make_schedule(config),
     axis_name=layout.axis_name,
     axis_groups=layout.axis_groups,
@@ -339,10 +299,21 @@ def make_program(
   return devices.Program(step, layout)
 
 
-def make_schedule(config: Any) -> Schedule:
-  """When a config's networks are quantized and pruned."""
-  names = [field.name for field in dataclasses.fields(Schedule)]
-  return Schedule(**{name: config.precision[name] for name in names})
+def _losses(config: Any, gan: Gan) -> dict[str, Any]:
+  return {
+    'loss': losses.LOSSES[config.loss.name],
+    'latent_dim': gan.latent_dim,
+    'num_classes': gan.num_classes,
+    'penalty': losses.PENALTIES.get(config.loss.penalty),
+    'penalty_fraction': config.loss.penalty_fraction,
+  }
+
+
+def make_diagnosis(config: Any, gan: Gan) -> diagnosis.Diagnose:
+  """What looks at a state of networks that are on one device."""
+  return diagnosis.make_diagnose(
+    gan.generator, gan.discriminator, **_losses(config, gan)
+  )
 
 
 def make_extractor(

@@ -106,7 +106,7 @@ def base(**overrides: Any) -> ConfigDict:
         'input_bits': 8,
         'first_last_bits': unset(int),  # Those of the rest.
         'rules': unset(str),  # See `qgan_jax.precision.rules`.
-        'gradient_quantizer': 'uniform',
+        'gradient_quantizer': 'dorefa_gradient',
         'gradient_bits': 32,
         'learning_rate': 1e-3,  # Of learned scales, relative to themselves.
         'start_step': 0,  # Steps in float before.
@@ -130,6 +130,8 @@ def base(**overrides: Any) -> ConfigDict:
         'eval_every': 1000,
         'checkpoint_every': 1000,
         'eval_samples': 2000,
+        'diagnose': True,  # What quantization does, at the end.
+        'diagnose_every': unset(int),  # And every so many steps.
       },
       'scores': {
         'samples': 10_000,

@@ -138,6 +138,11 @@ RULES = {
   'logging.eval_every': _whole(1),
   'logging.checkpoint_every': _whole(1),
   'logging.eval_samples': _whole(2),
+  'logging.diagnose': _FLAG,
+  'logging.diagnose_every': Rule(
+    'a whole number from 1 up, or unset for the end alone',
+    lambda x: x is None or (type(x) is int and x >= 1),
+  ),
   'scores.samples': _whole(2),
   'scores.extractor': _choice('classifier', 'inception'),
   'scores.inception_weights': _TEXT_OR_NONE,

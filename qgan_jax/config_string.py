@@ -80,6 +80,8 @@ SHORT_NAMES = {
   'sample_every': 'logging.sample_every',
   'eval_every': 'logging.eval_every',
   'checkpoint_every': 'logging.checkpoint_every',
+  'diagnose': 'logging.diagnose',
+  'diagnose_every': 'logging.diagnose_every',
   'extractor': 'scores.extractor',
 }
 

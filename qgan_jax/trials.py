@@ -23,9 +23,10 @@ from qgan_jax.config_name import default_workdir
 from qgan_jax.data import Batches, ImageDataset
 from qgan_jax.delivery import deliver
 from qgan_jax.errors import UserError
+from qgan_jax.init_from import load_start
 from qgan_jax.precision.rules import format_table
 from qgan_jax.run_folder import open_folder, write_json
-from qgan_jax.training import devices, loop
+from qgan_jax.training import devices, diagnosis, loop
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import Draw, make_draw
 from qgan_jax.training.state import TrainState
@@ -36,6 +37,7 @@ _GRID = 64  # Images in a sample grid.
 # What a program takes as arrays; trials that differ in nothing else share it.
 _TRACED = (
   'seed',
+  'init_from',
   'loss.penalty_weight',
   'ema.decay',
   *(f'{network}.bits.{role}' for network in NETWORKS for role in ROLES),
@@ -112,7 +114,14 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
   # Networks, states, and where the last session left them.
   shared = shared_config(configs)
   gan = build.make_gan(shared, dataset, layout)
-  states = build.make_states(configs, gan, dataset)
+  starts = [
+    load_start(run.config.init_from, run.gan, run.config, dataset)
+    # Others are given process 0's, and a run that goes on has its own.
+    if run.config.init_from and primary and not run.checkpoints.steps
+    else None
+    for run in runs
+  ]
+  states = build.make_states(configs, gan, dataset, starts)
   states = _resume(runs, states, primary=primary)
   first_step = int(states[0].step)
   if first_step and first_step < config.steps:
@@ -299,6 +308,41 @@ def _periodic(
   return (
     loop.Periodic(config.logging.sample_every, save_samples),
     loop.Periodic(config.logging.eval_every, evaluate),
+    *_diagnosis(run, dataset, tracker),
+  )
+
+
+_EXAMPLES = 64  # Images that quantization is looked at with.
+
+
+def _diagnosis(
+  run: _Run, dataset: ImageDataset, tracker: Tracker
+) -> tuple[loop.Periodic, ...]:
+  """What quantization does, logged; nothing of networks in float."""
+  config = run.config
+  if not config.logging.diagnose or not any(c.quantizer for c in run.gan.table):
+    return ()
+  size = min(_EXAMPLES, len(dataset.train_images))
+  batch = {'images': dataset.train_images[None, :size]}
+  if run.gan.num_classes and dataset.train_labels is not None:
+    batch['labels'] = dataset.train_labels[None, :size]
+  made: list[diagnosis.Diagnose] = []
+
+  def diagnose(step: int, state: TrainState) -> dict[str, float]:
+    if not made:
+      gan = build.make_gan(config, dataset, devices.Layout(1, group=1))
+      made.append(build.make_diagnosis(config, gan))
+    report = made[0](state, batch)
+    if step == config.steps:
+      tracker.message(diagnosis.format_report(report))
+    return {
+      f'quantization/{place}/{name}': value
+      for place, numbers in report.items()
+      for name, value in numbers.items()
+    }
+
+  return (
+    loop.Periodic(config.logging.diagnose_every or config.steps, diagnose),
   )
 
 

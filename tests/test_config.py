@@ -196,6 +196,7 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     'data.channels',
     'data.dir',
     'init_from',
+    'logging.diagnose_every',
     'precision.first_last_bits',
     'precision.rules',
     'scores.inception_weights',

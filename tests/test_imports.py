@@ -151,3 +151,12 @@ def test_what_importing_loads(module, needed, unwanted):
   assert needed in loaded
   wrong = {m for m in loaded for u in unwanted if f'{m}.'.startswith(f'{u}.')}
   assert not wrong
+
+
+def test_importing_starts_no_backend():
+  """Two processes can meet only before one is started."""
+  code = (
+    'import qgan_jax.main; from jax._src import xla_bridge; '
+    'assert not xla_bridge._backends'
+  )
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)

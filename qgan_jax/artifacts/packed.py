@@ -49,6 +49,7 @@ from qgan_jax.artifacts.weights import (
 )
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Learned, Precision, QuantizerSpec
+from qgan_jax.precision.activations import RANGES
 
 PyTree = Any
 FORMAT_VERSION = 3
@@ -303,10 +304,9 @@ def _learned(tensors: Tensors, precision: Precision) -> Learned:
     spec = precision.spec('activations', layer)
     if spec is None or not spec.quantizer.learned:
       raise ValueError(f'the activations of {layer!r} learn nothing')
-    # One value each: those of activations are per tensor.
-    expected = dict.fromkeys(
-      spec.quantizer.learned, jax.ShapeDtypeStruct((), jnp.float32)
-    )
+    example = jax.ShapeDtypeStruct((1,), jnp.float32)
+    bits = jax.ShapeDtypeStruct((), jnp.float32)
+    expected = jax.eval_shape(spec.quantizer.fit, example, bits)
     found[layer] = read_params(layer, tensors, expected)
   return {'activations': found} if found else {}
 
@@ -318,7 +318,7 @@ def _precision(record: Mapping[str, Any]) -> Precision:
     spec = QuantizerSpec(**value)
     if spec.axis is not None and type(spec.axis) is not int:
       raise TypeError(f'axis={spec.axis!r}')
-    if spec.ranges not in (None, 'moving', 'dynamic', 'fitted'):
+    if spec.ranges not in (None, *RANGES):
       raise ValueError(f'ranges={spec.ranges!r}')
     spec.quantizer  # noqa: B018  Raises for an unknown name.
     return spec

@@ -58,7 +58,7 @@ def encode_weights(
     if not is_weight(keys, w):
       continue
     layer, name = '/'.join(keys[:-1]), '/'.join(('params', *keys))
-    mask = np.asarray(encoded['masks'].get(layer, True))
+    mask = np.asarray(encoded['masks'].get(layer, 1)) != 0
     shape = list(w.shape)
     quantized = layer in encoded['codes']
     if quantized and width(bits.weights, layer) < FLOAT_BITS:

@@ -6,7 +6,7 @@ input of every layer that multiplies (`nn.Dense`, `nn.Conv`,
 module itself is untouched and does not know.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 from typing import Any
@@ -14,11 +14,15 @@ from typing import Any
 from flax import traverse_util
 import flax.linen as nn
 import jax
-from jax import lax
 import jax.numpy as jnp
 
-from qgan_jax import quantizers
 from qgan_jax.precision import pruning
+from qgan_jax.precision.activations import (
+  AxisGroups,
+  fit_to_batch,
+  Replicas,
+  update_range,
+)
 from qgan_jax.precision.gradients import quantize_cotangent
 from qgan_jax.precision.noise import apply_with, example_keys, fold
 from qgan_jax.precision.spec import (
@@ -33,7 +37,7 @@ from qgan_jax.precision.spec import (
 
 Array = jax.Array
 PyTree = Any
-AxisGroups = Sequence[Sequence[int]] | None
+Observe = Callable[[str, Array, Params, Array], None]
 Ranges = dict[str, Array]  # module path → [2], the lowest and the highest
 LAYERS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 
@@ -59,7 +63,9 @@ class Precision:
     activations: quantizer of the layers' inputs, or None. A learned one has
       its own parameters; else its range is, by its `ranges`, a 'moving'
       average of each batch's minimum and maximum, that of the batch itself
-      ('dynamic'), or whatever the quantizer fits to the batch ('fitted').
+      ('dynamic'), a moving average of the part of it that leaves the least
+      squared error ('mse'), or whatever the quantizer fits to the batch
+      ('fitted').
     momentum: of the moving average of the activations' ranges; 0 takes the
       range of every batch by itself (dynamic).
     input_bits: least bits of the network's own input (images, latents): what
@@ -123,8 +129,8 @@ class Precision:
     spec = self.spec('weights', path)
     if spec is None:
       raise ValueError(f'the weights of {path!r} have no quantizer')
-    fitted = spec.quantizer.fit(w, bits)
-    return fitted | (learned or {}).get('weights', {}).get(path, {})
+    found = (learned or {}).get('weights', {})
+    return found[path] if path in found else spec.quantizer.fit(w, bits)
 
   def masks(self, params: PyTree, bits: Bits) -> dict[str, Array]:
     """What pruning leaves of every weight, by module path; {} without it."""
@@ -203,8 +209,9 @@ class Precision:
       **kwargs: keyword arguments of `module.apply`.
 
     Returns:
-      (ranges of the activations, learned parameters: of the weights as fitted
-      to them, of the activations as fitted to this batch's).
+      (ranges of the activations; parameters of learned quantizers, those that
+      stay as they are included: of weights as fitted to them, of activations
+      as fitted to this batch's).
     """
     params = variables['params']
     masks = self.masks(params, bits)
@@ -214,18 +221,22 @@ class Precision:
       spec = self.spec('weights', path)
       if is_weight(keys, w) and spec and spec.quantizer.learned:
         w = w * masks[path] if masks else w
-        fitted = spec.quantizer.fit(w, width(bits.weights, path))
-        found['weights'][path] = {
-          name: fitted[name] for name in spec.quantizer.learned
-        }
+        n = width(bits.weights, path)
+        found['weights'][path] = spec.quantizer.fit(w, n)
     weights = self.quantize_weights(params, bits)
-    _, ranges = self._run(
+
+    def start(path: str, x: Array, params: Params, bits: Array) -> None:
+      spec = self.spec('activations', path)
+      if spec is not None and spec.quantizer.learned:
+        found['activations'][path] = params
+
+    _, ranges = self.apply(
       module,
       {**variables, 'params': weights},
       {},
       bits,
       *args,
-      found=found['activations'],
+      observe=start,
       **kwargs,
     )
     return ranges, {role: by_path for role, by_path in found.items() if by_path}
@@ -242,6 +253,7 @@ class Precision:
     update: bool = False,
     axis_name: str | None = None,
     axis_groups: AxisGroups = None,
+    observe: Observe | None = None,
     **kwargs: Any,
   ) -> tuple[Any, Ranges]:
     """Runs a module with quantized activations; its weights are as given.
@@ -259,6 +271,7 @@ class Precision:
       axis_name: the mapped axis over which ranges are reduced, so that
         every replica quantizes alike.
       axis_groups: the axis's indices that are reduced together; all if None.
+      observe: called with every layer's path, input, parameters and bits.
       **kwargs: keyword arguments of `module.apply`.
 
     Returns:
@@ -266,39 +279,10 @@ class Precision:
     """
     if not self._specs('activations') and not self._specs('gradients'):
       return module.apply(variables, *args, **kwargs), ranges
-    return self._run(
-      module,
-      variables,
-      ranges,
-      bits,
-      *args,
-      learned=(learned or {}).get('activations', {}),
-      key=key,
-      update=update,
-      axis_name=axis_name,
-      axis_groups=axis_groups,
-      **kwargs,
-    )
-
-  def _run(
-    self,
-    module: nn.Module,
-    variables: Mapping[str, PyTree],
-    ranges: Ranges,
-    bits: Bits,
-    *args: Any,
-    learned: Mapping[str, Params] | None = None,
-    key: Array | None = None,
-    update: bool = False,
-    axis_name: str | None = None,
-    axis_groups: AxisGroups = None,
-    found: dict[str, Params] | None = None,
-    **kwargs: Any,
-  ) -> tuple[Any, Ranges]:
-    """`apply`; `found` takes what learned quantizers fit to the batch."""
-    learned = learned or {}
+    given = (learned or {}).get('activations', {})
     updated: Ranges = dict(ranges)
     seen: list[str] = []
+    replicas = Replicas(axis_name, axis_groups)
     each = functools.partial(
       example_keys, axis_name=axis_name, axis_groups=axis_groups
     )
@@ -313,25 +297,28 @@ class Precision:
       if spec is None:
         return x
       quantizer = spec.quantizer
-      if path in learned:
-        params = learned[path]
+      if path in given:
+        params = given[path]
       elif (
         quantizer.learned
         or quantizer.from_range is None
         or spec.ranges == 'fitted'
       ):
-        params = quantizer.fit(x, least)
-        if axis_name is not None:
-          params = lax.pmean(params, axis_name, axis_index_groups=axis_groups)
-        if found is not None and quantizer.learned:
-          found[path] = {name: params[name] for name in quantizer.learned}
+        params = fit_to_batch(spec, x, least, replicas)
       else:
-        momentum = 0.0 if spec.ranges == 'dynamic' else self.momentum
-        updated[path] = _range(
-          x, updated.get(path), momentum, update, axis_name, axis_groups
+        updated[path] = update_range(
+          spec,
+          x,
+          least,
+          updated.get(path),
+          momentum=0.0 if spec.ranges == 'dynamic' else self.momentum,
+          update=update,
+          replicas=replicas,
         )
         low, high = updated[path]
         params = quantizer.from_range(low, high, least)
+      if observe is not None:
+        observe(path, x, params, least)
       keys = each(fold(key, 'activations', path), x)
       rounded = apply_with(quantizer, x, params, least, keys)
       return jnp.where(n >= FLOAT_BITS, x, rounded)
@@ -358,29 +345,6 @@ class Precision:
       return module.apply(variables, *args, **kwargs), updated
 
 
-def _range(
-  x: Array,
-  average: Array | None,
-  momentum: float,
-  update: bool,
-  axis_name: str | None,
-  axis_groups: AxisGroups,
-) -> Array:
-  """The range to quantize x with, [2]."""
-  if momentum == 0:
-    average = None
-  if average is not None and not update:
-    return average
-  low, high = quantizers.tensor_range(x)
-  if axis_name is not None:
-    low = lax.pmin(low, axis_name, axis_index_groups=axis_groups)
-    high = lax.pmax(high, axis_name, axis_index_groups=axis_groups)
-  batch = jnp.stack([low, high])
-  if average is None:
-    return batch
-  return momentum * average + (1 - momentum) * batch
-
-
 def make_precision(
   *,
   weights: str,
@@ -396,7 +360,8 @@ def make_precision(
     weights: name of the weights' quantizer.
     activations: name of the activations' quantizer.
     per_channel: a scale for each output channel of a weight.
-    ranges: 'moving' averages, 'dynamic' from each batch, or 'fitted' to it.
+    ranges: 'moving' averages, 'dynamic' from each batch, moving ones of least
+      'mse', or 'fitted' to each batch.
     momentum: of the moving averages.
     input_bits: least bits of the network's own input.
 
@@ -406,8 +371,8 @@ def make_precision(
   return Precision(
     weights=QuantizerSpec(weights, axis=-1 if per_channel else None),
     activations=QuantizerSpec(
-      activations, ranges='fitted' if ranges == 'fitted' else None
+      activations, ranges=ranges if ranges in ('mse', 'fitted') else None
     ),
-    momentum=momentum if ranges == 'moving' else 0.0,
+    momentum=momentum if ranges in ('moving', 'mse') else 0.0,
     input_bits=input_bits,
   )

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 from qgan_jax import quantizers
 from qgan_jax.errors import UserError
+from qgan_jax.precision.activations import RANGES
 from qgan_jax.precision.layers import Layer
 from qgan_jax.precision.network import Precision
 from qgan_jax.precision.spec import Bits, FLOAT_BITS, QuantizerSpec, ROLES
 
 NETWORKS = ('generator', 'discriminator')
-RANGES = ('moving', 'dynamic', 'fitted')
 REGISTRIES = {
   'weights': quantizers.WEIGHTS,
   'activations': quantizers.ACTIVATIONS,
@@ -68,7 +68,7 @@ class Choice(NamedTuple):
     quantizer: its name, '' for float.
     bits: its width, 32 for float.
     per_channel: whether each output channel has its own scale.
-    ranges: of activations: 'moving', 'dynamic', 'fitted' or 'learned'.
+    ranges: of activations, one of `RANGES` or 'learned'; '' of the rest.
     shape: of the tensor, without the batch.
     rule: the last rule that caught it, '' for the default.
   """
@@ -277,7 +277,7 @@ def _choose(
 _FALLBACK = {
   'weights': 'uniform',
   'activations': 'affine',
-  'gradients': quantizers.GRADIENTS[0],
+  'gradients': 'dorefa_gradient',
 }
 
 

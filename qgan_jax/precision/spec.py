@@ -10,7 +10,7 @@ from qgan_jax import quantizers
 
 Array = jax.Array
 Params = dict[str, Array]
-Learned = dict[str, dict[str, Params]]  # role → layer → its learned entries
+Learned = dict[str, dict[str, Params]]  # role → layer → learned quantizer's
 Width = Array | dict[str, Array]  # One for every layer, or by the layer's path.
 FLOAT_BITS = 32  # From here on a tensor is left as it is.
 ROLES = ('weights', 'activations', 'gradients')
@@ -55,8 +55,9 @@ class QuantizerSpec:
   Attributes:
     name: one of `quantizers.NAMES`.
     axis: the axis with a scale for each index; None for one scale.
-    ranges: where the range of activations comes from, 'moving', 'dynamic' or
-      'fitted' (see `Precision`); None as the network's `momentum` says.
+    ranges: where the range of activations comes from, 'moving', 'dynamic',
+      'mse' or 'fitted' (see `Precision`); None as the network's momentum
+      says.
   """
 
   name: str

@@ -6,6 +6,7 @@ least squared error is a fraction of the one from least to greatest.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
@@ -22,9 +23,9 @@ from qgan_jax.quantizers.uniform import (
 
 # Of the largest magnitude, a factor of √½ apart: what 1 bit, and a tensor
 # with far outliers, still need is among them.
-_CLIPS = 2.0 ** (-jnp.arange(12) / 2)
+_CLIPS = 2.0 ** (-np.arange(12, dtype=np.float32) / 2)
 # About the best of those, nearly to its neighbours.
-_FINER = 2.0 ** (jnp.arange(-6, 7) / 14)
+_FINER = 2.0 ** (np.arange(-6, 7, dtype=np.float32) / 14)
 
 
 def least_error_scale(
@@ -66,7 +67,9 @@ def least_error_scale(
     choice = jnp.argmin(jax.vmap(error)(scales), axis=0, keepdims=True)
     return jnp.take_along_axis(scales, choice, axis=0)[0]
 
-  scale = best(best(jnp.ones_like(top) / reach, _CLIPS), _FINER)
+  scale = best(
+    best(jnp.ones_like(top) / reach, jnp.asarray(_CLIPS)), jnp.asarray(_FINER)
+  )
   z = round_to_codes(x, scale, zero_point, qmin, qmax) - zero_point
   product = jnp.sum(x * z, axes, keepdims=keep)
   square = jnp.sum(jnp.square(z), axes, keepdims=keep)

@@ -11,6 +11,9 @@ import optax
 
 from qgan_jax.errors import UserError
 
+_POSITIVE = ('scale', 'alpha')
+_LEARNED = (*_POSITIVE, 'offset', 'centroids')
+
 
 def _takes_learning_rate(function: Any) -> bool:
   if not inspect.isfunction(function):
@@ -34,11 +37,12 @@ def make_quantizer_optimizer(
   """The optimizer of learned quantizers' parameters.
 
   Adam, whose steps are in proportion to what it moves: scales of 0.01 and of
-  10 both change by about `learning_rate` of themselves in a step. In
-  proportion to the largest entry of a quantizer, so that an offset beside a
-  scale moves with it even from 0. A scale cannot jump over 0, and needs no
-  gradient scale (LSQ's, Esser et al., https://arxiv.org/abs/1902.08153, is
-  cancelled by Adam).
+  10 both change by at most about `learning_rate` of themselves in a step, and
+  neither jumps over 0. What may be 0 or below (offsets, centroids) moves in
+  proportion to the root mean square of the largest of its quantizer's learned
+  parameters. Adam cancels factors of the gradient, so LSQ's 1/√(N·Qp) (Esser
+  et al., https://arxiv.org/abs/1902.08153) has no effect here, and the number
+  of devices that N is spread over none either.
 
   Args:
     learning_rate: the share of themselves that parameters may move in a step.
@@ -47,26 +51,33 @@ def make_quantizer_optimizer(
     An optimizer of {role: {layer: {name: array}}}.
   """
 
-  def in_proportion(
-    updates: optax.Updates, params: optax.Params
-  ) -> optax.Updates:
-    def scaled(update: Any, entries: Any) -> Any:
-      leaves = jax.tree.leaves(entries)
-      largest = functools.reduce(
-        jnp.maximum, (jnp.sqrt(jnp.mean(jnp.square(x))) for x in leaves)
-      )
-      return jax.tree.map(lambda u: u * largest, update)
+  def in_proportion(updates: Any, params: Any) -> Any:
+    def scaled(updates: Any, params: Any) -> Any:
+      # A flag of a quantizer ('signed') has no gradient, and no size.
+      sizes = [
+        jnp.sqrt(jnp.mean(jnp.square(params[name])))
+        for name in params
+        if name in _LEARNED
+      ]
+      largest = functools.reduce(jnp.maximum, sizes)
+      return {
+        name: update * jnp.abs(params[name])
+        if name in _POSITIVE
+        else update * largest
+        for name, update in updates.items()
+      }
 
     return {
       role: {
-        layer: scaled(update, params[role][layer])
-        for layer, update in layers.items()
+        layer: scaled(updates[role][layer], params[role][layer])
+        for layer in updates[role]
       }
-      for role, layers in updates.items()
+      for role in updates
     }
 
   return optax.chain(
-    optax.scale_by_adam(b1=0.9, b2=0.99),
+    # Gradients of scales are small: Optax's eps=1e-8 would be seen.
+    optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-20),
     optax.stateless(in_proportion),
     optax.scale_by_learning_rate(learning_rate),
   )

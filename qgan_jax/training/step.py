@@ -231,12 +231,18 @@ def make_step(
       def fit() -> PyTree:
         variables = {'params': part.params, **part.stats}
         return network.precision.init(
-          network.module, variables, bits, x, labels
+          network.module,
+          variables,
+          bits,
+          x,
+          labels,
+          axis_name=axis_name,
+          axis_groups=axis_groups,
         )[1]
 
       changed = schedule.changed(part.bits, state.step)
       learned = lax.cond(changed, fit, lambda: part.learned)
-      return part.replace(bits=bits, learned=mean(learned))
+      return part.replace(bits=bits, learned=learned)
 
     return (
       of(generator, state.generator, latents),

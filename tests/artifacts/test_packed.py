@@ -474,3 +474,138 @@ def test_crafted_tensors_are_user_errors(tmp_path, change):
   rewrite(path, both)
   with pytest.raises(UserError, match='does not fit together|not a whole'):
     packed.load_generator(path)
+
+
+def test_learned_parameters_are_stored_and_used(tmp_path):
+  path, rng = tmp_path / 'g.qgan', np.random.default_rng(1)
+  variables, bits = make_variables(**SMALL), make_bits(3, 4)
+  precision = Precision(QuantizerSpec('lsq', -1), QuantizerSpec('pact'))
+  module = models.make_generator('dcgan', **SMALL)
+  latents = jnp.float32(rng.standard_normal((16, 5)))
+  # Training has moved them away from what fits.
+  _, learned = jax.jit(
+    lambda v: precision.init(module, v, bits, latents)
+  )(variables)  # fmt: skip
+  for layers in learned.values():
+    for params in layers.values():
+      name = 'scale' if 'scale' in params else 'alpha'
+      params[name] = 0.7 * params[name]
+  packed.save_generator(
+    path,
+    model='dcgan',
+    model_kwargs=SMALL,
+    variables=variables,
+    ranges={},
+    precision=precision,
+    bits=bits,
+    metadata=METADATA,
+    learned=learned,
+  )
+  loaded = packed.load_generator(path)
+
+  @jax.jit
+  def trained(variables, learned):
+    weights = precision.quantize_weights(
+      variables['params'], bits, learned=learned
+    )
+    variables = variables | {'params': weights}
+    images, _ = precision.apply(
+      module, variables, {}, bits, latents, learned=learned
+    )
+    return weights, images
+
+  weights, images = trained(variables, learned)
+  assert_trees_equal({'params': weights}, loaded.variables)
+  np.testing.assert_allclose(
+    artifacts.images(loaded, latents), images, atol=1e-6
+  )
+  fitted, _ = trained(variables, {})
+  assert np.any(fitted['up0']['kernel'] != weights['up0']['kernel'])
+  assert loaded.learned['activations'].keys() == {'project', 'up0'}
+  rewrite(
+    path, lambda header, tensors: tensors.pop('learned/up0/alpha') and None
+  )
+  with pytest.raises(UserError, match='does not fit together'):
+    packed.load_generator(path)
+
+
+def test_every_layer_has_its_own_bits(tmp_path):
+  path = tmp_path / 'g.qgan'
+  precision = Precision(
+    QuantizerSpec('uniform', -1),
+    QuantizerSpec('affine'),
+    exceptions=(
+      ('weights', 'up0', None),
+      ('activations', 'up0', QuantizerSpec('affine', None, 'dynamic')),
+    ),
+  )
+  bits = Bits(
+    {'project': jnp.float32(2), 'up0': jnp.float32(32)},
+    {'project': jnp.float32(8), 'up0': jnp.float32(4)},
+    gradients=jnp.float32(8),
+  )
+  variables, _ = save(path, precision=precision, bits=bits)
+  loaded = packed.load_generator(path)
+  assert loaded.precision == precision
+  assert loaded.bits == bits._replace(gradients=None)
+  trained = jax.jit(precision.quantize_weights)(variables['params'], bits)
+  assert_trees_equal({'params': trained}, loaded.variables)
+  assert len(np.unique(trained['project']['kernel'][..., 0])) <= 3
+  np.testing.assert_array_equal(
+    trained['up0']['kernel'], variables['params']['up0']['kernel']
+  )
+
+
+@pytest.mark.parametrize('together', [False, True])
+@pytest.mark.parametrize('name', ['uniform', 'affine', 'xnor', 'seq', 'float'])
+def test_pruned_weights_are_zeros_and_take_a_bit(tmp_path, name, together):
+  sizes = {}
+  for sparsity in (None, 0.9):
+    precision = Precision(
+      None if name == 'float' else QuantizerSpec(name, -1),
+      global_pruning=together,
+    )
+    n = 32 if name == 'float' else 8
+    bits = make_bits(n)._replace(
+      sparsity=None if sparsity is None else jnp.float32(sparsity)
+    )
+    variables, found = save(
+      tmp_path / 'g.qgan',
+      precision=precision,
+      bits=bits,
+      ranges={},
+      channels=64,
+      latent_dim=64,
+    )
+    loaded = packed.load_generator(tmp_path / 'g.qgan')
+    trained = jax.jit(precision.quantize_weights)(variables['params'], bits)
+    assert_trees_equal({'params': trained}, loaded.variables)
+    sizes[sparsity] = found.artifact_bytes
+  params = loaded.variables['params']
+  kernels = [params[layer]['kernel'] for layer in ('project', 'up0')]
+  count = sum(kernel.size for kernel in kernels)
+  zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
+  assert zeros >= round(0.9 * count) - 2
+  if name != 'xnor':  # One bit a weight is no more than the bitmap.
+    width = 4 if name == 'float' else 1  # Bytes of what is left.
+    assert sizes[0.9] <= count / 8 + 0.1 * count * width + 3000
+    assert sizes[0.9] < 0.3 * sizes[None]
+
+
+def test_files_of_version_1_are_read(tmp_path):
+  path = tmp_path / 'g.qgan'
+  variables, _ = save(path)
+  new = packed.load_generator(path)
+
+  def as_it_was(header, tensors):
+    header['version'] = 1
+    for name in ('gradients', 'exceptions', 'global_pruning'):
+      del header['precision'][name]
+    for spec in ('weights', 'activations'):
+      del header['precision'][spec]['ranges']
+
+  rewrite(path, as_it_was)
+  old = packed.load_generator(path)
+  assert_trees_equal(old.variables, new.variables)
+  assert old.precision == new.precision
+  assert old.bits == new.bits

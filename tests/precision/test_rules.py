@@ -150,7 +150,7 @@ def test_first_and_last_layers(layers):
     ('*/weights/up: bits=x', "bits takes .*not 'x'"),
     ('*/weights/up: quantizer=unifrm', "did you mean 'uniform'"),
     ('*/activations/up: quantizer=grid', "no quantizer 'grid'"),
-    ('*/activations/up: ranges=fixed', 'one of moving, dynamic, fitted'),
+    ('*/activations/up: ranges=fixed', 'one of moving, dynamic, mse, fitted'),
     ('*/weights/up: per_channel=1', 'true or false'),
     ('weights/up: bits=2', 'is not NETWORK/ROLE/PATH'),
     ('*/weights/up', 'is not NETWORK/ROLE/PATH'),

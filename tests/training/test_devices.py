@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+import re
 import socket
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def runs(tmp_path_factory):
   with socket.create_server(('localhost', 0)) as server:
     address = f'localhost:{server.getsockname()[1]}'
   alone = [
-    start(folder / f'{name}.npz', num_devices, 'batch,group')
+    start(folder / f'{name}.npz', num_devices, 'batch,group,learned')
     for name, num_devices in (('one', 1), ('eight', 8))
   ]
   finish(alone)
@@ -84,7 +85,12 @@ def update(run, variant):
 
 @pytest.mark.parametrize(
   ('layout', 'variant'),
-  [('eight', 'batch'), ('eight', 'group'), ('process0', 'batch')],
+  [
+    ('eight', 'batch'),
+    ('eight', 'group'),
+    ('eight', 'learned'),
+    ('process0', 'batch'),
+  ],
 )
 def test_the_layout_does_not_change_the_run(runs, layout, variant):
   one, many = runs['one'], runs[layout]
@@ -100,7 +106,7 @@ def test_the_layout_does_not_change_the_run(runs, layout, variant):
   for name, value in expected.items():
     np.testing.assert_allclose(got[name], value, rtol=1e-3, atol=1e-6)
   expected, got = (part(run, f'{variant}/after/') for run in (one, many))
-  moving = [k for k in expected if '/ranges/' in k or '/stats/' in k]
+  moving = [k for k in expected if re.search('/(ranges|stats|learned)/', k)]
   assert len(moving) >= 6
   for name in moving:
     scale = np.abs(expected[name]).max()

@@ -24,6 +24,11 @@ _SHARED = f'batch_size={BATCH},channels=8,optimizer=sgd,learning_rate=0.1,'
 VARIANTS = {
   'batch': 'norm=batch,penalty=r1,conditional=true',
   'group': 'norm=group,spectral_norm=true,d_steps=2',
+  # Learned, at random, from the second step on: all alike on every layout.
+  'learned': (
+    'penalty=none,penalty_weight=0,quantizer=lsq,activation_quantizer=pact,'
+    'gradient_bits=8,start_step=1'
+  ),
 }
 
 

@@ -1,0 +1,81 @@
+"""The networks of a run that has ended, for another to start from.
+
+G starts from its moving average, which is what was scored, and D from its
+weights; either with its other variables. Optimizers, moving averages, ranges
+and learned quantizers start anew: what they know is of another loss, and the
+first batch tells them as much.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flax import traverse_util
+from ml_collections import FrozenConfigDict
+import numpy as np
+
+from qgan_jax import build
+from qgan_jax.data import ImageDataset
+from qgan_jax.errors import UserError
+from qgan_jax.training.checkpoints import Checkpoints
+
+PyTree = Any
+
+
+def load_start(
+  folder: str, gan: build.Gan, config: Any, dataset: ImageDataset
+) -> dict[str, PyTree]:
+  """The variables that a run left, to start from.
+
+  Args:
+    folder: of the run: its best checkpoint is taken, or else its newest.
+    gan: the networks that start from it.
+    config: theirs.
+    dataset: of the run that starts.
+
+  Returns:
+    Variables by network, {'params': …, and other collections}.
+
+  Raises:
+    UserError: the folder holds no run, or one of other networks.
+  """
+  try:
+    record = json.loads((Path(folder) / 'config.json').read_text())
+    old = FrozenConfigDict(record['config'])
+    shapes = build.state_shapes(old, build.make_gan(old, dataset), dataset)
+  except (OSError, ValueError, LookupError, AttributeError) as error:
+    raise UserError(
+      f'init_from={folder}: that is no folder of a run ({error}); give one '
+      'that qgan_jax.main has left'
+    ) from None
+  checkpoints = Checkpoints(Path(folder) / 'checkpoints', primary=False)
+  found = checkpoints.restore_best(shapes) or checkpoints.restore_latest(shapes)
+  if found is None:
+    raise UserError(f'init_from={folder}: the run has saved no checkpoint')
+  average, d = found[1].average, found[1].discriminator
+  start = {
+    'generator': {'params': average['params'], **average['stats']},
+    'discriminator': {'params': d.params, **d.stats},
+  }
+  own = build.state_shapes(config, gan, dataset)
+  for name, variables in start.items():
+    network = getattr(own, name)
+    _check(folder, name, variables, {'params': network.params, **network.stats})
+  return start
+
+
+def _check(folder: str, name: str, found: PyTree, wanted: PyTree) -> None:
+  shapes = [
+    {
+      path: np.shape(x)
+      for path, x in traverse_util.flatten_dict(tree, sep='/').items()
+    }
+    for tree in (found, wanted)
+  ]
+  for path in shapes[0] | shapes[1]:
+    there, here = (tree.get(path) for tree in shapes)
+    if there != here:
+      raise UserError(
+        f'init_from={folder}: {path} of its {name} is {there or "missing"}, '
+        f'and {here or "nothing"} here; give both runs the same networks'
+      )

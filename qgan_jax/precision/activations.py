@@ -1,0 +1,157 @@
+"""Where the parameters of an activation's quantizer come from."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from qgan_jax import quantizers
+from qgan_jax.precision.spec import Params, QuantizerSpec
+
+Array = jax.Array
+AxisGroups = Sequence[Sequence[int]] | None
+RANGES = ('moving', 'dynamic', 'mse', 'fitted')
+# Shares of a range that are tried, 2^(-1/3) apart: at 2 bits, the range of
+# least error of what a ReLU leaves of a Gaussian is about a third.
+_CLIPS = 2.0 ** (-np.arange(9) / 3)
+_FEATURES = 64  # Of each example, that the error of a range is measured on.
+
+
+class Replicas(NamedTuple):
+  """The replicas that hold parts of one batch, and quantize alike.
+
+  Attributes:
+    axis_name: the mapped axis; None where there is one alone.
+    axis_groups: its indices that belong together; all if None.
+  """
+
+  axis_name: str | None = None
+  axis_groups: AxisGroups = None
+
+  def mean(self, tree: Params) -> Params:
+    """The mean over them."""
+    if self.axis_name is None:
+      return tree
+    return lax.pmean(tree, self.axis_name, axis_index_groups=self.axis_groups)
+
+  def gather(self, x: Array) -> Array:
+    """All of a batch, from each one's part."""
+    if self.axis_name is None:
+      return x
+    return lax.all_gather(
+      x, self.axis_name, axis_index_groups=self.axis_groups, tiled=True
+    )
+
+  def span(self, low: Array, high: Array) -> tuple[Array, Array]:
+    """The least and the greatest over them."""
+    if self.axis_name is None:
+      return low, high
+    groups = self.axis_groups
+    return (
+      lax.pmin(low, self.axis_name, axis_index_groups=groups),
+      lax.pmax(high, self.axis_name, axis_index_groups=groups),
+    )
+
+
+def fit_to_batch(
+  spec: QuantizerSpec, x: Array, bits: Array, replicas: Replicas
+) -> Params:
+  """Parameters fitted to a batch, the same on every replica.
+
+  Of a learned quantizer, they are where it starts: as its own `fit` says, or
+  from a part of the batch's range, whichever leaves the least squared error.
+  That is seldom, so replicas see all of the batch. Others are fitted as they
+  say, to each replica's part, and the mean is taken.
+
+  Args:
+    spec: the quantizer.
+    x: a layer's input, [B, …].
+    bits: its bit width.
+    replicas: that hold the rest of the batch.
+  """
+  quantizer = spec.quantizer
+  if not quantizer.learned:
+    return replicas.mean(quantizer.fit(x, bits))
+  x, alone = replicas.gather(x), Replicas()
+  own = quantizer.fit(x, bits)
+  if quantizer.from_range is None:
+    return own
+  low, high = quantizers.tensor_range(x)
+  error, clipped = _least_error(quantizer, x, bits, low, high, alone)
+  better = error < _error(quantizer, x, bits, own, alone)
+  return jax.tree.map(lambda a, b: jnp.where(better, a, b), clipped, own)
+
+
+def update_range(
+  spec: QuantizerSpec,
+  x: Array,
+  bits: Array,
+  average: Array | None,
+  *,
+  momentum: float,
+  update: bool,
+  replicas: Replicas,
+) -> Array:
+  """The range to quantize with, [2].
+
+  Args:
+    spec: the quantizer, which takes ranges. 'mse' clips each batch's range to
+      the part that leaves the least squared error at this width.
+    x: a layer's input, [B, …].
+    bits: its bit width.
+    average: the moving average so far; None at the first batch.
+    momentum: of it; 0 for each batch's own range.
+    update: whether it takes this batch in.
+    replicas: that hold the rest of the batch.
+  """
+  if momentum == 0:
+    average = None
+  if average is not None and not update:
+    return average
+  low, high = replicas.span(*quantizers.tensor_range(x))
+  batch = jnp.stack([low, high])
+  if spec.ranges == 'mse':
+    quantizer = spec.quantizer
+    _, share = _least_error(quantizer, x, bits, low, high, replicas, _share)
+    batch = batch * share['share']
+  if average is None:
+    return batch
+  return momentum * average + (1 - momentum) * batch
+
+
+def _share(share: Array, params: Params) -> Params:
+  del params
+  return {'share': share}
+
+
+def _least_error(quantizer, x, bits, low, high, replicas, keep=None):
+  """(least error, what is kept of the share of the range that has it)."""
+
+  def attempt(share: Array) -> tuple[Array, Params]:
+    params = quantizer.from_range(share * low, share * high, bits)
+    error = _error(quantizer, x, bits, params, replicas)
+    return error, keep(share, params) if keep else params
+
+  errors, kept = jax.vmap(attempt)(jnp.float32(_CLIPS))
+  best = jnp.argmin(errors)
+  return errors[best], jax.tree.map(lambda a: a[best], kept)
+
+
+def _error(
+  quantizer: quantizers.Quantizer,
+  x: Array,
+  bits: Array,
+  params: Params,
+  replicas: Replicas,
+) -> Array:
+  """Mean squared error, on the same few features of every example."""
+  x = lax.stop_gradient(x).astype(jnp.float32)
+  x = x.reshape(x.shape[0], -1)
+  # Neither a multiple nor a divisor of the channels, which come last.
+  stride = max(1, x.shape[1] // _FEATURES) | 1
+  x = x[:, ::stride]
+  rounded = quantizer.decode(quantizer.encode(x, params, bits), params, bits)
+  return replicas.mean({'error': jnp.mean(jnp.square(x - rounded))})['error']

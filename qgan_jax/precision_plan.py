@@ -1,0 +1,64 @@
+"""From a resolved config to how its networks are quantized, and when."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from qgan_jax.precision import (
+  Bits,
+  FLOAT_BITS,
+  make_precision,
+  Precision,
+  QuantizerSpec,
+)
+from qgan_jax.precision import rules as rules_lib
+from qgan_jax.precision.layers import Layer
+from qgan_jax.precision.schedule import Schedule
+
+
+def plan_precision(
+  config: Any, layers: Mapping[str, tuple[Layer, ...]]
+) -> tuple[dict[str, Precision], dict[str, Bits], list[rules_lib.Choice]]:
+  """How a config quantizes networks of these layers.
+
+  Returns:
+    By network, its precision and its bits, plain numbers; and the table of
+    all. A network in float is exactly the unquantized one: nothing is caught.
+
+  Raises:
+    UserError: a rule catches nothing, or what it must not.
+  """
+  p = config.precision
+  precision = dataclasses.replace(
+    make_precision(
+      weights=p.quantizer,
+      activations=p.activation_quantizer,
+      per_channel=p.per_channel,
+      ranges=p.ranges,
+      momentum=p.momentum,
+      input_bits=p.input_bits,
+    ),
+    gradients=QuantizerSpec(p.gradient_quantizer),
+    global_pruning=p.pruning == 'global',
+  )
+  defaults = {
+    network: rules_lib.Defaults(
+      precision,
+      Bits(
+        config[network].bits.weights,
+        config[network].bits.activations,
+        None if p.gradient_bits >= FLOAT_BITS else p.gradient_bits,
+        config[network].sparsity or None,
+      ),
+      p.first_last_bits,
+    )
+    for network in layers
+  }
+  rules = rules_lib.parse_rules(p.rules)
+  return rules_lib.resolve_rules(layers, defaults, rules)
+
+
+def make_schedule(config: Any) -> Schedule:
+  """When a config's networks are quantized and pruned."""
+  names = [field.name for field in dataclasses.fields(Schedule)]
+  return Schedule(**{name: config.precision[name] for name in names})

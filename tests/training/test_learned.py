@@ -1,0 +1,267 @@
+"""Learned quantizers, noise and schedules, in the step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_step import assert_close, batch, D, G, KEY, latents, RATE
+
+from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.precision.schedule import Schedule
+from qgan_jax.quantizers import by_name
+from qgan_jax.training import losses
+from qgan_jax.training import state as state_lib
+from qgan_jax.training import step as step_lib
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.optimizers import make_quantizer_optimizer
+
+LEARNED = Precision(
+  QuantizerSpec('lsq', -1), QuantizerSpec('lsq_plus'), input_bits=3
+)
+NOISY = Precision(
+  QuantizerSpec('stochastic', -1),
+  QuantizerSpec('stochastic'),
+  gradients=QuantizerSpec('dorefa_gradient'),
+)
+
+
+def make(precision, optimizer=None, n=3, gradients=None, seed=0, **kwargs):
+  bits = Bits(jnp.float32(n), jnp.float32(n), gradients)
+  key = jax.random.PRNGKey(seed)
+  images = jax.random.uniform(key, (4, 4, 4, 1), minval=-1)
+  optimizer = optimizer or make_quantizer_optimizer(1e-2)
+  g, d = (
+    step_lib.Network(module, precision, optax.sgd(RATE), optimizer)
+    for module in (G(), D())
+  )
+  states = [
+    state_lib.init_network(
+      network.module,
+      precision,
+      network.optimizer,
+      bits,
+      key,
+      example,
+      quantizer_optimizer=optimizer,
+    )
+    for network, example in (
+      (g, jax.random.normal(key, (4, 3))),
+      (d, images),
+    )
+  ]
+  step = step_lib.make_step(
+    g, d, loss=losses.nonsaturating, latent_dim=3, **kwargs
+  )
+  return state_lib.init_state(key, *states, ema_decay=0.9), step
+
+
+def leaves(tree):
+  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def test_they_start_from_the_weights_and_from_the_first_batch():
+  state, _ = make(LEARNED)
+  learned, params = state.generator.learned, state.generator.params
+  w = params['Dense_0']['kernel']
+  assert set(learned['activations']) == {'Dense_0'}
+  fitted = by_name('lsq', axis=-1).fit(w, jnp.float32(3))
+  assert_close(learned['weights']['Dense_0'], fitted)
+  by_hand = 2 * np.abs(w).mean(0, keepdims=True) / np.sqrt(3)
+  np.testing.assert_allclose(fitted['scale'], by_hand, rtol=1e-6)
+  # Of an activation, no worse than its own start, and than its whole range.
+  x, n = jax.random.normal(KEY, (4, 3)), jnp.float32(3)
+  q = by_name('lsq_plus')
+
+  def error(p):
+    return float(jnp.mean((q.apply(x, p, n) - x) ** 2))
+
+  others = (q.fit(x, n), q.from_range(x.min(), x.max(), n))
+  found = error(learned['activations']['Dense_0'])
+  assert found <= min(map(error, others)) * (1 + 1e-5)
+  assert found < max(map(error, others))
+  assert state.generator.ranges == {}
+
+
+def test_gradient_descent_moves_them_by_the_papers_gradient():
+  state, step = make(LEARNED, optax.sgd(RATE))
+  new, _ = jax.jit(step)(state, batch())
+
+  def g_loss(learned):
+    """G and the new D by hand, from the quantizers' own `apply`."""
+
+    def dense(part, learned, layer, x):
+      n = jnp.float32(3)
+      x = by_name('lsq_plus').apply(x, learned['activations'][layer], n)
+      w = by_name('lsq', axis=-1).apply(
+        part.params[layer]['kernel'], learned['weights'][layer], n
+      )
+      return x @ w + part.params[layer]['bias']
+
+    fake = jnp.tanh(dense(state.generator, learned, 'Dense_0', latents(state)))
+    d = new.discriminator
+    # D's quantizers judge G as they are after D's update.
+    # D makes its last layer first, so that its number is 0.
+    x = jnp.tanh(dense(d, d.learned, 'Dense_1', fake))
+    logits = dense(d, d.learned, 'Dense_0', x)
+    return -jnp.mean(jax.nn.log_sigmoid(logits))
+
+  learned = state.generator.learned
+  gradient = jax.grad(g_loss)(learned)
+  expected = jax.tree.map(lambda p, g: p - RATE * g, learned, gradient)
+  assert_close(new.generator.learned, expected, rtol=1e-4, atol=1e-7)
+  moved = leaves(expected) - leaves(learned)
+  assert np.count_nonzero(moved) > 15
+  # Whether codes are signed is no number to learn.
+  assert learned['weights']['Dense_0']['signed'] == 1
+  assert new.generator.learned['weights']['Dense_0']['signed'] == 1
+  # The moving average follows them as it follows the weights: 0.1 at step 0.
+  average = jax.tree.map(
+    lambda old, new: 0.1 * old + 0.9 * new, learned, new.generator.learned
+  )
+  assert_close(new.average['learned'], average, rtol=1e-5)
+
+
+def test_their_optimizer_moves_them_in_proportion():
+  optimizer = make_quantizer_optimizer(0.01)
+  learned = {
+    'weights': {
+      'a': {'scale': jnp.float32([1e-3, 10]), 'signed': jnp.float32(1)}
+    },
+    'activations': {'b': {'scale': jnp.float32(2), 'offset': jnp.float32(0)}},
+  }
+  gradient = jax.tree.map(jnp.ones_like, learned)
+  gradient['weights']['a'] = {
+    'scale': jnp.float32([1e-9, 1e3]),
+    'signed': jnp.float32(0),
+  }
+  state = optimizer.init(learned)
+  updates, state = optimizer.update(gradient, state, learned)
+  scale = updates['weights']['a']['scale']
+  np.testing.assert_allclose(scale, [-1e-5, -0.1], rtol=1e-4)
+  assert updates['weights']['a']['signed'] == 0
+  np.testing.assert_allclose(
+    updates['activations']['b']['scale'], -0.02, rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    updates['activations']['b']['offset'], -0.02, rtol=1e-5
+  )
+  for _ in range(500):
+    learned = optax.apply_updates(learned, updates)
+    updates, state = optimizer.update(gradient, state, learned)
+  assert np.all(learned['weights']['a']['scale'] > 0)
+
+
+def test_they_resume_exactly(tmp_path):
+  state, step = make(LEARNED)
+  step = jax.jit(step)
+  half, _ = step(state, batch(seed=1))
+  whole, _ = step(half, batch(seed=2))
+  Checkpoints(tmp_path).save(1, half)
+  _, restored = Checkpoints(tmp_path).restore_latest(state)
+  again, _ = step(restored, batch(seed=2))
+  for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(whole), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert np.any(
+    leaves(whole.generator.learned) != leaves(half.generator.learned)
+  )
+
+
+@pytest.mark.parametrize('precision', [LEARNED, NOISY])
+def test_members_side_by_side_are_as_alone(precision):
+  members = [make(precision, n=n, gradients=jnp.float32(6), seed=n)[0]
+             for n in (2, 4)]  # fmt: skip
+  _, step = make(precision)
+  alone = [jax.jit(step)(state, batch())[0] for state in members]
+  stacked = jax.tree.map(lambda *x: jnp.stack(x), *members)
+  batches = {'images': jnp.stack([batch()['images']] * 2)}
+  together, _ = jax.jit(jax.vmap(step))(stacked, batches)
+  for i, state in enumerate(alone):
+    member = jax.tree.map(lambda x, i=i: x[i], together)
+    assert_close(member, state, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_follows_from_the_key_and_the_step():
+  state, step = make(NOISY, gradients=jnp.float32(4))
+  step = jax.jit(step)
+  first, _ = step(state, batch())
+  again, _ = step(state, batch())
+  other, _ = step(state.replace(key=jax.random.PRNGKey(7)), batch())
+  assert_close(first, again, rtol=0)
+  assert np.any(leaves(first.discriminator) != leaves(other.discriminator))
+  # Where nothing is stochastic, nothing depends on it.
+  quiet, quiet_step = make(LEARNED)
+  assert '.random' not in str(jax.make_jaxpr(quiet_step)(quiet, batch()).eqns)
+
+
+def test_quantized_gradients_are_right_on_average():
+  """By hand, D's gradient: the cotangents of both layers are rounded."""
+  precision = Precision(gradients=QuantizerSpec('dorefa_gradient'))
+  state, step = make(precision, n=32, gradients=jnp.float32(3))
+  float_state, float_step = make(Precision(), n=32)
+  step = jax.jit(step)
+
+  def update(key):
+    new, _ = step(state.replace(key=key), batch())
+    return leaves(new.generator.params) - leaves(state.generator.params)
+
+  # Latents follow from the key too, so that only D can be compared: with it.
+  expected, _ = jax.jit(float_step)(float_state, batch())
+  got = step(state, batch())[0]
+  a, b = (leaves(s.discriminator.params) for s in (got, expected))
+  start = leaves(state.discriminator.params)
+  assert np.any(a != b)
+  cosine = np.dot(a - start, b - start) / (
+    np.linalg.norm(a - start) * np.linalg.norm(b - start)
+  )
+  assert 0.8 < cosine < 1
+
+
+def test_quantized_only_from_the_start_step_on():
+  schedule = Schedule(start_step=1)
+  state, step = make(LEARNED, schedule=schedule)
+  step = jax.jit(step)
+  float_state, float_step = make(Precision(), n=32)
+  first, _ = step(state, batch(seed=1))
+  expected, _ = jax.jit(float_step)(float_state, batch(seed=1))
+  assert_close(first.generator.params, expected.generator.params, rtol=1e-6)
+  assert_close(
+    first.discriminator.params, expected.discriminator.params, rtol=1e-6
+  )
+  assert float(first.generator.bits.weights) == 3  # The target's.
+  # Then learned quantizers start from what the weights have become.
+  later = first.replace(
+    generator=first.generator.replace(
+      learned=jax.tree.map(lambda x: 100 * x, first.generator.learned)
+    )
+  )
+  a, b = step(first, batch(seed=2))[0], step(later, batch(seed=2))[0]
+  assert_close(a.generator.learned, b.generator.learned, rtol=1e-6)
+  w = first.generator.params['Dense_0']['kernel']
+  fitted = by_name('lsq', axis=-1).fit(w, jnp.float32(3))['scale']
+  scale = a.generator.learned['weights']['Dense_0']['scale']
+  np.testing.assert_allclose(scale, fitted, rtol=0.02)
+  third = step(b, batch(seed=3))[0].generator.learned  # And learn from there.
+  assert np.any(leaves(third) != leaves(b.generator.learned))
+
+
+def test_masks_follow_the_schedule_of_sparsity():
+  schedule = Schedule(prune_start=1)
+  precision = Precision(QuantizerSpec('uniform'))
+  state, step = make(precision, n=32, schedule=schedule)
+
+  def sparse(part):
+    return part.replace(bits=part.bits._replace(sparsity=jnp.float32(0.5)))
+
+  state = state.replace(
+    generator=sparse(state.generator), discriminator=sparse(state.discriminator)
+  )
+  step = jax.jit(step)
+  first, _ = step(state, batch(seed=1))
+  w = [s.generator.params['Dense_0']['kernel'] for s in (state, first)]
+  assert np.count_nonzero(w[1] - w[0]) > 0.9 * w[0].size
+  second, _ = step(first, batch(seed=2))
+  moved = second.generator.params['Dense_0']['kernel'] - w[1]
+  mask = precision.masks(first.generator.params, first.generator.bits)
+  np.testing.assert_array_equal(moved[np.asarray(mask['Dense_0']) == 0], 0)
+  assert np.count_nonzero(moved) > 0.4 * moved.size
