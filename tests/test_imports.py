@@ -51,6 +51,8 @@ ALLOWED = {
 ONE_FILE = {
   'tensorflow_datasets': 'qgan_jax/data/tfds.py',
   'orbax': 'qgan_jax/training/checkpoints.py',
+  'ray': 'qgan_jax/launchers/ray.py',
+  'submitit': 'qgan_jax/launchers/slurm.py',
 }
 NEVER = {'tensorflow', 'torch'}
 

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from typing import Any
 
 from qgan_jax.errors import UserError
@@ -84,11 +85,7 @@ class RayLauncher:
     if 0 < gpus < 1:
       fraction = f'{_MEMORY_FRACTION * gpus:.3f}'
       self._env['XLA_PYTHON_CLIENT_MEM_FRACTION'] = fraction
-    try:
-      self._check(cpus, gpus, resources or {})
-    except UserError:
-      self.close()
-      raise
+    self._warn(cpus, gpus, resources or {})
     self._remote = self._ray.remote(
       num_cpus=cpus,
       num_gpus=gpus,
@@ -97,20 +94,19 @@ class RayLauncher:
       scheduling_strategy='SPREAD',
     )(_run)
 
-  def _check(self, cpus: int, gpus: float, others: dict[str, float]) -> None:
-    """Refuses what no machine has: Ray would wait for it for ever."""
+  def _warn(self, cpus: int, gpus: float, others: dict[str, float]) -> None:
+    """Says what no machine has yet: Ray waits for one that has it."""
     nodes = [n['Resources'] for n in self._ray.nodes() if n['Alive']]
     wanted = {'CPU': cpus, 'GPU': gpus, **others}
     if not any(
       all(node.get(name, 0) >= count for name, count in wanted.items())
       for node in nodes
     ):
-      have = self._ray.cluster_resources()
-      found = ', '.join(f'{name}={have.get(name, 0):g}' for name in wanted)
       asked = ', '.join(f'{name}={count:g}' for name, count in wanted.items())
-      raise UserError(
-        f'no machine of the Ray cluster has what a trial asks for, {asked} '
-        f'(all together have {found}); see --cpus, --gpus and --ray_resources'
+      print(
+        f'no machine of the Ray cluster has what a trial asks for, {asked}: '
+        'trials wait until one comes; see --cpus, --gpus and --ray_resources',
+        file=sys.stderr,
       )
 
   def submit(self, task: Task) -> 'RayJob':

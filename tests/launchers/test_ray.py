@@ -140,11 +140,13 @@ def test_variables_and_errors_arrive(launch, tmp_path, monkeypatch):
   assert launcher._env['JAX_SOMETHING'] == 'x'
 
 
-def test_what_no_node_has_is_refused(launch):
-  with pytest.raises(UserError, match=r'CPU=2, GPU=0 .*--cpus'):
-    launch(cpus=2)
-  with pytest.raises(UserError, match=r'CPU=1, GPU=0, TPU=4 '):
-    launch(resources={'TPU': 4})
+def test_what_no_node_has_is_said(launch, capsys):
+  launch(cpus=1).close()
+  assert 'no machine' not in capsys.readouterr().err
+  launch(cpus=2).close()
+  assert 'asks for, CPU=2, GPU=0: trials wait' in capsys.readouterr().err
+  launch(resources={'TPU': 4}).close()
+  assert 'CPU=1, GPU=0, TPU=4: trials wait' in capsys.readouterr().err
 
 
 def test_a_cluster_that_is_not_there_is_named():
