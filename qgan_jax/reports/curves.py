@@ -42,6 +42,20 @@ _NAMES = {
 }
 
 
+# Of quantized tensors; others are shown by their own names.
+_MEASURES = {
+  'sqnr_db': 'Signal to quantization noise, dB',
+  'clipped': 'Share of values clipped',
+  'used': 'Share of levels used',
+  'dead': 'Dead levels',
+  'entropy': 'Entropy of levels, bits',
+  'bits': 'Bits',
+  'flips': 'Share of weights that change level in a step',
+  'gradient_cosine': 'Cosine of the gradient with that in float',
+  'penalty_cosine': 'Cosine of the penalty’s gradient with that in float',
+}
+
+
 def panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
   """What can be shown of these runs, a panel for each family of metrics.
 
@@ -110,7 +124,7 @@ def _section(family: str) -> tuple[str, str]:
     return 'stability', 'Largest singular values'
   if first == 'quantization':
     title = rest.replace('_', ' ').replace('/', ' ') or 'other metrics'
-    return 'quantization', title[:1].upper() + title[1:]
+    return 'quantization', _MEASURES.get(rest, title[:1].upper() + title[1:])
   return 'other', family
 
 
@@ -145,6 +159,16 @@ def thinned(curve: Curve, limit: int) -> list[list[Any]]:
     [steps[i] for i in chosen],
     [finite(float(f'{values[i]:.5g}')) for i in chosen],
   ]
+
+
+def is_once(panel: dict[str, Any], runs: Sequence[Run]) -> bool:
+  """Whether no run has more than one value of anything in a panel."""
+  return all(
+    len(run.curves[key][0]) == 1
+    for run in runs
+    for key, _ in panel['metrics']
+    if key in run.curves
+  )
 
 
 def heat_map(

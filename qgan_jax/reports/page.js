@@ -134,7 +134,12 @@ function curvesChart(panel, key) {
 }
 
 function heatChart(panel) {
-  const {x, y, z} = panel.heat;
+  let {x, y, z} = panel.heat;
+  // Long names are read best from left to right.
+  const longest = (names) => Math.max(...names.map((name) => name.length));
+  if (longest(x) > longest(y)) {
+    [x, y, z] = [y, x, x.map((_, i) => z.map((row) => row[i]))];
+  }
   const few = z.flat().length <= 150;
   return {data: [{
     type: 'heatmap', x, y, z, xgap: 2, ygap: 2,
@@ -142,7 +147,8 @@ function heatChart(panel) {
     hovertemplate: '%{y}<br>%{x}<br>%{z:.4g}<extra></extra>',
     colorbar: {thickness: 10, outlinewidth: 0},
   }], layout: {
-    xaxis: {title: {text: 'layer'}, type: 'category'},
+    height: Math.max(290, 80 + 19 * y.length),
+    xaxis: {type: 'category'},
     yaxis: {type: 'category', autorange: 'reversed'},
   }};
 }
@@ -165,6 +171,7 @@ function draw(figure) {
   const theme = dark.matches ? 'dark' : 'light';
   const [traces, layout] = themed(chartOf(figure), theme, place.clientWidth);
   drawn.add(figure);
+  if (layout.height) place.style.height = `${layout.height}px`;
   return Plotly.react(place, traces, layout,
     {displayModeBar: false, responsive: true}).then(() => {
     figure.dataset.drawn = theme;
@@ -216,7 +223,7 @@ async function saveChart(figure, format) {
   // As for paper: light, three pixels for one.
   const [traces, layout] = themed(chart, 'light');
   const url = await Plotly.toImage({data: traces, layout},
-    {format, width: 720, height: 440, scale: format === 'png' ? 3 : 1});
+    {format, width: 720, height: layout.height || 440, scale: format === 'png' ? 3 : 1});
   save(`${name}.${format}`, url);
 }
 

@@ -95,6 +95,7 @@ def render(
     panel['index'] = index
     panel['name'] = panel['title'].lower().replace(' ', '-').replace('/', '-')
     panel['heat'] = curves.heat_map(panel, runs, settings)
+    panel['once'] = curves.is_once(panel, runs)
   shown = {panel['section'] for panel in panels}
   sections = [
     {

@@ -84,7 +84,11 @@ def rows_of(seed=0, steps=100):
       'steps_per_second': 20 + noise,
       'eval/frechet_distance_train': 1000 / step,
       **{f'sigma/{layer}': 2.0 + noise for layer in LAYERS},
-      **{f'quantization/{layer}/sqnr': 30 + noise for layer in LAYERS},
+      **{
+        f'quantization/{layer}/{role}/sqnr_db': 30 + noise
+        for layer in LAYERS
+        for role in ('weights', 'activations')
+      },
     }
 
 
