@@ -11,11 +11,13 @@ Files go to --out, which is the run's folder, or the artifact's:
               generator-onnxruntime.onnx integers, for ONNX Runtime
   onnx-float  generator-float.onnx       weights rounded, arithmetic in float
   stablehlo   generator.stablehlo        a program for JAX, without this package
+  web         generator.html             a page that draws in a browser, offline
 
+`web` needs ONNX Runtime Web, from npm or from the folder --ort_web.
 What a format cannot say of a generator is refused by name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 import sys
 
@@ -29,9 +31,11 @@ from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.packed import load_generator
 from qgan_jax.artifacts.plan import make_plan
 from qgan_jax.artifacts.stablehlo import stablehlo_model
+from qgan_jax.artifacts.web import web_page
 from qgan_jax.errors import UserError
 
 PACKED = 'generator.qgan'
+PAGE = 'generator.html'
 
 
 def _onnx(generator: PackedGenerator, *, form: str, integer: bool) -> bytes:
@@ -46,7 +50,7 @@ def _onnx(generator: PackedGenerator, *, form: str, integer: bool) -> bytes:
   )
 
 
-# Format → {file: its content}; `packed` is a copy.
+# Format → {file: its content}; `packed` is a copy, and `web` made of another.
 FORMATS: dict[str, dict[str, Callable[[PackedGenerator], bytes]]] = {
   'packed': {},
   'onnx': {
@@ -63,16 +67,24 @@ FORMATS: dict[str, dict[str, Callable[[PackedGenerator], bytes]]] = {
     )
   },
   'stablehlo': {'generator.stablehlo': stablehlo_model},
+  'web': {},
 }
 
 
-def export(artifact: Path, formats: list[str], out: Path) -> list[Path]:
+def export(
+  artifact: Path,
+  formats: Sequence[str],
+  out: Path,
+  *,
+  ort_web: Path | None = None,
+) -> list[Path]:
   """Writes an artifact in other formats.
 
   Args:
     artifact: a .qgan file.
     formats: names in `FORMATS`.
     out: the folder for the files, made where it is missing.
+    ort_web: a folder with ONNX Runtime Web; None to get it with npm.
 
   Returns:
     The files. Where one format is refused, none is written.
@@ -90,6 +102,9 @@ def export(artifact: Path, formats: list[str], out: Path) -> list[Path]:
     for name in formats
     for file, make in FORMATS[name].items()
   }
+  if 'web' in formats:
+    model = _onnx(generator, form='gathered', integer=True)
+    contents[out / PAGE] = web_page(model, ort_web)
   if 'packed' in formats and out / PACKED != artifact:
     contents[out / PACKED] = artifact.read_bytes()
   try:
@@ -111,6 +126,9 @@ def main() -> None:
   artifact = flags.DEFINE_string('artifact', None, 'A .qgan file instead.')
   formats = flags.DEFINE_list('format', ['onnx'], ', '.join(FORMATS))
   out = flags.DEFINE_string('out', None, 'A folder; that of the source.')
+  ort_web = flags.DEFINE_string(
+    'ort_web', None, "A folder with ONNX Runtime Web, its npm package's dist."
+  )
   errors.parse_flags(sys.argv)
   if bool(workdir.value) == bool(artifact.value):
     raise UserError('give --workdir=FOLDER of a run, or --artifact=FILE.qgan')
@@ -121,9 +139,10 @@ def main() -> None:
       'the folder of one that has'
     )
   folder = Path(out.value) if out.value else source.parent
-  for path in export(source, formats.value, folder):
-    runtime = open_drawer(path).runtime
-    print(f'{path}: {path.stat().st_size:,} bytes, drawn from in {runtime}')
+  ort_web_folder = Path(ort_web.value) if ort_web.value else None
+  for path in export(source, formats.value, folder, ort_web=ort_web_folder):
+    where = 'a browser' if path.name == PAGE else open_drawer(path).runtime
+    print(f'{path}: {path.stat().st_size:,} bytes, drawn from in {where}')
 
 
 if __name__ == '__main__':

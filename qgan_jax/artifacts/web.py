@@ -1,0 +1,104 @@
+"""One page that draws from the integer graph in a browser, without a network.
+
+The page holds the model, and ONNX Runtime Web to run it, so that a double click
+opens it. That runtime is no part of this package: it is taken from npm, or
+from a folder where it lies.
+"""
+
+import base64
+import gzip
+from pathlib import Path
+import shutil
+import subprocess
+import tarfile
+import tempfile
+
+from qgan_jax.artifacts.onnx_builder import require
+from qgan_jax.errors import UserError
+
+PACKAGE = 'onnxruntime-web'
+_SCRIPT = 'ort.wasm.bundle.min.mjs'
+_PROGRAM = 'ort-wasm-simd-threaded.wasm'
+_TIMEOUT = 300  # Seconds for npm: it is 33 MB.
+
+
+def web_page(model: bytes, ort_web: Path | None) -> bytes:
+  """The page, HTML.
+
+  Args:
+    model: an ONNX file that ONNX Runtime runs in integers.
+    ort_web: a folder with ONNX Runtime Web's files, as in its npm package's
+      `dist`; None to get them with npm.
+
+  Returns:
+    The page's content.
+
+  Raises:
+    UserError: where ONNX Runtime Web cannot be found or fetched.
+  """
+  script, program = _read(ort_web) if ort_web else _fetch()
+  page = (Path(__file__).parent / 'web.html').read_text()
+  # What closes a script must not be read as its end.
+  onnx = require('onnx')
+  (entry,) = onnx.load_from_string(model).metadata_props
+  record = entry.value.replace('<', '\\u003c')
+  for name, content in (
+    ('GENERATOR', record),
+    ('ORT', _packed(script)),
+    ('WASM', _packed(program)),
+    ('MODEL', _packed(model)),
+  ):
+    page = page.replace('{{' + name + '}}', content)
+  return page.encode()
+
+
+def _packed(content: bytes) -> str:
+  return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+
+
+def _read(folder: Path) -> tuple[bytes, bytes]:
+  try:
+    return (folder / _SCRIPT).read_bytes(), (folder / _PROGRAM).read_bytes()
+  except OSError as error:
+    raise UserError(
+      f'--ort_web={folder}: {error.filename}: {error.strerror}; give the '
+      f'folder `dist` of the npm package {PACKAGE}'
+    ) from None
+
+
+def _fetch() -> tuple[bytes, bytes]:
+  npm = shutil.which('npm')
+  remedy = f'unpack the npm package {PACKAGE} and give --ort_web=…/dist'
+  if npm is None:
+    raise UserError(f'npm is not installed: install it, or {remedy}')
+  with tempfile.TemporaryDirectory() as folder:
+    try:
+      subprocess.run(
+        [npm, 'pack', PACKAGE],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT,
+      )
+    except subprocess.SubprocessError as error:
+      reason = str(getattr(error, 'stderr', '') or error).strip()
+      raise UserError(
+        f'npm cannot get {PACKAGE} ({reason.splitlines()[-1]}): go online, or '
+        f'{remedy}'
+      ) from None
+    (archive,) = Path(folder).glob('*.tgz')
+    with tarfile.open(archive) as files:
+      return tuple(  # type: ignore[return-value]
+        _member(files, f'package/dist/{name}') for name in (_SCRIPT, _PROGRAM)
+      )
+
+
+def _member(files: tarfile.TarFile, name: str) -> bytes:
+  try:
+    file = files.extractfile(name)
+  except KeyError:
+    file = None
+  if file is None:
+    raise UserError(f'the newest {PACKAGE} has no {name}: give --ort_web=…')
+  return file.read()
