@@ -1,6 +1,11 @@
 """Which tensor is quantized how: applied from outside, to any Linen module."""
 
-from qgan_jax.precision.network import is_weight, make_precision, Precision
+from qgan_jax.precision.network import (
+  is_layer,
+  is_weight,
+  make_precision,
+  Precision,
+)
 from qgan_jax.precision.spec import (
   Bits,
   FLOAT_BITS,
@@ -17,6 +22,7 @@ __all__ = [
   'Precision',
   'QuantizerSpec',
   'ROLES',
+  'is_layer',
   'is_weight',
   'make_precision',
   'width',

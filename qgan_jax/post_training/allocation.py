@@ -1,0 +1,170 @@
+"""Bits of every layer, for a size: mixed precision by sensitivity.
+
+HAWQ (Dong et al., https://arxiv.org/abs/1905.03696) ranks layers by curvature,
+a model of what an error in a layer's weights costs; networks as small as these
+can be asked directly, one layer and one width at a time.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qgan_jax.post_training.network import batches, Quantized
+from qgan_jax.post_training.weights import fit_weights
+from qgan_jax.precision import FLOAT_BITS, is_weight
+
+WIDTHS = (1, 2, 3, 4, 5, 6, 8)
+
+
+class Sensitivity(NamedTuple):
+  """What a layer's weights at a width cost.
+
+  Attributes:
+    layer: module path.
+    bits: its width, all other layers in float.
+    error: mean squared difference of the network's output, by its variance.
+    size: of its codes, in bytes.
+  """
+
+  layer: str
+  bits: int
+  error: float
+  size: float
+
+
+def sensitivity(
+  network: Quantized,
+  *args: Any,
+  widths: Iterable[int] = WIDTHS,
+  batch_size: int = 64,
+) -> list[Sensitivity]:
+  """Quantizes one layer at a time and looks at the output.
+
+  Args:
+    network: its precision says by what; its bits are not used.
+    *args: calibration inputs [N, …].
+    widths: to try.
+    batch_size: of the runs.
+
+  Returns:
+    A row for every layer and width.
+  """
+  parts = batches(args, batch_size)
+  flat = traverse_util.flatten_dict(network.variables['params'])
+  weights = {'/'.join(k[:-1]): w for k, w in flat.items() if is_weight(k, w)}
+  run = network.with_float_activations()
+
+  @jax.jit
+  def output(params, args):
+    return run.run(params, *args)
+
+  params = network.variables['params']
+  expected = [output(params, part) for part in parts]
+  variance = float(np.var(np.concatenate([np.asarray(y) for y in expected])))
+  rows = []
+  for layer, w in weights.items():
+    if network.precision.spec('weights', layer) is None:
+      continue
+    for bits in widths:
+      chosen = {path: jnp.float32(FLOAT_BITS) for path in weights}
+      chosen[layer] = jnp.float32(bits)
+      one = fit_weights(
+        run.replace(bits=run.bits._replace(weights=chosen), learned={})
+      )
+      quantized = one.weights(params)
+      errors = [
+        float(jnp.mean(jnp.square(output(quantized, part) - y)))
+        for part, y in zip(parts, expected, strict=True)
+      ]
+      error = sum(errors) / len(errors) / variance
+      rows.append(Sensitivity(layer, bits, error, w.size * bits / 8))
+  return rows
+
+
+def allocate(rows: Iterable[Sensitivity], size: float) -> dict[str, int]:
+  """The bits of every layer with the least error that fit into a size.
+
+  Errors of layers add up, to first order. From the smallest on, the width is
+  raised that takes away most error for every byte, as long as it fits: exact
+  where errors fall convexly with bytes, as they do.
+
+  Args:
+    rows: as `sensitivity` returns them.
+    size: of all codes together, in bytes.
+
+  Returns:
+    Bits by module path.
+
+  Raises:
+    ValueError: not even the smallest widths fit.
+  """
+  steps: dict[str, list[Sensitivity]] = {}
+  for row in sorted(rows, key=lambda row: row.bits):
+    ladder = steps.setdefault(row.layer, [])
+    # A width that is no better than a smaller one is no choice.
+    if not ladder or row.error < ladder[-1].error:
+      ladder.append(row)
+  chosen = {layer: ladder[0] for layer, ladder in steps.items()}
+  left = size - sum(row.size for row in chosen.values())
+  if left < 0:
+    raise ValueError(
+      f'{size:,.0f} bytes are too few: the smallest widths take '
+      f'{size - left:,.0f}'
+    )
+
+  def gains(chosen: Mapping[str, Sensitivity]):
+    for layer, now in chosen.items():
+      for row in steps[layer]:
+        if now.size < row.size <= now.size + left:
+          yield (now.error - row.error) / (row.size - now.size), row
+
+  while candidates := list(gains(chosen)):
+    _, best = max(candidates, key=lambda pair: (pair[0], -pair[1].size))
+    left -= best.size - chosen[best.layer].size
+    chosen[best.layer] = best
+  return {layer: row.bits for layer, row in chosen.items()}
+
+
+def rules_of(bits: dict[str, dict[str, int]]) -> str:
+  """Precision rules that give every layer's weights their bits.
+
+  Args:
+    bits: by network and layer.
+  """
+  return '; '.join(
+    f'{network}/weights/{layer}: bits={n}'
+    for network, layers in bits.items()
+    for layer, n in layers.items()
+  )
+
+
+def allocate_bits(
+  rows: dict[str, list[Sensitivity]], mean_bits: float
+) -> dict[str, dict[str, int]]:
+  """Bits by network and layer, for so many bits a weight on average."""
+  allocation = {}
+  for network, found in rows.items():
+    eight = sum(row.size for row in found if row.bits == 8)
+    allocation[network] = allocate(found, eight * mean_bits / 8)
+  return allocation
+
+
+def format_allocation(
+  rows: dict[str, list[Sensitivity]], bits: dict[str, dict[str, int]]
+) -> str:
+  """Why every layer has its bits: what each width would have cost."""
+  lines = ['error of the output, relative, with this layer alone quantized:']
+  widths = sorted({row.bits for found in rows.values() for row in found})
+  lines.append(
+    f'{"layer":28}' + ''.join(f'{n:>10} b' for n in widths) + '   chosen'
+  )
+  for network, found in rows.items():
+    for layer, chosen in bits[network].items():
+      errors_ = {row.bits: row.error for row in found if row.layer == layer}
+      cells = ''.join(f'{errors_[n]:>12.2e}' for n in widths)
+      lines.append(f'{network + "/" + layer:28}{cells}   {chosen} bits')
+  return '\n'.join(lines)

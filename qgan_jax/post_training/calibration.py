@@ -1,0 +1,143 @@
+"""Ranges of activations from calibration inputs.
+
+Krishnamoorthi, https://arxiv.org/abs/1806.08342, section 3.1.2, compares them;
+'kl' is TensorRT's (Migacz, GTC 2017).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qgan_jax.post_training.network import batches, Quantized, watch
+from qgan_jax.precision import width
+from qgan_jax.quantizers import tensor_range
+
+Array = jax.Array
+Quantize = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (x, range) → x̂
+_SAMPLE = 1 << 19  # Values kept of a layer's inputs, drawn evenly.
+_SHRINKS = np.linspace(0.2, 1.0, 81)
+_BINS = 2048
+
+
+def _minmax(x: np.ndarray, full: np.ndarray, quantize: Quantize) -> np.ndarray:
+  del x, quantize
+  return full
+
+
+def _percentile(
+  x: np.ndarray, full: np.ndarray, quantize: Quantize
+) -> np.ndarray:
+  del full, quantize
+  return np.quantile(x, [1e-4, 1 - 1e-4])
+
+
+def _mse(x: np.ndarray, full: np.ndarray, quantize: Quantize) -> np.ndarray:
+  """The range, shrunk towards zero, of least squared error."""
+  errors = [
+    np.mean(np.square(x - quantize(x, full * shrink))) for shrink in _SHRINKS
+  ]
+  return full * _SHRINKS[int(np.argmin(errors))]
+
+
+def _kl(x: np.ndarray, full: np.ndarray, quantize: Quantize) -> np.ndarray:
+  """The range, shrunk towards zero, of least information lost.
+
+  The divergence from the histogram of the values, clipped to the range, to
+  that of their quantized selves, each level's share spread evenly over the
+  occupied bins that it stands for.
+  """
+  divergences = []
+  for shrink in _SHRINKS:
+    low, high = full * shrink
+    p, edges = np.histogram(np.clip(x, low, high), _BINS, (low, high))
+    levels = quantize((edges[:-1] + edges[1:]) / 2, full * shrink)
+    _, level = np.unique(levels, return_inverse=True)
+    # Values that are clipped count in P and not in Q.
+    inside, _ = np.histogram(x, _BINS, (low, high))
+    share = np.bincount(level, weights=inside)
+    occupied = np.bincount(level, weights=inside > 0)
+    q = np.where(inside > 0, (share / np.maximum(occupied, 1))[level], 0.0)
+    p, q = p / p.sum(), q / max(q.sum(), 1)
+    seen = p > 0
+    divergences.append(
+      np.sum(p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-12)))
+    )
+  return full * _SHRINKS[int(np.argmin(divergences))]
+
+
+RANGE_METHODS: dict[str, Callable[..., np.ndarray]] = {
+  'minmax': _minmax,
+  'percentile': _percentile,
+  'mse': _mse,
+  'kl': _kl,
+}
+
+
+def activation_ranges(
+  network: Quantized, *args: Any, method: str = 'mse', batch_size: int = 64
+) -> dict[str, Array]:
+  """Static ranges of the inputs of every layer whose input is quantized.
+
+  The network runs with quantized weights and float activations, so that the
+  ranges are those of the values that will be there.
+
+  Args:
+    network: its weights' quantizers as they will be.
+    *args: calibration inputs [N, …]; None where the module takes None.
+    method: 'minmax'; 'percentile', 0.01 % cut off at either end; 'mse', the
+      least squared error; 'kl', the least information lost.
+    batch_size: of the runs.
+
+  Returns:
+    Ranges [2] by module path, for `Precision.apply`.
+  """
+  run = network.with_float_activations()
+  params = run.weights(run.variables['params'])
+
+  @jax.jit
+  def inputs(params, args):
+    return {
+      path: x for path, (x, _) in watch(lambda: run.run(params, *args)).items()
+    }
+
+  kept: dict[str, list[np.ndarray]] = {}
+  lows: dict[str, list[float]] = {}
+  parts = batches(args, batch_size)
+  rng = np.random.default_rng(0)
+  for part in parts:
+    for path, x in inputs(params, part).items():
+      low, high = tensor_range(x)
+      lows.setdefault(path, []).extend((float(low), float(high)))
+      flat = np.asarray(x, np.float32).ravel()
+      if flat.size > _SAMPLE // len(parts):
+        flat = rng.choice(flat, _SAMPLE // len(parts), replace=False)
+      kept.setdefault(path, []).append(flat)
+
+  ranges = {}
+  for path, chunks in kept.items():
+    spec = network.precision.spec('activations', path)
+    if spec is None or spec.quantizer.from_range is None:
+      continue
+    bits = jnp.float32(width(network.bits.activations, path))
+    quantizer = spec.quantizer
+
+    @jax.jit
+    def quantize(x, bounds, quantizer=quantizer, bits=bits):
+      params = quantizer.from_range(bounds[0], bounds[1], bits)
+      return quantizer.apply(x, params, bits)
+
+    # The extremes may have escaped the sample.
+    ends = np.array([min(lows[path]), max(lows[path])], np.float32)
+    values = np.concatenate(chunks)
+    found = RANGE_METHODS[method](
+      values,
+      ends,
+      lambda x, bounds, q=quantize: np.asarray(
+        q(jnp.float32(x), jnp.float32(bounds))
+      ),
+    )
+    ranges[path] = jnp.float32(found)
+  return ranges

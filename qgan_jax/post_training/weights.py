@@ -1,0 +1,155 @@
+"""Scales of trained weights, and what corrects the errors they leave."""
+
+from typing import Any
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qgan_jax.post_training.network import (
+  batches,
+  call_order,
+  Quantized,
+  watch,
+)
+from qgan_jax.precision import is_weight, width
+
+Array = jax.Array
+# Of the largest magnitude: fine where many bits end, coarse down to what 1 bit
+# needs.
+_RATIOS = np.concatenate(
+  [np.linspace(0.02, 0.3, 29), np.linspace(0.31, 0.9, 60),
+   np.linspace(0.902, 1, 50)]
+)  # fmt: skip
+
+
+def fit_weights(network: Quantized) -> Quantized:
+  """Fixes the scales of the weights where they leave the least squared error.
+
+  For quantizers with a learned scale (LSQ, SEQ…): what training would learn is
+  searched for, for each channel that has a scale of its own. Others fit
+  themselves to a tensor, and stay as they are.
+
+  Args:
+    network: with its weights in float.
+
+  Returns:
+    The network with the scales in `learned`.
+  """
+  learned = dict(network.learned)
+  learned['weights'] = dict(learned.get('weights', {}))
+  flat = traverse_util.flatten_dict(network.variables['params'])
+  for keys, w in flat.items():
+    path = '/'.join(keys[:-1])
+    spec = network.precision.spec('weights', path)
+    if not is_weight(keys, w) or spec is None:
+      continue
+    if 'scale' in spec.quantizer.learned:
+      bits = jnp.float32(width(network.bits.weights, path))
+      scale = _least_error(spec.quantizer, spec.axis, w, bits)
+      fitted = spec.quantizer.fit(w, bits)
+      learned['weights'][path] = {
+        name: scale if name == 'scale' else fitted[name]
+        for name in spec.quantizer.learned
+      }
+  return network.replace(learned=learned)
+
+
+def _least_error(
+  quantizer: Any, axis: int | None, w: Array, bits: Array
+) -> Array:
+  params = quantizer.fit(w, bits)
+  axes = tuple(i for i in range(w.ndim) if axis is None or i != axis % w.ndim)
+  largest = jnp.max(jnp.abs(w), axes, keepdims=axis is not None)
+  # The scale at which the largest value has the last code.
+  unit = {**params, 'scale': jnp.ones_like(params['scale'])}
+  top = quantizer.decode(
+    quantizer.encode(jnp.full_like(w, 1e6), unit, bits), unit, bits
+  )
+  full = jnp.maximum(largest / jnp.max(top), jnp.finfo(jnp.float32).tiny)
+
+  @jax.jit
+  def error(ratio: Array) -> Array:
+    trial = {**params, 'scale': ratio * full}
+    x = quantizer.apply(w, trial, bits)
+    return jnp.sum(jnp.square(x - w), axes, keepdims=axis is not None)
+
+  errors = jnp.stack([error(jnp.float32(r)) for r in _RATIOS])
+  return full * jnp.float32(_RATIOS)[jnp.argmin(errors, 0)]
+
+
+def correct_biases(
+  network: Quantized, *args: Any, batch_size: int = 64
+) -> Quantized:
+  """Takes from the biases what quantized weights add to every channel's mean.
+
+  Nagel et al., https://arxiv.org/abs/1906.04721, section 4.2, empirically: one
+  layer after another, each with those before it corrected. Layers without a
+  bias are left as they are.
+
+  Args:
+    network: its weights' scales as they will be.
+    *args: calibration inputs [N, …].
+    batch_size: of the runs.
+  """
+  float_network = network.in_float()
+  run = network.with_float_activations()
+  parts = batches(args, batch_size)
+
+  @jax.jit
+  def means(network_params, float_params, args):
+    pair = (
+      watch(lambda: run.run(network_params, *args)),
+      watch(lambda: float_network.run(float_params, *args)),
+    )
+    return {
+      path: jnp.mean(pair[1][path][1] - y, tuple(range(y.ndim - 1)))
+      for path, (_, y) in pair[0].items()
+    }
+
+  original = network.variables['params']
+  corrected = traverse_util.flatten_dict(original, sep='/')
+  for path in call_order(run, parts[0]):
+    name = f'{path}/bias' if path else 'bias'
+    if name not in corrected:
+      continue
+    now = traverse_util.unflatten_dict(corrected, sep='/')
+    shifts = [means(run.weights(now), original, part)[path] for part in parts]
+    corrected[name] = corrected[name] + jnp.mean(jnp.stack(shifts), 0)
+  params = traverse_util.unflatten_dict(corrected, sep='/')
+  return network.replace(variables={**network.variables, 'params': params})
+
+
+def reestimate_batch_stats(
+  network: Quantized, *args: Any, batch_size: int = 64
+) -> Quantized:
+  """BatchNorm's statistics anew, of the quantized network's own features.
+
+  Args:
+    network: with 'batch_stats' among its variables, or it stays as it is.
+    *args: calibration inputs [N, …].
+    batch_size: of the runs, whose statistics are averaged.
+  """
+  if 'batch_stats' not in network.variables:
+    return network
+  params = network.weights(network.variables['params'])
+
+  @jax.jit
+  def batch_stats(args):
+    def moved(start):
+      variables = {**network.variables, 'batch_stats': start}
+      _, changed = network.replace(variables=variables).run(
+        params, *args, train=True, mutable=['batch_stats']
+      )
+      return changed['batch_stats']
+
+    # One call takes x to m·x + (1 − m)·batch: two calls tell m.
+    old = network.variables['batch_stats']
+    from_0 = moved(jax.tree.map(jnp.zeros_like, old))
+    from_1 = moved(jax.tree.map(jnp.ones_like, old))
+    return jax.tree.map(lambda a, b: a / (1 - (b - a)), from_0, from_1)
+
+  found = [batch_stats(part) for part in batches(args, batch_size)]
+  stats = jax.tree.map(lambda *xs: jnp.mean(jnp.stack(xs), 0), *found)
+  return network.replace(variables={**network.variables, 'batch_stats': stats})

@@ -1,0 +1,299 @@
+r"""Quantizes a trained run without training it again.
+
+  python -m qgan_jax.quantize --workdir=runs/mnist/bits=32-s0 --bits=8
+  python -m qgan_jax.quantize --workdir=runs/mnist/bits=32-s0 \
+      --w_bits=3 --a_bits=8 --method=adaround
+  python -m qgan_jax.quantize --workdir=runs/mnist/bits=32-s0 --size=60000
+  python -m qgan_jax.quantize --workdir=runs/mnist/bits=32-s0 --max_ratio=1.1
+
+Takes the run's best checkpoint, quantizes its moving average and D, calibrates
+on latents and training images, and leaves a run folder of its own with scores
+and an artifact. With --size or --max_ratio, every layer gets its own bits. In
+Python, for any two Linen modules that are bound to their variables:
+
+  quantized_generator, quantized_discriminator = quantize(
+      generator, discriminator, bit_width=4)
+"""
+
+from pathlib import Path
+import sys
+from typing import Any
+
+from absl import flags
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
+
+from qgan_jax import artifacts, build, errors, metrics, post_training
+from qgan_jax import quantizers as quantizers_lib
+from qgan_jax.config_flags import Experiment
+from qgan_jax.delivery import deliver
+from qgan_jax.post_training import Sensitivity
+from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.run_folder import open_folder
+from qgan_jax.trained_run import (
+  METHODS,
+  quantize_state,
+  quantized_config,
+  TrainedRun,
+)
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.sampling import make_draw
+from qgan_jax.training.state import TrainState
+
+_FLOAT = 32
+_EVALUATED = 2000  # Images for one look at a candidate of --max_ratio.
+
+
+def quantize(
+  generator: nn.Module,
+  discriminator: nn.Module,
+  bit_width: int = 8,
+  *,
+  quantizer: str = 'uniform',
+  per_channel: bool = True,
+) -> tuple[nn.Module, nn.Module]:
+  """Quantizes the parameters of two trained networks.
+
+  Args:
+    generator: a Linen module bound to its variables, `module.bind(variables)`.
+    discriminator: another.
+    bit_width: of the weights, 1 to 16; biases and norms stay in float.
+    quantizer: one of `quantizers.WEIGHTS`.
+    per_channel: a scale for each output channel.
+
+  Returns:
+    Both, bound to quantized weights.
+  """
+  precision = Precision(
+    weights=QuantizerSpec(quantizer, axis=-1 if per_channel else None)
+  )
+  bits = Bits(jnp.float32(bit_width), jnp.float32(_FLOAT))
+
+  def quantized(network: nn.Module) -> nn.Module:
+    module, variables = network.unbind()
+    params = precision.quantize_weights(variables['params'], bits)
+    return module.bind({**variables, 'params': params})
+
+  return quantized(generator), quantized(discriminator)
+
+
+def main() -> None:
+  """Parses the command line and quantizes; see the module's docstring."""
+  workdir = flags.DEFINE_string('workdir', None, 'The folder of a trained run.')
+  out = flags.DEFINE_string(
+    'out', None, 'Folder of the result; next to the run, named for the flags.'
+  )
+  bits = flags.DEFINE_integer('bits', None, 'Of weights and activations.')
+  w_bits = flags.DEFINE_integer('w_bits', None, 'Of the weights.')
+  a_bits = flags.DEFINE_integer('a_bits', None, 'Of the activations.')
+  size = flags.DEFINE_integer(
+    'size', None, 'Bytes of the artifact: every layer gets its own bits.'
+  )
+  max_ratio = flags.DEFINE_float(
+    'max_ratio',
+    None,
+    'The fewest bits, layer by layer, whose Fréchet distance to training '
+    "images is at most so many times the run's own.",
+  )
+  method = flags.DEFINE_enum(
+    'method',
+    'mse',
+    METHODS,
+    'nearest: as training would round; mse: scales of least squared error; '
+    'adaround: these, and rounding by the output of every layer.',
+  )
+  quantizer = flags.DEFINE_enum(
+    'quantizer',
+    None,
+    quantizers_lib.WEIGHTS,
+    'Of the weights; uniform for nearest, and lsq otherwise.',
+  )
+  activation_quantizer = flags.DEFINE_enum(
+    'activation_quantizer',
+    'affine',
+    quantizers_lib.ACTIVATIONS,
+    'Of the activations.',
+  )
+  calibration = flags.DEFINE_enum(
+    'calibration',
+    'mse',
+    tuple(post_training.RANGE_METHODS),
+    'How static ranges of activations are chosen.',
+  )
+  dynamic = flags.DEFINE_bool(
+    'dynamic', False, 'Ranges of activations from every batch.'
+  )
+  bias_correction = flags.DEFINE_bool(
+    'bias_correction', True, "Correct the biases for the weights' errors."
+  )
+  samples = flags.DEFINE_integer('samples', 1024, 'Calibration inputs.')
+  steps = flags.DEFINE_integer('rounding_steps', 1000, 'Of adaround, a layer.')
+  seed = flags.DEFINE_integer('seed', 0, 'Of the calibration inputs.')
+  errors.parse_flags(sys.argv)
+  if not workdir.value:
+    raise errors.UserError('say which run: --workdir=runs/mnist/bits=32-s0')
+  chosen = [f is not None for f in (bits.value, w_bits.value)]
+  mixed = [f is not None for f in (size.value, max_ratio.value)]
+  if sum(mixed) + any(chosen) != 1:
+    raise errors.UserError(
+      'say how many bits: --bits=N, or --w_bits=N with --a_bits=N, or a --size '
+      'in bytes, or a --max_ratio'
+    )
+  name = quantizer.value or ('uniform' if method.value == 'nearest' else 'lsq')
+  if method.value == 'adaround' and name not in ('lsq', 'seq'):
+    raise errors.UserError(
+      f'--method=adaround needs a quantizer with a scale that stays, lsq or '
+      f'seq, not {name}'
+    )
+  weights = w_bits.value or bits.value or 8
+  activations = a_bits.value or bits.value or 8
+  run = TrainedRun(Path(workdir.value), samples=samples.value, seed=seed.value)
+  extractor = build.make_extractor(run.config, run.dataset)
+
+  def config_of(rules: str | None) -> FrozenConfigDict:
+    return quantized_config(
+      run.config,
+      w_bits=weights,
+      a_bits=activations,
+      quantizer=name,
+      activation_quantizer=activation_quantizer.value,
+      dynamic=dynamic.value,
+      rules=rules,
+    )
+
+  def make(config: Any, how: str) -> tuple[build.Gan, TrainState]:
+    return quantize_state(
+      run,
+      config,
+      method=how,
+      calibration=calibration.value,
+      bias_correction=bias_correction.value,
+      rounding_steps=steps.value,
+    )
+
+  config, what = config_of(None), f'w_bits={weights},a_bits={activations}'
+  if any(mixed):
+    gan = build.make_gan(config, run.dataset, run.layout)
+    state = build.make_state(config, gan, run.dataset)
+    rows = {
+      network: post_training.sensitivity(
+        part,
+        *run.inputs[network],
+        batch_size=min(64, len(run.inputs[network][0])),
+      )  # fmt: skip
+      for network, part in run.networks(gan, state).items()
+    }
+    if max_ratio.value is None:
+      mean = _mean_bits_for_size(run, size.value or 0)
+      what = f'size={size.value},a_bits={activations}'
+    else:
+      mean = _fewest_bits(
+        run, extractor, max_ratio.value, rows,
+        lambda rules: make(config_of(rules), 'mse'),
+      )  # fmt: skip
+      what = f'max_ratio={max_ratio.value:g},a_bits={activations}'
+    allocation = post_training.allocate_bits(rows, mean)
+    print(post_training.format_allocation(rows, allocation))
+    config = config_of(post_training.rules_of(allocation))
+
+  folder = Path(
+    out.value or f'{workdir.value.rstrip("/")}+{method.value},{name},{what}'
+  )
+  open_folder(
+    folder,
+    Experiment(
+      config, 'qgan_jax.quantize', f'{workdir.value}:{method.value},{what}', {}
+    ),
+    run.dataset.name,
+    primary=True,
+  )
+  gan, state = make(config, method.value)
+  step = int(state.step)
+  Checkpoints(folder / 'checkpoints').save(step, state)
+  draw = make_draw(
+    gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
+  )
+  samples_folder = folder / 'samples'
+  samples_folder.mkdir(exist_ok=True)
+  artifacts.save_grid(
+    samples_folder / f'step_{step:07d}.png',
+    draw(state, 64),
+    description=f'{run.dataset.name}, {what} after training',
+  )
+  summary = deliver(
+    folder,
+    config,
+    gan,
+    run.dataset,
+    best=state,
+    last=state,
+    draw=draw,
+    extractor=extractor,
+  )
+  print(summary)
+  count = config.scores.samples
+  qfd = metrics.frechet_distance(
+    extractor.extract(run.draw(run.state, count)).features,
+    extractor.extract(draw(state, count)).features,
+  )
+  print(f'  to the float generator, same latents: Fréchet {qfd:.3f}')
+
+
+def _mean_bits_for_size(run: TrainedRun, size: int) -> float:
+  """Bits a weight that fit into a file, everything else of it in float."""
+  params = run.state.average['params']
+  kernels = [
+    w
+    for path, w in jax.tree.leaves_with_path(params)
+    if path[-1].key == 'kernel'
+  ]
+  count = sum(w.size for w in kernels)
+  rest = sum(x.size for x in jax.tree.leaves(params)) - count
+  # Scales of the channels, the header, alignment.
+  overhead = 4 * rest + 4 * sum(w.shape[-1] for w in kernels) + 4096
+  mean = 8 * (size - overhead) / count
+  if mean < 1:
+    raise errors.UserError(
+      f'--size={size}: {overhead:,} bytes are biases, norms, scales, header; '
+      f' {count:,} weights need at least {count // 8:,} more'
+    )
+  return min(mean, 8.0)
+
+
+def _fewest_bits(
+  run: TrainedRun,
+  extractor: metrics.Extractor,
+  max_ratio: float,
+  rows: dict[str, list[Sensitivity]],
+  make: Any,
+) -> float:
+  """The least bits a weight on average that keep a bound, by bisection."""
+  count = min(10_000, len(run.dataset.train_images))
+  reference = extractor.extract(run.dataset.train_images[:count]).features
+
+  def distance(gan: build.Gan, state: TrainState) -> float:
+    draw = make_draw(
+      gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
+    )
+    fake = extractor.extract(draw(state, _EVALUATED)).features
+    return metrics.frechet_distance(reference, fake)
+
+  bound = max_ratio * distance(run.gan, run.state)
+  low, high = 1.0, 8.0
+  while high - low > 0.25:
+    middle = (low + high) / 2
+    found = distance(
+      *make(post_training.rules_of(post_training.allocate_bits(rows, middle)))
+    )
+    print(
+      f'{middle:.2f} bits a weight: Fréchet {found:.2f}, bound {bound:.2f}',
+      file=sys.stderr,
+    )
+    low, high = (low, middle) if found <= bound else (middle, high)
+  return high
+
+
+if __name__ == '__main__':
+  errors.run(main)

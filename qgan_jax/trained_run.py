@@ -1,0 +1,205 @@
+"""A trained run quantized without training: from its checkpoint to a state."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import FrozenConfigDict
+import numpy as np
+
+from qgan_jax import build, errors, post_training
+from qgan_jax import config as config_lib
+from qgan_jax.post_training import Quantized
+from qgan_jax.training import devices
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.sampling import make_draw
+from qgan_jax.training.state import TrainState
+
+PyTree = Any
+METHODS = ('nearest', 'mse', 'adaround')
+
+
+def _read_run(workdir: Path) -> tuple[Any, str]:
+  """(the config of a run, the data set that it really used)."""
+  try:
+    record = json.loads((workdir / 'config.json').read_text())
+    return config_lib.from_json(json.dumps(record['config'])), record['dataset']
+  except (OSError, ValueError, LookupError) as error:
+    raise errors.UserError(
+      f'{workdir} is not the folder of a run: {error}'
+    ) from None
+
+
+def quantized_config(
+  config: Any,
+  *,
+  w_bits: int,
+  a_bits: int,
+  quantizer: str,
+  activation_quantizer: str,
+  dynamic: bool,
+  rules: str | None,
+) -> FrozenConfigDict:
+  """The config of a run that is quantized like this.
+
+  Args:
+    config: of the trained run.
+    w_bits: of the weights of both networks.
+    a_bits: of the activations.
+    quantizer: of the weights.
+    activation_quantizer: of the activations.
+    dynamic: whether ranges are those of each batch.
+    rules: precision rules, in place of the run's own.
+
+  Raises:
+    UserError: a value is not allowed.
+  """
+  c = config.to_dict()
+  for network in config_lib.NETWORKS:
+    c[network]['bits'] = {'weights': w_bits, 'activations': a_bits}
+  c['precision'] |= {
+    'quantizer': quantizer,
+    'activation_quantizer': activation_quantizer,
+    'ranges': 'dynamic' if dynamic else 'moving',
+    'rules': rules,
+  }
+  result = FrozenConfigDict(c)
+  config_lib.validate(result)
+  return result
+
+
+class TrainedRun:
+  """The best state of a finished run, ready to be quantized.
+
+  Attributes:
+    config: of the run.
+    dataset: what it was trained on.
+    gan: its networks.
+    state: its best checkpoint, else the newest.
+    inputs: for calibration, latents and training images with labels.
+    draw: draws images from its state.
+  """
+
+  def __init__(self, workdir: Path, *, samples: int, seed: int):
+    """Reads a run.
+
+    Args:
+      workdir: its folder.
+      samples: calibration inputs of each network.
+      seed: of these.
+
+    Raises:
+      UserError: it is no finished run, or its data set is not here.
+    """
+    self.config, name = _read_run(workdir)
+    self.dataset = build.load_dataset(self.config, standin=True)
+    if self.dataset.name != name:
+      raise errors.UserError(
+        f'{workdir} was trained on {name}, and here is {self.dataset.name}; '
+        'prepare that data set first'
+      )
+    self.layout = devices.Layout(1, group=1)
+    gan = build.make_gan(self.config, self.dataset, self.layout)
+    shapes = build.state_shapes(self.config, gan, self.dataset)
+    checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
+    restored = checkpoints.restore_best(shapes)
+    restored = restored or checkpoints.restore_latest(shapes)
+    if restored is None:
+      raise errors.UserError(f'{workdir} holds no checkpoint; train it first')
+    self.state = restored[1]
+    self.gan = gan
+    # Calibration inputs: the training-time distributions of both networks.
+    count = min(samples, len(self.dataset.train_images))
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(self.dataset.train_images))[:count]
+    labels = None
+    if gan.num_classes:
+      labels = np.asarray(self.dataset.train_labels)[chosen]
+    latents = rng.standard_normal((count, gan.latent_dim), np.float32)
+    images = self.dataset.train_images[chosen].astype(np.float32) / 127.5 - 1
+    self.inputs = {
+      'generator': (latents, labels),
+      'discriminator': (images, labels),
+    }
+    self.draw = make_draw(
+      gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
+    )
+
+  def networks(self, gan: build.Gan, state: TrainState) -> dict[str, Quantized]:
+    """Both networks in float, with the precision and bits of another state."""
+    average, d = self.state.average, self.state.discriminator
+    return {
+      'generator': Quantized(
+        gan.generator.module,
+        gan.generator.precision,
+        state.generator.bits,
+        {'params': average['params'], **average['stats']},
+      ),
+      'discriminator': Quantized(
+        gan.discriminator.module,
+        gan.discriminator.precision,
+        state.discriminator.bits,
+        {'params': d.params, **d.stats},
+      ),
+    }
+
+
+def quantize_state(
+  run: TrainedRun,
+  config: Any,
+  *,
+  method: str,
+  calibration: str,
+  bias_correction: bool,
+  rounding_steps: int,
+) -> tuple[build.Gan, TrainState]:
+  """A run's networks quantized as a config says: (networks, state)."""
+  gan = build.make_gan(config, run.dataset, run.layout)
+  state = build.make_state(config, gan, run.dataset)
+  batch = min(64, len(run.inputs['generator'][0]))
+  parts = {}
+  for name, network in run.networks(gan, state).items():
+    inputs = run.inputs[name]
+    if method != 'nearest':
+      network = post_training.fit_weights(network)
+    if method == 'adaround':
+      network = post_training.adaround(
+        network, *inputs, steps=rounding_steps, batch_size=batch
+      )
+    network = post_training.reestimate_batch_stats(
+      network, *inputs, batch_size=batch
+    )
+    if bias_correction:
+      network = post_training.correct_biases(network, *inputs, batch_size=batch)
+    if network.precision.activations is not None:
+      ranges = post_training.activation_ranges(
+        network, *inputs, method=calibration, batch_size=batch
+      )
+      network = network.replace(ranges=ranges)
+    part = getattr(state, name)
+    variables = dict(network.variables)
+    parts[name] = part.replace(
+      params=variables.pop('params'),
+      stats=variables,
+      ranges={k: network.ranges.get(k, x) for k, x in part.ranges.items()},
+      learned=_filled(part.learned, network.learned),
+    )
+  g = parts['generator']
+  quantized = state.replace(
+    step=run.state.step,
+    generator=g,
+    discriminator=parts['discriminator'],
+    average={'params': g.params, 'stats': g.stats, 'learned': g.learned},
+  )
+  return gan, jax.device_get(quantized)
+
+
+def _filled(template: PyTree, found: PyTree) -> PyTree:
+  """The template with what was found in its place."""
+  if not isinstance(template, dict):
+    return found
+  return {
+    key: _filled(value, found[key]) if key in found else value
+    for key, value in template.items()
+  }

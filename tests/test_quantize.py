@@ -1,0 +1,71 @@
+"""The command on a run, in processes of their own."""
+
+import json
+
+from command_line import finish
+import pytest
+
+from qgan_jax import artifacts
+
+STRING = (
+  'bits=32,channels=8,batch_size=8,steps=8,log_every=4,sample_every=8,'
+  'eval_every=8,checkpoint_every=8,logging.eval_samples=64,scores.samples=64'
+)
+
+
+@pytest.fixture(scope='module')
+def trained(commands, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('runs') / 'float'
+  config = f'--config=experiments/digits.py:{STRING}'
+  finish(commands('main', config, f'--workdir={workdir}'))
+  return workdir
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'name'),
+  [
+    (['--bits=8', '--method=nearest'], 'nearest,uniform,w_bits=8,a_bits=8'),
+    (
+      ['--w_bits=2', '--method=adaround', '--rounding_steps=5'],
+      'adaround,lsq,w_bits=2,a_bits=8',
+    ),
+    (['--size=14000', '--samples=128'], 'mse,lsq,size=14000,a_bits=8'),
+    (['--max_ratio=2', '--samples=128'], 'mse,lsq,max_ratio=2,a_bits=8'),
+  ],
+)
+def test_a_quantized_run(commands, trained, arguments, name):
+  before = sorted(p.name for p in trained.rglob('*'))
+  out, _ = finish(commands('quantize', f'--workdir={trained}', *arguments))
+  assert sorted(p.name for p in trained.rglob('*')) == before
+  folder = trained.with_name(f'float+{name}')
+  assert 'to the float generator' in out
+  scores = json.loads((folder / 'scores.json').read_text())
+  assert scores['best']['num_fake'] == 64
+  assert (folder / 'samples/step_0000008.png').exists()
+  generator = artifacts.load_generator(folder / 'generator.qgan')
+  if 'size' in name:
+    assert (folder / 'generator.qgan').stat().st_size <= 14000
+    assert isinstance(generator.bits.weights, dict)
+    assert 'generator/up0' in out
+  # The folder is one like any other: scored again, it scores the same.
+  again, _ = finish(commands('evaluate', f'--workdir={folder}'))
+  assert json.loads(again)['frechet_distance'] == pytest.approx(
+    scores['best']['frechet_distance'], rel=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ([], 'say how many bits'),
+    (['--bits=4', '--size=9000'], 'say how many bits'),
+    (['--bits=77'], 'bits'),
+    (['--size=5'], 'at least'),
+    (['--bits=4', '--method=adaround', '--quantizer=ternary'], 'adaround'),
+    (['--bits=4', '--workdir=/nowhere'], 'not the folder of a run'),
+  ],
+)
+def test_what_is_refused(commands, trained, arguments, message):
+  process = commands('quantize', f'--workdir={trained}', *arguments)
+  _, err = finish(process, code=2)
+  assert message in err
