@@ -174,6 +174,25 @@ def test_ewgs_gradient_penalty():
   )
 
 
+def test_slopes_are_constants_of_the_backward_pass():
+  """Straight-through twice: how a slope was computed from x is no matter."""
+  x = jnp.asarray(weights(7, (30,)))
+  g = jnp.asarray(np.random.RandomState(8).randn(30), jnp.float32)
+
+  def sum_of_x_gradients(quantizer, params, x):
+    _, back = jax.vjp(lambda x: quantizer.apply(x, params, BITS), x)
+    return jnp.sum(back(g)[0])
+
+  def sum_of_params_gradients(quantizer, params, x):
+    _, back = jax.vjp(lambda p: quantizer.apply(x, p, BITS), params)
+    return sum(jnp.sum(value) for value in back(g)[0].values())
+
+  scaled, learned = ewgs(delta=0.5), quantizers.lsq_plus()
+  params = scaled.fit(x, BITS), learned.fit(x, BITS)
+  assert not np.any(jax.grad(sum_of_x_gradients, 2)(scaled, params[0], x))
+  assert not np.any(jax.grad(sum_of_params_gradients, 2)(learned, params[1], x))
+
+
 def learned_gradient(name, x, params, g, bits=BITS):
   """Σ g · ∂x̂/∂param of the paper, for every learned param, in float64."""
   x, g = np.asarray(x, np.float64), np.asarray(g, np.float64)
