@@ -1,6 +1,8 @@
 """Errors that a person can cause, and how commands report them."""
 
 from collections.abc import Callable, Sequence
+import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -15,12 +17,20 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-  """Runs a command's body; a `UserError` becomes one line and exit code 2."""
+  """Runs a command's body; a `UserError` becomes one line and exit code 2.
+
+  A reader that has seen enough of the output (`| head`) is no error.
+  """
   try:
     main()
+    sys.stdout.flush()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
+  except BrokenPipeError:
+    # Python flushes once more as it ends, and must not find the pipe.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
   sys.exit(0)
 
 
