@@ -10,28 +10,29 @@ prints the trials: each is a command that can be run alone, with the same
 result. The same command again, or --resume=FOLDER, does only what is missing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import contextlib
-import datetime
-import hashlib
-import importlib.metadata
-import importlib.util
-import json
 import os
 from pathlib import Path
-import platform
 import re
 import shlex
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
-from qgan_jax import config as config_lib
-from qgan_jax import config_flags, config_string, errors, sweep_string
+from qgan_jax import config_flags, errors
 from qgan_jax.errors import UserError
 from qgan_jax.launchers import base, local, process, supervisor, table
+from qgan_jax.sweep_plan import (
+  command_of,
+  open_folder,
+  plan,
+  read,
+  Sweep,
+  Trial,
+)
 
 _SWEEP = flags.DEFINE_string(
   'sweep', None, "What is tried, such as 'bits=2,4,8;seed=0..2'."
@@ -93,206 +94,6 @@ _RETRIES = flags.DEFINE_integer(
 _GRACE = flags.DEFINE_float(
   'grace', 60.0, 'Seconds that trials have to save in when all is stopped.'
 )
-
-_UNSAFE = re.compile(r'[^A-Za-z0-9=,._+-]')
-_LONGEST_NAME = 150
-
-
-class Trial(NamedTuple):
-  """One run of a sweep.
-
-  Attributes:
-    name: what is its own in the config string; its folder's name, too.
-    args: the flags of `qgan_jax.main`, but for --workdir.
-    config: resolved, as JSON can hold it.
-  """
-
-  name: str
-  args: tuple[str, ...]
-  config: dict[str, Any]
-
-
-class Sweep(NamedTuple):
-  """What is to be done.
-
-  Attributes:
-    folder: where everything goes.
-    trials: all of them.
-    origin: where the trials come from, for people.
-  """
-
-  folder: Path
-  trials: list[Trial]
-  origin: dict[str, Any]
-
-
-def plan(argv: Sequence[str]) -> Sweep:
-  """The trials of a command line; each is validated as it would be alone.
-
-  Raises:
-    UserError: one of them could not be run, or two are the same.
-  """
-  file, arg, overrides = config_flags.read_flags(argv)
-  own = _SWEEP.value
-  strings = own_sweep(file) if own is None else sweep_string.expand(own)
-  varied = {
-    config_string.SHORT_NAMES.get(key, key)
-    for string in strings
-    for key in config_lib.parse(string)
-  }
-  clash = next((path for path in overrides if path in varied), None)
-  if clash:
-    raise UserError(
-      f'--config.{clash} would hold for every trial, and the sweep sets it, '
-      'too; leave one of them out'
-    )
-  # The trials are compared with each other, so all have the same data.
-  overrides.setdefault('data.standin', False)
-  rest = [f'--config.{path}={value}' for path, value in overrides.items()]
-  trials: list[Trial] = []
-  known: dict[str, str] = {}
-  for string in strings:
-    whole = ','.join(filter(None, (arg, string)))
-    args = (f'--config={file}:{whole}' if whole else f'--config={file}', *rest)
-    try:
-      config = config_flags.parse_args(args).config
-    except UserError as error:
-      raise UserError(f'trial {string!r}: {error}') from None
-    text = config_lib.to_json(config)
-    if text in known:
-      raise UserError(
-        f'the trials {known[text]!r} and {string!r} are the same; keep one'
-      )
-    known[text] = string
-    trials.append(Trial(_name(string), args, json.loads(text)))
-  if _WORKDIR.value:
-    folder = Path(_WORKDIR.value)
-  else:
-    keys = dict.fromkeys(k for s in strings for k in config_lib.parse(s))
-    digest = hashlib.sha256(
-      '\n'.join(shlex.join(trial.args) for trial in trials).encode()
-    )
-    experiment = trials[0].config['experiment']
-    name = f'sweep-{experiment}-{",".join(keys)}'[:_LONGEST_NAME]
-    folder = Path('runs', f'{name}-{digest.hexdigest()[:8]}')
-  origin = {'file': file, 'arg': arg, 'sweep': own, 'overrides': overrides}
-  return Sweep(folder, trials, origin)
-
-
-def own_sweep(file: str) -> list[str]:
-  """The config strings that an experiment's `sweep` adds.
-
-  Raises:
-    UserError: it has none, or adds none.
-  """
-  spec = importlib.util.spec_from_file_location('experiment', file)
-  assert spec is not None and spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  strings: list[str] = []
-  if hasattr(module, 'sweep'):
-    module.sweep(strings.append)
-  if not strings:
-    raise UserError(
-      f"{file} says nothing of a sweep; say --sweep='bits=2,4,8;seed=0..2'"
-    )
-  return strings
-
-
-def _name(string: str) -> str:
-  """A name for people and for a folder; different strings differ in it."""
-  string = ','.join(part.strip() for part in string.split(','))
-  name = _UNSAFE.sub('_', string)[:_LONGEST_NAME]
-  if name != string:
-    name += f'~{hashlib.sha256(string.encode()).hexdigest()[:8]}'
-  return name
-
-
-def read(folder: Path) -> Sweep:
-  """The sweep that a folder holds.
-
-  Raises:
-    UserError: it holds none.
-  """
-  try:
-    record = json.loads((folder / 'sweep.json').read_text())
-    trials = [
-      Trial(t['name'], tuple(t['args']), t['config']) for t in record['trials']
-    ]
-    return Sweep(folder, trials, record['origin'])
-  except (OSError, ValueError, LookupError, TypeError) as error:
-    raise UserError(f'{folder} is not the folder of a sweep: {error}') from None
-
-
-def open_folder(sweep: Sweep) -> None:
-  """Records what the sweep is, or makes sure that it is the same as before.
-
-  Raises:
-    UserError: the folder holds another sweep, with what differs, or cannot be
-      written.
-  """
-  path = sweep.folder / 'sweep.json'
-  record: dict[str, Any] = {
-    'origin': sweep.origin,
-    'trials': [
-      trial._asdict()
-      | {
-        'workdir': trial.name,
-        'command': printed(sweep, trial),
-      }
-      for trial in sweep.trials
-    ],
-    'sessions': [],
-  }
-  if path.exists():
-    lines = _diff(read(sweep.folder).trials, sweep.trials)
-    if lines:
-      raise UserError(
-        f'{sweep.folder} holds another sweep; take another --workdir. What '
-        'differs:\n  ' + '\n  '.join(lines)
-      )
-    record['sessions'] = json.loads(path.read_text()).get('sessions', [])
-  record['sessions'].append(
-    {
-      'started': _now(),
-      'command': shlex.join(['python', '-m', 'qgan_jax.sweep', *sys.argv[1:]]),
-      'layout': _LAYOUT.value,
-      'launcher': _LAUNCHER.value,
-      'host': platform.node(),
-      'versions': _versions(),
-    }
-  )
-  supervisor.write_json(path, record)
-
-
-def _diff(old: Sequence[Trial], new: Sequence[Trial]) -> list[str]:
-  before = {trial.name: trial.config for trial in old}
-  after = {trial.name: trial.config for trial in new}
-  lines = [f'- {name}' for name in before if name not in after]
-  lines += [f'+ {name}' for name in after if name not in before]
-  for name in before.keys() & after.keys():
-    found: Any = config_lib.diff(before[name], after[name])
-    lines += [f'{name}: {line}' for line in found]
-  return lines
-
-
-def _now() -> str:
-  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-
-
-def _versions() -> dict[str, str]:
-  names = ('qgan_jax', 'jax', 'jaxlib', 'flax')
-  return {'python': platform.python_version()} | {
-    name: importlib.metadata.version(name) for name in names
-  }
-
-
-def command_of(sweep: Sweep, trial: Trial) -> tuple[str, ...]:
-  """The command that a trial is."""
-  workdir = sweep.folder / trial.name
-  return (
-    'python', '-m', 'qgan_jax.main', *trial.args, f'--workdir={workdir}'
-  )  # fmt: skip
 
 
 def trial_env() -> dict[str, str]:
@@ -446,7 +247,13 @@ def run(sweep: Sweep) -> int:
   """
   start = time.monotonic()
   with _alone(sweep.folder), contextlib.ExitStack() as stack:
-    open_folder(sweep)
+    session = {
+      'command': shlex.join(['python', '-m', 'qgan_jax.sweep', *sys.argv[1:]]),
+      'layout': _LAYOUT.value,
+      'launcher': _LAUNCHER.value,
+    }
+    commands = [printed(sweep, trial) for trial in sweep.trials]
+    open_folder(sweep, session, commands)
     where = make_launcher(sweep.folder)
     stack.callback(where.close)
     view: Any
@@ -486,7 +293,8 @@ def main() -> None:
       raise UserError('--resume=FOLDER knows its trials: give nothing of them')
     sweep = read(Path(_RESUME.value))
   else:
-    sweep = plan(sys.argv)
+    given = config_flags.read_flags(sys.argv)
+    sweep = plan(*given, own=_SWEEP.value, workdir=_WORKDIR.value)
   if _DRY_RUN.value:
     for trial in sweep.trials:
       print(printed(sweep, trial))

@@ -38,7 +38,7 @@ ALLOWED = {
   # What starts commands knows nothing of what they do.
   'launchers': {'errors'},
   'sweep_string': {'config_string', 'errors'},
-  'sweep': {
+  'sweep_plan': {
     'config',
     'config_flags',
     'config_string',
@@ -46,6 +46,7 @@ ALLOWED = {
     'launchers',
     'sweep_string',
   },
+  'sweep': {'config_flags', 'errors', 'launchers', 'sweep_plan'},
 }
 # Libraries that one file knows, and no other.
 ONE_FILE = {

@@ -151,8 +151,8 @@ class Supervisor:
     self._retries = retries
     self._grace = grace
     self._pause = pause
-    # Until one has its data, the others wait: it is fetched once, and an error
-    # that all of them would make is made once.
+    # Until one has begun to train, the others wait: data are fetched and the
+    # classifier that scores is trained once, and so is an error of all made.
     self._pilot: Unit | None = None
     self._begun = False
     old = _load(states)
@@ -241,9 +241,9 @@ class Supervisor:
             self._become(status, 'running')
 
   def _any_begun(self) -> bool:
-    """Whether a trial has ever had its data and made its run folder."""
+    """Whether a trial has ever had its data and what scores it."""
     self._begun = self._begun or any(
-      (workdir / 'config.json').exists()
+      (workdir / 'metrics.jsonl').exists()
       for unit in self._units
       for _, workdir in unit.trials
     )
