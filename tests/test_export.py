@@ -36,7 +36,7 @@ def save(path, *, bits=(8, 8), num_classes=0, weights='uniform', dynamic=False):
   module = models.make_generator('dcgan', **kwargs)
   latents = drawing.latents(9, 0, 8)
   labels = np.arange(64) % num_classes if num_classes else None
-  ranges = example_generator.calibrate(
+  ranges, _ = example_generator.calibrate(
     module, precision, variables, widths, latents, labels
   )
   artifacts.save_generator(

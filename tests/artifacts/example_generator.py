@@ -41,10 +41,11 @@ def make_float(*, num_classes=0, latent_dim=16, seed=0, **kwargs):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def calibrate(module, precision, variables, bits, latents, labels):
-  """The ranges of the activations for a batch of latents."""
-  return precision.apply(
-    module, variables, {}, bits, latents, labels, train=False
-  )[1]
+  """Ranges of the activations for a batch, and what quantizers learn."""
+  ranges, learned = precision.init(
+    module, variables, bits, latents, labels, train=False
+  )
+  return ranges, {k: v for k, v in learned.items() if k == 'activations'}
 
 
 def make_generator(
@@ -73,9 +74,18 @@ def make_generator(
     labels = np.arange(num, dtype=np.int32) % kwargs['num_classes']
   params = jax.jit(precision.quantize_weights)(variables['params'], widths)
   variables = {**variables, 'params': jax.tree.map(np.asarray, params)}
-  ranges = calibrate(module, precision, variables, widths, latents, labels)
+  ranges, learned = calibrate(
+    module, precision, variables, widths, latents, labels
+  )
   ranges = {} if dynamic else jax.tree.map(np.asarray, ranges)
   generator = PackedGenerator(
-    'dcgan', kwargs, variables, ranges, precision, widths, {'dataset': 'none'}
+    'dcgan',
+    kwargs,
+    variables,
+    ranges,
+    precision,
+    widths,
+    {'dataset': 'none'},
+    learned,
   )
   return generator, latents, labels

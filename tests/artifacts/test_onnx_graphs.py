@@ -195,6 +195,49 @@ def test_what_integers_cannot_say_is_refused_by_name(kwargs, message):
     make_plan(generator, integer=True)
 
 
+SMALL = {'image_size': 8, 'channels': 8}
+
+
+@pytest.mark.parametrize(
+  'quantizers',
+  [
+    *({'weights': name} for name in ('ternary', 'logarithmic', 'dorefa',
+                                     'apot', 'bwn', 'mxfp4')),
+    *({'activations': name} for name in ('lsq', 'pact', 'dorefa_activation')),
+  ],
+  ids=str,
+)  # fmt: skip
+def test_whatever_is_equal_steps_is_exported(quantizers, tmp_path):
+  generator, latents, _ = make_generator(bits=(4, 4), **SMALL, **quantizers)
+  plan = make_plan(generator, integer=True)
+  for layer in plan.layers:
+    codes, scales = layer.codes
+    np.testing.assert_allclose(codes * scales, layer.kernel, rtol=3e-6)
+  expected = images(generator, latents)
+  drawn, _ = run_onnxruntime(
+    onnx_model(plan, 'gathered', {}), {'latents': latents}, tmp_path
+  )
+  assert (127.5 * np.abs(drawn - expected) <= 1).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+  ('quantizers', 'message'),
+  [
+    ({'weights': 'codebook'}, r'weights of project \(codebook'),
+    ({'weights': 'qgan_em'}, r'weights of project \(qgan_em'),
+    ({'weights': 'fp8_e4m3'}, r'weights of project \(fp8_e4m3'),
+    ({'activations': 'logarithmic'}, 'logarithmic.* steps that are not equal'),
+    ({'activations': 'xnor'}, 'xnor.* take their range from each batch'),
+    ({'activations': 'qgan_em'}, 'qgan_em.* (no level at 0|nearest)'),
+  ],
+  ids=str,
+)
+def test_and_what_is_not_is_refused(quantizers, message):
+  generator, _, _ = make_generator(bits=(4, 4), **SMALL, **quantizers)
+  with pytest.raises(UserError, match=message):
+    make_plan(generator, integer=True)
+
+
 def test_a_grid_that_fits_in_bytes_is_integers():
   generator, _, _ = make_generator(bits=(-4, 8), weights='grid', channels=8)
   plan = make_plan(generator, integer=True)
