@@ -140,6 +140,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
     reference = extractor.extract(dataset.train_images[:count])
   with contextlib.ExitStack() as stack:
     members = []
+    made: dict[Any, diagnosis.Diagnose] = {}
     for i, run in enumerate(runs):
       tracker = Tracker(
         run.workdir,
@@ -162,7 +163,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
           ),
           checkpoints=run.checkpoints,
           tracker=tracker,
-          periodic=_periodic(run, dataset, extractor, reference, tracker),
+          periodic=_periodic(run, dataset, extractor, reference, tracker, made),
           own=functools.partial(_fill, run.shapes),
         )
       )
@@ -273,6 +274,7 @@ def _periodic(
   extractor: metrics.Extractor | None,
   reference: metrics.Features | None,
   tracker: Tracker,
+  made: dict[Any, diagnosis.Diagnose],
 ) -> tuple[loop.Periodic, ...]:
   """Sample grids and quick scores; none in processes that stay silent."""
   if extractor is None or reference is None:
@@ -308,7 +310,7 @@ def _periodic(
   return (
     loop.Periodic(config.logging.sample_every, save_samples),
     loop.Periodic(config.logging.eval_every, evaluate),
-    *_diagnosis(run, dataset, tracker),
+    *_diagnosis(run, dataset, tracker, made),
   )
 
 
@@ -316,9 +318,15 @@ _EXAMPLES = 64  # Images that quantization is looked at with.
 
 
 def _diagnosis(
-  run: _Run, dataset: ImageDataset, tracker: Tracker
+  run: _Run,
+  dataset: ImageDataset,
+  tracker: Tracker,
+  made: dict[Any, diagnosis.Diagnose],
 ) -> tuple[loop.Periodic, ...]:
-  """What quantization does, logged; nothing of networks in float."""
+  """What quantization does, logged; nothing of networks in float.
+
+  `made` holds what other trials of the same program have compiled for it.
+  """
   config = run.config
   if not config.logging.diagnose or not any(c.quantizer for c in run.gan.table):
     return ()
@@ -326,13 +334,14 @@ def _diagnosis(
   batch = {'images': dataset.train_images[None, :size]}
   if run.gan.num_classes and dataset.train_labels is not None:
     batch['labels'] = dataset.train_labels[None, :size]
-  made: list[diagnosis.Diagnose] = []
+  # Trials of one program differ in nothing else that is static.
+  key = run.gan.generator.precision, run.gan.discriminator.precision
 
   def diagnose(step: int, state: TrainState) -> dict[str, float]:
-    if not made:
+    if key not in made:
       gan = build.make_gan(config, dataset, devices.Layout(1, group=1))
-      made.append(build.make_diagnosis(config, gan))
-    report = made[0](state, batch)
+      made[key] = build.make_diagnosis(config, gan)
+    report = made[key](state, batch)
     if step == config.steps:
       tracker.message(diagnosis.format_report(report))
     return {

@@ -17,7 +17,7 @@ RANGES = ('moving', 'dynamic', 'mse', 'fitted')
 # Shares of a range that are tried, 2^(-1/3) apart: at 2 bits, the range of
 # least error of what a ReLU leaves of a Gaussian is about a third.
 _CLIPS = 2.0 ** (-np.arange(9) / 3)
-_FEATURES = 64  # Of each example, that the error of a range is measured on.
+_FEATURES = 256  # Of each example, that the error of a range is measured on.
 
 
 class Replicas(NamedTuple):

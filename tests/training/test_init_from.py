@@ -1,0 +1,80 @@
+"""A run that starts from the networks of another."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from qgan_jax import build
+from qgan_jax import config as config_lib
+from qgan_jax.errors import UserError
+from qgan_jax.init_from import load_start
+from qgan_jax.training.checkpoints import Checkpoints
+
+FLOAT = 'norm=batch,bits=32,seed=3'
+DATASET = tiny_run.make_dataset()
+
+
+def make(arg):
+  config = tiny_run.make_config(arg)
+  return config, build.make_gan(config, DATASET)
+
+
+@pytest.fixture(scope='module')
+def ended(tmp_path_factory):
+  """The folder of a float run, and the state that it ended with."""
+  folder = tmp_path_factory.mktemp('runs') / 'float'
+  config, gan = make(FLOAT)
+  state = build.make_state(config, gan, DATASET)
+  # Training has moved the weights, and the average behind them.
+  state = state.replace(
+    step=np.int32(7),
+    average=jax.tree.map(lambda x: x + np.float32(0.01), state.average),
+  )
+  Checkpoints(folder / 'checkpoints').save(7, state)
+  record = {'config': json.loads(config_lib.to_json(config))}
+  (folder / 'config.json').write_text(json.dumps(record))
+  return folder, state
+
+
+def test_networks_are_taken_and_all_else_starts_anew(ended):
+  folder, old = ended
+  config, gan = make('norm=batch,bits=4,quantizer=lsq,seed=5')
+  start = load_start(str(folder), gan, config, DATASET)
+  (new,) = build.make_states([config], gan, DATASET, [start])
+  for got, expected in (
+    (new.generator.params, old.average['params']),
+    (new.generator.stats, old.average['stats']),
+    (new.average['params'], old.average['params']),
+    (new.discriminator.params, old.discriminator.params),
+  ):
+    for x, y in zip(
+      jax.tree.leaves(got), jax.tree.leaves(expected), strict=True
+    ):
+      np.testing.assert_array_equal(x, y)
+  fresh = build.make_state(config, gan, DATASET)
+  assert new.step == 0
+  np.testing.assert_array_equal(new.key, fresh.key)
+  # Scales start from these weights.
+  w = np.asarray(old.average['params']['up0']['kernel'], np.float64)
+  scale = new.generator.learned['weights']['up0']['scale']
+  expected = 2 * np.abs(w).mean((0, 1, 2), keepdims=True) / np.sqrt(7)
+  np.testing.assert_allclose(scale, expected, rtol=1e-5)
+  assert np.all(scale != fresh.generator.learned['weights']['up0']['scale'])
+
+
+def test_what_cannot_be_started_from_is_named(ended, tmp_path):
+  folder, _ = ended
+  config, gan = make('norm=batch,bits=4')
+  with pytest.raises(UserError, match='no folder of a run'):
+    load_start(str(tmp_path), gan, config, DATASET)
+  other, other_gan = make('norm=group,bits=4')
+  with pytest.raises(UserError, match='give both runs the same networks'):
+    load_start(str(folder), other_gan, other, DATASET)
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+  (empty / 'config.json').write_text((folder / 'config.json').read_text())
+  with pytest.raises(UserError, match='no checkpoint'):
+    load_start(str(empty), gan, config, DATASET)
