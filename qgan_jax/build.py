@@ -22,6 +22,7 @@ from qgan_jax.training import devices, diagnosis, losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.optimizers import (
+  make_decay,
   make_optimizer,
   make_quantizer_optimizer,
 )
@@ -292,6 +293,7 @@ def make_program(
     gan.discriminator,
     **_losses(config, gan),
     schedule=make_schedule(config),
+    rate_at=make_decay(config.learning_rate_decay, config.steps),
     axis_name=layout.axis_name,
     axis_groups=layout.axis_groups,
     num_shards=layout.group,

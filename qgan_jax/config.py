@@ -84,6 +84,7 @@ def base(**overrides: Any) -> ConfigDict:
       'optimizer': 'adam',
       'optimizer_kwargs': kwargs(),
       'learning_rate': 1e-3,
+      'learning_rate_decay': 'none',  # Of both networks, over all steps.
       'sparsity': 0.0,  # Share of the weights that is pruned.
       'init_from': unset(str),  # A run's folder: start from its networks.
       'data': {

@@ -79,6 +79,7 @@ RULES = {
   'steps': _whole(1),
   'batch_size': _whole(1),
   'dtype': _choice('float32', 'bfloat16'),
+  'learning_rate_decay': _choice(*optimizers.DECAYS),
   'data.source': _TEXT,
   'data.dir': _TEXT_OR_NONE,
   'data.standin': _FLAG,

@@ -72,6 +72,7 @@ SHORT_NAMES = {
   **{f'd_{name}': f'discriminator.{path}' for name, path in SHARED.items()},
   'd_steps': 'discriminator.steps',
   'ema': 'ema.decay',
+  'learning_rate_decay': 'learning_rate_decay',
   'steps': 'steps',
   'batch_size': 'batch_size',
   'dtype': 'dtype',

@@ -131,3 +131,27 @@ def make_optimizer(
       'choose another, such as adam'
     ) from None
   return optimizer
+
+
+DECAYS = ('none', 'linear', 'cosine')
+
+
+def make_decay(name: str, steps: int) -> optax.Schedule:
+  """The share of a learning rate that is taken at a step.
+
+  Weights that sit on the edge between two levels go on changing sides as long
+  as steps are long; a rate that ends at 0 lets them settle.
+
+  Args:
+    name: one of `DECAYS`.
+    steps: of the whole run.
+
+  Returns:
+    step → 1 throughout, or falling from 1 to 0, in a line or as half a cosine
+    (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983, eq. 5).
+  """
+  if name == 'linear':
+    return optax.linear_schedule(1.0, 0.0, steps)
+  if name == 'cosine':
+    return optax.cosine_decay_schedule(1.0, steps)
+  return optax.constant_schedule(1.0)

@@ -87,20 +87,25 @@ def _forward(
 
 
 def _update(
-  network: Network, state: NetworkState, grads: Trained
+  network: Network, state: NetworkState, grads: Trained, rate: Array | float
 ) -> NetworkState:
+  """One step of the optimizers, `rate` of their learning rates long."""
   updates, opt_state = network.optimizer.update(
     grads.params, state.opt_state, state.params
   )
-  params = optax.apply_updates(state.params, updates)
+  params = optax.apply_updates(state.params, _scaled(updates, rate))
   state = state.replace(params=params, opt_state=opt_state)
   if network.quantizer_optimizer is None or not state.learned:
     return state
   updates, opt_state = network.quantizer_optimizer.update(
     grads.learned, state.learned_opt_state, state.learned
   )
-  learned = optax.apply_updates(state.learned, updates)
+  learned = optax.apply_updates(state.learned, _scaled(updates, rate))
   return state.replace(learned=learned, learned_opt_state=opt_state)
+
+
+def _scaled(updates: PyTree, rate: Array | float) -> PyTree:
+  return jax.tree.map(lambda x: rate * x, updates)
 
 
 def _finite(grads: Trained) -> dict[str, PyTree]:
@@ -120,6 +125,7 @@ def make_step(
   penalty: Penalty | None = None,
   penalty_fraction: float = 1.0,
   schedule: Schedule | None = None,
+  rate_at: optax.Schedule = lambda step: 1.0,
   axis_name: str | None = None,
   axis_groups: AxisGroups = None,
   num_shards: int = 1,
@@ -136,6 +142,8 @@ def make_step(
     penalty_fraction: share of the batch that it is computed on: a fraction
       costs a fraction, and its expectation is the same.
     schedule: of bits and sparsity; None for those of the state at every step.
+    rate_at: the share of their learning rates that the optimizers take at a
+      step.
     axis_name: the mapped axis that the batch is sharded over, or None.
     axis_groups: its indices by member, where several members share it.
     num_shards: how many parts the batch has.
@@ -253,6 +261,7 @@ def make_step(
     d_steps, batch_size = batch['images'].shape[:2]
     g_state, d_state = state.generator, state.discriminator
     key = jax.random.fold_in(state.key, state.step)
+    rate = rate_at(state.step)
     if schedule is not None:
       g_state, d_state = scheduled(state, batch, schedule)
 
@@ -290,7 +299,7 @@ def make_step(
         noise(discriminator, i),
       )
       d_grads, metrics = mean((grads, metrics))
-      d_state = _update(discriminator, d_state, d_grads)
+      d_state = _update(discriminator, d_state, d_grads, rate)
 
     def g_loss(fake):
       logits, _ = forward(
@@ -305,7 +314,7 @@ def make_step(
 
     g_value, fake_grads = jax.value_and_grad(g_loss)(fake)
     g_grads, metrics['g_loss'] = mean((pull_back(fake_grads)[0], g_value))
-    g_state = _update(generator, g_state, g_grads)
+    g_state = _update(generator, g_state, g_grads, rate)
 
     metrics['d_gradient_norm'] = optax.global_norm(d_grads.params)
     metrics['g_gradient_norm'] = optax.global_norm(g_grads.params)

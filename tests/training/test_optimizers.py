@@ -79,3 +79,14 @@ def test_the_choice_is_wide():
   assert {'sgd', 'momentum', 'adagrad', 'adam', 'adamw', 'lion'} <= {
     *optimizers.OPTIMIZERS
   }
+
+
+def test_decays():
+  steps = np.arange(0, 101, 10)
+  for name, expected in {
+    'none': np.ones(11),
+    'linear': 1 - steps / 100,
+    'cosine': (1 + np.cos(np.pi * steps / 100)) / 2,
+  }.items():
+    got = [float(optimizers.make_decay(name, 100)(step)) for step in steps]
+    np.testing.assert_allclose(got, expected, atol=1e-6)

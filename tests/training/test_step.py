@@ -185,3 +185,21 @@ def test_one_compiled_step_serves_every_bit_width():
   assert_close(
     results[-1].generator.params, expected.generator.params, atol=1e-7
   )
+
+
+def test_a_share_of_the_rate_is_a_share_of_the_update():
+  g, d = network(G()), network(D())
+  state, full = make(g, d)
+  _, half = make(g, d, rate_at=lambda step: jnp.where(step < 1, 0.5, 0.0))
+  (whole, _), (part, _) = full(state, batch()), half(state, batch())
+  for old, new, halved in zip(
+    *(jax.tree.leaves(s.discriminator.params) for s in (state, whole, part)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(halved - old, (new - old) / 2, atol=1e-7)
+  # From step 1 on it is 0: nothing moves any more.
+  still, _ = half(part, batch())
+  for old, new in zip(
+    *(jax.tree.leaves(s.generator.params) for s in (part, still)), strict=True
+  ):
+    np.testing.assert_array_equal(old, new)
