@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import copy
+import dataclasses
 import functools
 import importlib.util
 from pathlib import Path
@@ -77,8 +78,10 @@ class Network:
       )
       export.export(path, ['onnx', 'stablehlo'], path.parent)
     # The baselines' graph has the weights as trained, not rounded.
-    generator = artifacts.load_generator(self.path(8, export.PACKED))
-    object.__setattr__(generator, 'variables', self.variables)
+    generator = dataclasses.replace(
+      artifacts.load_generator(self.path(8, export.PACKED)),
+      variables=self.variables,
+    )
     self.float_path = folder / 'float.onnx'
     self.float_path.write_bytes(
       onnx_model(
