@@ -44,7 +44,12 @@ def commands(cache):
     yield start
   finally:
     for process in processes:
-      process.kill()
+      process.terminate()  # A sweep ends its trials first.
+    for process in processes:
+      try:
+        process.wait(timeout=20)
+      except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def finish(process, code=0):

@@ -6,10 +6,9 @@ from pathlib import Path
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 
+from command_line import finish
 import jax
 import numpy as np
 import pytest
@@ -29,42 +28,12 @@ DIGITS = f'--config=experiments/digits.py:{TINY}'
 MNIST = '--config=experiments/mnist.py'
 
 
-@pytest.fixture(scope='module')
-def commands(tmp_path_factory):
-  """Starts `python -m qgan_jax.MODULE ARGUMENTS`; what is left is ended."""
-  cache = tmp_path_factory.mktemp('cache')
-  env = os.environ | {
-    'PYTHONPATH': str(ROOT),
-    'JAX_COMPILATION_CACHE_DIR': str(cache / 'jax'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    'QGAN_JAX_CACHE': str(cache / 'classifiers'),
-    'XLA_FLAGS': '--xla_backend_optimization_level=0',
-  }
-  processes = []
-
-  def start(*arguments, module='sweep', **variables):
-    process = subprocess.Popen(
-      [sys.executable, '-m', f'qgan_jax.{module}', *map(str, arguments)],
-      cwd=ROOT,
-      env=env | variables,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    processes.append(process)
-    return process
-
-  yield start
-  for process in processes:
-    process.terminate()  # It ends its trials first.
-
-
-def finish(process, code=0):
-  """What a process printed, once it has ended as it should."""
-  out, err = process.communicate(timeout=300)
-  assert process.returncode == code, err
-  assert 'Traceback' not in err
-  return out, err
+@pytest.fixture
+def commands(commands):
+  """Starts a sweep, or what `module` names."""
+  return lambda *arguments, module='sweep', **variables: commands(
+    module, *arguments, **variables
+  )
 
 
 def load(path):
