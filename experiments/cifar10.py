@@ -2,7 +2,7 @@
 
   python -m qgan_jax.main --config=experiments/cifar10.py:bits=8,seed=0
 
-Time and score: see README.
+Not measured yet: neither time nor score.
 """
 
 from qgan_jax.config import base, override

@@ -2,7 +2,7 @@
 
   python -m qgan_jax.main --config=experiments/digits.py:bits=8,seed=0
 
-Time and score: see README.
+Time: see README.
 """
 
 from qgan_jax.config import base, override
