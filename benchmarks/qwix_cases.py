@@ -28,12 +28,13 @@ from measuring import (
   say,
   say_whether_comparable,
   start_record,
+  take_turns,
+  WARM_UP,
 )
 import numpy as np
 import peer_flax
 import qwix
 from rich.table import Table
-from train_step import take_turns, WARM_UP
 
 from qgan_jax import data
 from qgan_jax.precision import Bits, Precision, QuantizerSpec

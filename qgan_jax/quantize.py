@@ -147,8 +147,12 @@ def main() -> None:
       f'--method=adaround needs a quantizer with a scale that stays, lsq or '
       f'seq, not {name}'
     )
-  weights = w_bits.value or bits.value or 8
-  activations = a_bits.value or bits.value or 8
+
+  def first(*values: int | None) -> int:
+    return next(value for value in (*values, 8) if value is not None)
+
+  weights = first(w_bits.value, bits.value)
+  activations = first(a_bits.value, bits.value)
   run = TrainedRun(Path(workdir.value), samples=samples.value, seed=seed.value)
   extractor = build.make_extractor(run.config, run.dataset)
 
@@ -198,14 +202,18 @@ def main() -> None:
     print(post_training.format_allocation(rows, allocation))
     config = config_of(post_training.rules_of(allocation))
 
-  folder = Path(
-    out.value or f'{workdir.value.rstrip("/")}+{method.value},{name},{what}'
-  )
+  how = f'{method.value},{name},{what}'
+  options = (
+    activation_quantizer, calibration, dynamic, bias_correction, samples,
+    steps, seed,
+  )  # fmt: skip
+  for option in options:
+    if option.value != option.default:
+      how += f',{option.name}={option.value}'
+  folder = Path(out.value or f'{workdir.value.rstrip("/")}+{how}')
   open_folder(
     folder,
-    Experiment(
-      config, 'qgan_jax.quantize', f'{workdir.value}:{method.value},{what}', {}
-    ),
+    Experiment(config, 'qgan_jax.quantize', f'{workdir.value}:{how}', {}),
     run.dataset.name,
     primary=True,
   )

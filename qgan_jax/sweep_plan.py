@@ -85,7 +85,8 @@ def plan(
       'too; leave one of them out'
     )
   # The trials are compared with each other, so all have the same data.
-  overrides = {'data.standin': False, **overrides}
+  if not any('standin=' in string for string in (arg, *strings)):
+    overrides = {'data.standin': False, **overrides}
   rest = [f'--config.{path}={value}' for path, value in overrides.items()]
   trials: list[Trial] = []
   known: dict[str, str] = {}

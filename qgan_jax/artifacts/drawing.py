@@ -168,7 +168,7 @@ def _open_onnx(path: Path, runtime: str | None) -> Drawer:
     extra = 'openvino' if runtime == 'openvino' else 'onnx'
     raise UserError(
       f'to draw from {path}, install {" or ".join(choices)}: '
-      f"pip install 'qgan_jax[{extra}]'"
+      f"pip install -e '.[{extra}]'"
     )
   reasons = []
   for name in installed:

@@ -24,7 +24,7 @@ def require(package: str) -> Any:
     extra = package.partition('.')[0]
     extra = 'onnx' if extra.startswith('onnx') else extra
     raise UserError(
-      f"{package} is not installed: pip install 'qgan_jax[{extra}]'"
+      f"{package} is not installed: pip install -e '.[{extra}]'"
     ) from None
 
 

@@ -98,7 +98,7 @@ def _gpu_places(
   ]
   if not groups:
     raise UserError(f'--gpus={gpus:g}, but there are {len(devices)}')
-  count = parallel or len(groups) * max(1, int(1 / gpus))
+  count = parallel or len(groups) * (int(1 / gpus) if 0 < gpus < 1 else 1)
   sharing = -(-count // len(groups))
   memory = {}
   if sharing > 1:

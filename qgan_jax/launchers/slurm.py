@@ -80,7 +80,7 @@ class SlurmLauncher:
       import submitit
     except ImportError:
       raise UserError(
-        "--launcher=slurm needs submitit: pip install 'qgan_jax[slurm]'"
+        "--launcher=slurm needs submitit: pip install -e '.[slurm]'"
       ) from None
     # It warns of a missing sacct and of the stand-in; neither matters.
     logging.getLogger('submitit').setLevel(logging.ERROR)
