@@ -81,7 +81,7 @@ def evaluate_run(workdir: Path, step: int | None, samples: int | None) -> Any:
     )
   gan = build.make_gan(config, dataset)
   like = build.make_state(config, gan, dataset)
-  checkpoints = Checkpoints(workdir / 'checkpoints')
+  checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
   if step is not None:
     restored: Any = checkpoints.restore(step, like)
   else:

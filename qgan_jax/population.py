@@ -21,8 +21,10 @@ from typing import Any
 
 from absl import flags
 
+from qgan_jax import config as config_lib
 from qgan_jax import config_flags, errors
 from qgan_jax.training import loop
+from qgan_jax.training.checkpoints import saved_steps
 from qgan_jax.trials import program_key, train_and_deliver, Trial
 
 _TRIALS = flags.DEFINE_string('trials', None, 'A JSON file of trials.')
@@ -47,7 +49,7 @@ def read_trials(path: Path) -> list[Trial]:
     ) from None
   trials: list[Trial] = []
   for workdir, args in pairs:
-    if any(trial.workdir == workdir for trial in trials):
+    if workdir.resolve() in {t.workdir.resolve() for t in trials if t.workdir}:
       raise errors.UserError(f'{path}: two trials have the folder {workdir}')
     try:
       experiment = config_flags.parse_args(args)
@@ -62,9 +64,28 @@ def is_finished(trial: Trial) -> bool:
   assert trial.workdir is not None
   try:
     scores = json.loads((trial.workdir / 'scores.json').read_text())
-    return scores['last']['step'] == trial.experiment.config.steps
+    record = json.loads((trial.workdir / 'config.json').read_text())
+    config = trial.experiment.config
+    # With another config it is not this trial, and will be refused.
+    same = record['config'] == json.loads(config_lib.to_json(config))
+    return same and scores['last']['step'] == config.steps
   except (OSError, ValueError, LookupError, TypeError):
     return False
+
+
+def _in_step(trials: list[Trial]) -> list[list[Trial]]:
+  """Trials that can go on together: from a step that all of them have saved."""
+  groups: list[tuple[set[int], list[Trial]]] = []
+  for trial in trials:
+    assert trial.workdir is not None
+    steps = set(saved_steps(trial.workdir / 'checkpoints'))
+    for i, (common, group) in enumerate(groups):
+      if common & steps or not (common or steps):
+        groups[i] = common & steps, [*group, trial]
+        break
+    else:
+      groups.append((steps, [trial]))
+  return [group for _, group in groups]
 
 
 def main() -> None:
@@ -77,10 +98,15 @@ def main() -> None:
   for trial in trials:
     if not is_finished(trial):
       groups.setdefault(program_key(trial.experiment.config), []).append(trial)
+  programs = [
+    together for group in groups.values() for together in _in_step(group)
+  ]
   start = time.monotonic()
   problems = []
-  for i, group in enumerate(groups.values(), 1):
-    print(f'program {i} of {len(groups)}: {len(group)} trials', file=sys.stderr)
+  for i, group in enumerate(programs, 1):
+    print(
+      f'program {i} of {len(programs)}: {len(group)} trials', file=sys.stderr
+    )
     try:
       train_and_deliver(group)
     except errors.UserError as error:

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from qgan_jax import artifacts, build, errors, metrics, post_training
+from qgan_jax import config as config_lib
 from qgan_jax import quantizers as quantizers_lib
 from qgan_jax.config_flags import Experiment
 from qgan_jax.delivery import deliver
@@ -128,9 +129,15 @@ def main() -> None:
   bias_correction = flags.DEFINE_bool(
     'bias_correction', True, "Correct the biases for the weights' errors."
   )
-  samples = flags.DEFINE_integer('samples', 1024, 'Calibration inputs.')
-  steps = flags.DEFINE_integer('rounding_steps', 1000, 'Of adaround, a layer.')
-  seed = flags.DEFINE_integer('seed', 0, 'Of the calibration inputs.')
+  samples = flags.DEFINE_integer(
+    'samples', 1024, 'Calibration inputs.', lower_bound=1
+  )
+  steps = flags.DEFINE_integer(
+    'rounding_steps', 1000, 'Of adaround, a layer.', lower_bound=0
+  )
+  seed = flags.DEFINE_integer(
+    'seed', 0, 'Of the calibration inputs.', lower_bound=0
+  )
   errors.parse_flags(sys.argv)
   if not workdir.value:
     raise errors.UserError('say which run: --workdir=runs/mnist/bits=32-s0')
@@ -154,6 +161,12 @@ def main() -> None:
   weights = first(w_bits.value, bits.value)
   activations = first(a_bits.value, bits.value)
   run = TrainedRun(Path(workdir.value), samples=samples.value, seed=seed.value)
+  sparse = any(run.config[n].sparsity for n in config_lib.NETWORKS)
+  if method.value == 'adaround' and sparse:
+    raise errors.UserError(
+      '--method=adaround moves weights between equal magnitudes, of which '
+      'pruning takes all or none; use --method=mse for a pruned run'
+    )
   extractor = build.make_extractor(run.config, run.dataset)
 
   def config_of(rules: str | None) -> FrozenConfigDict:
@@ -180,7 +193,7 @@ def main() -> None:
   config, what = config_of(None), f'w_bits={weights},a_bits={activations}'
   if any(mixed):
     gan = build.make_gan(config, run.dataset, run.layout)
-    state = build.make_state(config, gan, run.dataset)
+    state = run.initial_state(config, gan)
     rows = {
       network: post_training.sensitivity(
         part,
@@ -195,7 +208,7 @@ def main() -> None:
     else:
       mean = _fewest_bits(
         run, extractor, max_ratio.value, rows,
-        lambda rules: make(config_of(rules), 'mse'),
+        lambda rules: make(config_of(rules), method.value),
       )  # fmt: skip
       what = f'max_ratio={max_ratio.value:g},a_bits={activations}'
     allocation = post_training.allocate_bits(rows, mean)
@@ -288,13 +301,21 @@ def _fewest_bits(
     fake = extractor.extract(draw(state, _EVALUATED)).features
     return metrics.frechet_distance(reference, fake)
 
+  def quantized(mean: float) -> float:
+    allocation = post_training.allocate_bits(rows, mean)
+    return distance(*make(post_training.rules_of(allocation)))
+
   bound = max_ratio * distance(run.gan, run.state)
   low, high = 1.0, 8.0
+  found = quantized(high)
+  if found > bound:
+    raise errors.UserError(
+      f'--max_ratio={max_ratio:g} cannot be kept: with 8 bits everywhere the '
+      f'Fréchet distance is {found:.2f}, and the bound {bound:.2f}'
+    )
   while high - low > 0.25:
     middle = (low + high) / 2
-    found = distance(
-      *make(post_training.rules_of(post_training.allocate_bits(rows, middle)))
-    )
+    found = quantized(middle)
     print(
       f'{middle:.2f} bits a weight: Fréchet {found:.2f}, bound {bound:.2f}',
       file=sys.stderr,

@@ -48,11 +48,13 @@ def open_folder(
   if path.exists():
     try:
       old = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-      raise UserError(f'{path} cannot be read: {error}') from None
-    lines = config_lib.diff(old['config'], record['config'])
-    if old['dataset'] != dataset:
-      lines.append(f'dataset: {old["dataset"]} -> {dataset}')
+      lines = config_lib.diff(old['config'], record['config'])
+      if old['dataset'] != dataset:
+        lines.append(f'dataset: {old["dataset"]} -> {dataset}')
+    except (
+      OSError, ValueError, LookupError, TypeError, AttributeError
+    ) as error:  # fmt: skip
+      raise UserError(f'{path} is no record of a run: {error!r}') from None
     if lines:
       raise UserError(
         f'{workdir} holds a run with another config; take another --workdir, '

@@ -25,7 +25,7 @@ def _read_run(workdir: Path) -> tuple[Any, str]:
   try:
     record = json.loads((workdir / 'config.json').read_text())
     return config_lib.from_json(json.dumps(record['config'])), record['dataset']
-  except (OSError, ValueError, LookupError) as error:
+  except (OSError, ValueError, LookupError, TypeError) as error:
     raise errors.UserError(
       f'{workdir} is not the folder of a run: {error}'
     ) from None
@@ -126,6 +126,15 @@ class TrainedRun:
       gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
     )
 
+  def initial_state(self, config: Any, gan: build.Gan) -> TrainState:
+    """The state of quantized networks that start from the trained ones."""
+    average, d = self.state.average, self.state.discriminator
+    start = {
+      'generator': {'params': average['params'], **average['stats']},
+      'discriminator': {'params': d.params, **d.stats},
+    }
+    return build.make_states([config], gan, self.dataset, [start])[0]
+
   def networks(self, gan: build.Gan, state: TrainState) -> dict[str, Quantized]:
     """Both networks in float, with the precision and bits of another state."""
     average, d = self.state.average, self.state.discriminator
@@ -135,12 +144,14 @@ class TrainedRun:
         gan.generator.precision,
         state.generator.bits,
         {'params': average['params'], **average['stats']},
+        learned=state.generator.learned,
       ),
       'discriminator': Quantized(
         gan.discriminator.module,
         gan.discriminator.precision,
         state.discriminator.bits,
         {'params': d.params, **d.stats},
+        learned=state.discriminator.learned,
       ),
     }
 
@@ -156,7 +167,7 @@ def quantize_state(
 ) -> tuple[build.Gan, TrainState]:
   """A run's networks quantized as a config says: (networks, state)."""
   gan = build.make_gan(config, run.dataset, run.layout)
-  state = build.make_state(config, gan, run.dataset)
+  state = run.initial_state(config, gan)
   batch = min(64, len(run.inputs['generator'][0]))
   parts = {}
   for name, network in run.networks(gan, state).items():
@@ -167,11 +178,12 @@ def quantize_state(
       network = post_training.adaround(
         network, *inputs, steps=rounding_steps, batch_size=batch
       )
+    # Before BatchNorm's statistics follow what is corrected.
+    if bias_correction:
+      network = post_training.correct_biases(network, *inputs, batch_size=batch)
     network = post_training.reestimate_batch_stats(
       network, *inputs, batch_size=batch
     )
-    if bias_correction:
-      network = post_training.correct_biases(network, *inputs, batch_size=batch)
     if network.precision.activations is not None:
       ranges = post_training.activation_ranges(
         network, *inputs, method=calibration, batch_size=batch

@@ -177,20 +177,24 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
       checkpoint_every=config.logging.checkpoint_every,
     )
   if extractor is not None:
-    for run, last in zip(runs, ended.states, strict=True):
+    for i, (run, last) in enumerate(zip(runs, ended.states, strict=True)):
       if last is not None:
-        best = run.checkpoints.restore_best(run.shapes)
-        summary = deliver(
-          run.workdir,
-          run.config,
-          run.gan,
-          dataset,
-          best=best[1] if best else last,
-          last=last,
-          draw=run.draw,
-          extractor=extractor,
-        )
-        print(summary, flush=True)
+        try:
+          best = run.checkpoints.restore_best(run.shapes)
+          summary = deliver(
+            run.workdir,
+            run.config,
+            run.gan,
+            dataset,
+            best=best[1] if best else last,
+            last=last,
+            draw=run.draw,
+            extractor=extractor,
+          )
+        except UserError as error:  # The others are delivered all the same.
+          ended.problems[i] = str(error)
+        else:
+          print(summary, flush=True)
   if ended.problems:
     raise UserError(
       '\n'.join(
@@ -256,16 +260,24 @@ def _resume(
   if len(runs) == 1:
     restored = runs[0].checkpoints.restore_latest(runs[0].shapes)
     return [_fill(states[0], restored[1])] if restored else states
-  common = set.intersection(*(set(run.checkpoints.steps) for run in runs))
-  for step in sorted(common, reverse=True):
+  saved = [set(run.checkpoints.steps) for run in runs]
+  if not any(saved):
+    return states
+  problem = UserError('the trials have saved no step that all of them have')
+  for step in sorted(set.intersection(*saved), reverse=True):
     try:
-      return [
+      found = [
         _fill(state, run.checkpoints.restore(step, run.shapes)[1])
         for run, state in zip(runs, states, strict=True)
       ]
     except UserError as error:
       logging.getLogger(__name__).warning('%s; trying an earlier step', error)
-  return states
+      problem = error
+      continue
+    for run in runs:
+      run.checkpoints.forget_after(step)
+    return found
+  raise problem
 
 
 def _periodic(

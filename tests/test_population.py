@@ -90,7 +90,7 @@ def test_stopped_in_the_middle_it_goes_on(commands, together, tmp_path):
   path = write_trials(tmp_path)
   process = commands('population', f'--trials={path}')
   deadline = time.monotonic() + 200
-  while not list(tmp_path.glob('float/checkpoints/4')):
+  while not list(tmp_path.glob('float/checkpoints/8')):
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline
     time.sleep(0.02)

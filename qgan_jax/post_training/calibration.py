@@ -4,14 +4,19 @@ Krishnamoorthi, https://arxiv.org/abs/1806.08342, section 3.1.2, compares them;
 'kl' is TensorRT's (Migacz, GTC 2017).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax.post_training.network import batches, Quantized, watch
+from qgan_jax.post_training.network import (
+  batches,
+  call_order,
+  Quantized,
+  watch,
+)
 from qgan_jax.precision import width
 from qgan_jax.quantizers import tensor_range
 
@@ -116,12 +121,15 @@ def activation_ranges(
         flat = rng.choice(flat, _SAMPLE // len(parts), replace=False)
       kept.setdefault(path, []).append(flat)
 
+  first = call_order(run, parts[0])[0]
   ranges = {}
   for path, chunks in kept.items():
     spec = network.precision.spec('activations', path)
     if spec is None or spec.quantizer.from_range is None:
       continue
     bits = jnp.float32(width(network.bits.activations, path))
+    if path == first and not isinstance(network.bits.activations, Mapping):
+      bits = jnp.maximum(bits, network.precision.input_bits)
     quantizer = spec.quantizer
 
     @jax.jit

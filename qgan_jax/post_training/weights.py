@@ -13,7 +13,7 @@ from qgan_jax.post_training.network import (
   Quantized,
   watch,
 )
-from qgan_jax.precision import is_weight, width
+from qgan_jax.precision import FLOAT_BITS, is_weight, width
 
 Array = jax.Array
 # Of the largest magnitude: fine where many bits end, coarse down to what 1 bit
@@ -39,14 +39,16 @@ def fit_weights(network: Quantized) -> Quantized:
   """
   learned = dict(network.learned)
   learned['weights'] = dict(learned.get('weights', {}))
-  flat = traverse_util.flatten_dict(network.variables['params'])
-  for keys, w in flat.items():
+  params = network.variables['params']
+  masks = network.precision.masks(params, network.bits)
+  for keys, w in traverse_util.flatten_dict(params).items():
     path = '/'.join(keys[:-1])
     spec = network.precision.spec('weights', path)
     if not is_weight(keys, w) or spec is None:
       continue
-    if 'scale' in spec.quantizer.learned:
-      bits = jnp.float32(width(network.bits.weights, path))
+    bits = jnp.float32(width(network.bits.weights, path))
+    if 'scale' in spec.quantizer.learned and bits < FLOAT_BITS:
+      w = w * masks[path] if masks else w
       scale = _least_error(spec.quantizer, spec.axis, w, bits)
       fitted = spec.quantizer.fit(w, bits)
       learned['weights'][path] = {
@@ -148,7 +150,14 @@ def reestimate_batch_stats(
     old = network.variables['batch_stats']
     from_0 = moved(jax.tree.map(jnp.zeros_like, old))
     from_1 = moved(jax.tree.map(jnp.ones_like, old))
-    return jax.tree.map(lambda a, b: a / (1 - (b - a)), from_0, from_1)
+
+    def exact(path, before, a, b):
+      # Spectral norm keeps its vectors in this collection, too.
+      if path[-1].key not in ('mean', 'var'):
+        return before
+      return a / (1 - (b - a))
+
+    return jax.tree_util.tree_map_with_path(exact, old, from_0, from_1)
 
   found = [batch_stats(part) for part in batches(args, batch_size)]
   stats = jax.tree.map(lambda *xs: jnp.mean(jnp.stack(xs), 0), *found)

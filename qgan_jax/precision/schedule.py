@@ -72,11 +72,16 @@ class Schedule:
       # last: as many stretches as there are bits to lose.
       lost = jnp.floor(since * stretches / self.anneal_steps)
       n = n + jnp.maximum(stretches - jnp.maximum(lost, 0.0), 0.0)
+    return jnp.where(self.is_float(step), jnp.float32(FLOAT_BITS), n)
+
+  def is_float(self, step: Array) -> Array:
+    """Whether nothing is quantized at a step."""
+    since = step - self.start_step
     is_float = since < 0
     if self.alternate_steps:
       stretch = (since - self.anneal_steps) // self.alternate_steps
       is_float |= (since >= self.anneal_steps) & (stretch % 2 == 1)
-    return jnp.where(is_float, jnp.float32(FLOAT_BITS), n)
+    return is_float
 
   def sparsity_at(self, target: Array, step: Array) -> Array:
     """The sparsity of a step on the way to a target, a scalar."""
@@ -87,8 +92,11 @@ class Schedule:
     share = jnp.clip(since / self.prune_steps, 0.0, 1.0)
     return target * (1 - (1 - share) ** 3)
 
-  def changed(self, bits: Bits, step: Array) -> Array:
-    """Whether a step quantizes with other bits than the one before it."""
+  def refits(self, bits: Bits, step: Array) -> Array:
+    """Whether a step quantizes, and with other bits than the one before it.
+
+    Learned quantizers then start again; in float they wait as they are.
+    """
     now, before = self.at(bits, step), self.at(bits, step - 1)
     pairs = zip(
       jax.tree.leaves(now._replace(sparsity=None)),
@@ -96,4 +104,5 @@ class Schedule:
       strict=True,
     )
     different = [a != b for a, b in pairs]
-    return jnp.stack(different).any() & (step > 0)
+    changed = jnp.stack(different).any() & (step > 0)
+    return changed & ~self.is_float(step)

@@ -108,7 +108,17 @@ class Checkpoints:
   @property
   def steps(self) -> tuple[int, ...]:
     """The steps with a checkpoint, oldest first, whole or not."""
-    return _steps(self._folder)
+    return saved_steps(self._folder)
+
+  def forget_after(self, step: int) -> None:
+    """Removes later steps, of a run that goes on from this one.
+
+    They would be taken for the newest, and new ones be pruned in their place.
+    """
+    if self._primary:
+      for later in self.steps:
+        if later > step:
+          self._remove(self._folder / str(later))
 
   def save(self, step: int, state: PyTree) -> None:
     """Saves a step, and then removes the oldest beyond `keep`.
@@ -148,7 +158,7 @@ class Checkpoints:
       return False
     self._write(self._best_folder, step, state, score=float(score))
     self._best_score = float(score)
-    for other in _steps(self._best_folder):
+    for other in saved_steps(self._best_folder):
       if other != step:
         self._remove(self._best_folder / str(other))
     return True
@@ -202,7 +212,7 @@ class Checkpoints:
       header, leaves = best
       path = self._best_folder / str(header['step'])
       return header['step'], _unflatten(like, header, leaves, path=path)
-    if _steps(self._best_folder):
+    if saved_steps(self._best_folder):
       raise UserError(
         f'the best checkpoint in {self._best_folder} is damaged; restore it '
         'from a copy, or use the latest one'
@@ -247,7 +257,7 @@ class Checkpoints:
   def _choices(self) -> str:
     names = [str(step) for step in self.steps]
     names += ['latest'] if names else []
-    names += ['best'] if _steps(self._best_folder) else []
+    names += ['best'] if saved_steps(self._best_folder) else []
     return ', '.join(names) or 'none'
 
   def _write(
@@ -314,7 +324,7 @@ class Checkpoints:
   def _read_best(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     # Two are there if the process was killed between saving and removing.
     whole = []
-    for step in _steps(self._best_folder):
+    for step in saved_steps(self._best_folder):
       path = self._best_folder / str(step)
       try:
         whole.append(self._read(path))
@@ -335,7 +345,8 @@ class Checkpoints:
           shutil.rmtree(path, ignore_errors=True)
 
 
-def _steps(folder: Path) -> tuple[int, ...]:
+def saved_steps(folder: Path) -> tuple[int, ...]:
+  """The steps with a checkpoint in a folder, oldest first, whole or not."""
   if not folder.is_dir():
     return ()
   names = (path.name for path in folder.iterdir())

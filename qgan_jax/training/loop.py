@@ -221,18 +221,21 @@ def train(
             problems[i] = diagnosis(good, rows[good - step])
             continue
           member.tracker.log(step, _means(rows))
-          if due(checkpoint_every) or stopping:
-            with _all_paused(members):
-              member.checkpoints.save(step, host)
-        if stopping:
-          raise Stopped(step, received[0] if received else signal.SIGTERM)
       for i, member in running():
+        if hosts[i].halted:  # To be told at the next log step.
+          continue
         for event in member.periodic:
           if due(event.every):
             with _all_paused(members):
               extra = event.run(step, member.own(hosts[i]))
             if extra:
               member.tracker.log(step, extra)
+        # Last, so that what a saved step was due has been done.
+        if due(checkpoint_every) or stopping:
+          with _all_paused(members):
+            member.checkpoints.save(step, member.own(hosts[i]))
+      if stopping:
+        raise Stopped(step, received[0] if received else signal.SIGTERM)
   hosts = program.get(carried)
   return Ended(
     [

@@ -248,8 +248,8 @@ def make_step(
           axis_groups=axis_groups,
         )[1]
 
-      changed = schedule.changed(part.bits, state.step)
-      learned = lax.cond(changed, fit, lambda: part.learned)
+      refits = schedule.refits(part.bits, state.step)
+      learned = lax.cond(refits, fit, lambda: part.learned)
       return part.replace(bits=bits, learned=learned)
 
     return (
@@ -318,11 +318,14 @@ def make_step(
 
     metrics['d_gradient_norm'] = optax.global_norm(d_grads.params)
     metrics['g_gradient_norm'] = optax.global_norm(g_grads.params)
-    good = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))).all()
-    metrics['finite'] = {
+    finite = {
       'generator': _finite(g_grads),
       'discriminator': _finite(d_grads),
     }
+    good = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))).all()
+    # The norms do not speak of learned quantizers.
+    good &= jnp.stack(jax.tree.leaves(finite)).all()
+    metrics['finite'] = finite
 
     decay = jnp.minimum(
       state.hyperparameters.ema_decay,
@@ -333,6 +336,14 @@ def make_step(
       state.average,
       average_of(g_state),
     )
+    if schedule is not None and schedule.changes_bits and g_state.learned:
+      # An average with scales of other bits would fit neither.
+      refitted = schedule.refits(state.generator.bits, state.step)
+      average['learned'] = jax.tree.map(
+        lambda slow, fast: jnp.where(refitted, fast, slow),
+        average['learned'],
+        g_state.learned,
+      )
     proposed = state.replace(
       step=state.step + 1,
       generator=g_state.replace(bits=state.generator.bits),

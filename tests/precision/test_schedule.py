@@ -48,7 +48,7 @@ def test_one_trace_serves_all_steps_and_every_structure():
   @jax.jit
   def run(bits, step):
     traces.append(1)
-    return schedule.at(bits, step), schedule.changed(bits, step)
+    return schedule.at(bits, step), schedule.refits(bits, step)
 
   bits = Bits(
     {'a': jnp.float32(6), 'b': jnp.float32(8)}, jnp.float32(8), None, None
@@ -59,6 +59,17 @@ def test_one_trace_serves_all_steps_and_every_structure():
   assert [float(b.activations) for b, _ in seen] == [32, 32] + [8] * 6
   changed = [bool(changed) for _, changed in seen]
   assert changed == [False, False, True, False, True, False, True, False]
+
+
+def test_nothing_is_refitted_in_float():
+  schedule = Schedule(start_step=2, alternate_steps=2)
+  bits = Bits(jnp.float32(4), jnp.float32(8))
+  refits = [bool(schedule.refits(bits, jnp.int32(s))) for s in range(9)]
+  assert [float(schedule.at(bits, s).weights) for s in range(9)] == [
+    32, 32, 4, 4, 32, 32, 4, 4, 32
+  ]  # fmt: skip
+  # When it starts to quantize, and not when it stops.
+  assert refits == [False, False, True, False, False, False, True, False, False]
 
 
 def test_the_default_changes_nothing():
