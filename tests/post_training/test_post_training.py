@@ -1,5 +1,6 @@
 """Each step against its definition, on a network of a user's own."""
 
+import dataclasses
 import itertools
 
 import flax.linen as nn
@@ -52,7 +53,7 @@ def variables(inputs):
 
 def make(variables, weights=3, activations=4, quantizer='lsq'):
   precision = Precision(
-    QuantizerSpec(quantizer, axis=-1), QuantizerSpec('affine')
+    QuantizerSpec(quantizer, axis=-1), QuantizerSpec('affine'), input_bits=1
   )
   bits = Bits(jnp.float32(weights), jnp.float32(activations))
   return Quantized(Net(), precision, bits, variables)
@@ -148,12 +149,26 @@ def test_kl_cuts_off_a_far_outlier():
   variables = Identity().init(KEY, x)
   network = Quantized(
     Identity(),
-    Precision(activations=QuantizerSpec('affine')),
+    Precision(activations=QuantizerSpec('affine'), input_bits=1),
     Bits(jnp.float32(32), jnp.float32(4)),
     variables,
   )
   _, high = post_training.activation_ranges(network, x, method='kl')['dense']
   assert 2 < high < 16
+
+
+def test_the_networks_input_has_the_range_of_its_own_bits(variables, inputs):
+  def ranges(activations, input_bits):
+    network = make(variables, activations=activations)
+    precision = dataclasses.replace(network.precision, input_bits=input_bits)
+    return post_training.activation_ranges(
+      post_training.fit_weights(network.replace(precision=precision)), inputs
+    )
+
+  kept, eight, four = ranges(4, 8), ranges(8, 1), ranges(4, 1)
+  np.testing.assert_array_equal(kept['conv'], eight['conv'])
+  assert (kept['conv'] != four['conv']).any()
+  np.testing.assert_array_equal(kept['up'], four['up'])
 
 
 def test_bias_correction_restores_the_means(variables, inputs):
