@@ -35,12 +35,25 @@ class Setting(NamedTuple):
 def settings_of(runs: Sequence[Run]) -> list[Setting]:
   """The setting of each run, in words that tell these runs apart."""
   others = _differences(runs)
+  known = [
+    tuple(float(run.config[path]) for path in _BITS)
+    for run in runs
+    if all(isinstance(run.config.get(path), (int, float)) for path in _BITS)
+  ]
+  quantized = {bits for bits in known if min(bits) < FLOAT_BITS}
+  # Where weights alone differ, 8 bits throughout are one of them.
+  weights = {bits[::2] for bits in quantized}
+  activations = {bits[1::2] for bits in quantized}
+  alone = len(activations) == 1 and len(weights) > 1
   return [
-    _setting(run.config, other) for run, other in zip(runs, others, strict=True)
+    _setting(run.config, other, weights_alone=alone)
+    for run, other in zip(runs, others, strict=True)
   ]
 
 
-def _setting(config: dict[str, Any], others: str) -> Setting:
+def _setting(
+  config: dict[str, Any], others: str, *, weights_alone: bool
+) -> Setting:
   bits = [config.get(path) for path in _BITS]
   known = [b for b in bits if isinstance(b, (int, float))]
   if len(known) < len(bits):
@@ -50,8 +63,8 @@ def _setting(config: dict[str, Any], others: str) -> Setting:
   is_float = min(known) >= FLOAT_BITS
   if is_float:
     # The baseline of every pattern of bits.
-    text, pattern = 'float', ''
-  elif len(set(known)) == 1:
+    text, pattern = 'float', 'float' if weights_alone and not others else ''
+  elif len(set(known)) == 1 and not weights_alone:
     text, pattern = f'{g_w:g} {"bit" if g_w == 1 else "bits"}', ''
   elif (g_w, g_a) == (d_w, d_a):
     text, pattern = _pair(g_w, g_a), f'A{_bits(g_a)}'

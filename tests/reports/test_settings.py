@@ -55,6 +55,17 @@ def test_one_series_whatever_the_bits_of_g_where_d_stays():
   assert four.label != two.label
 
 
+def test_eight_bits_are_of_the_series_whose_activations_have_eight():
+  settings = settings_of(
+    runs_of(*(bits_of(n, a, n, a) for n, a in ((2, 8), (8, 8), (32, 32))))
+  )
+  assert [s.label for s in settings] == ['W2A8', 'W8A8', 'float']
+  assert [s.series for s in settings] == ['A8', 'A8', 'float']
+  # Not where both fall together.
+  settings = settings_of(runs_of(bits_of(2, 2, 2, 2), bits_of(8, 8, 8, 8)))
+  assert [s.series for s in settings] == ['all bits equal'] * 2
+
+
 def test_seed_and_logging_make_no_difference():
   settings = settings_of(
     runs_of(config_of(seed=0), config_of(seed=1, logging__log_every=5))
