@@ -63,7 +63,7 @@ def _setting(
   is_float = min(known) >= FLOAT_BITS
   if is_float:
     # The baseline of every pattern of bits.
-    text, pattern = 'float', 'float' if weights_alone and not others else ''
+    text, pattern = 'float', 'float' if weights_alone else ''
   elif len(set(known)) == 1 and not weights_alone:
     text, pattern = f'{g_w:g} {"bit" if g_w == 1 else "bits"}', ''
   elif (g_w, g_a) == (d_w, d_a):
