@@ -27,10 +27,16 @@ def trained(commands, tmp_path_factory):
     (['--bits=8', '--method=nearest'], 'nearest,uniform,w_bits=8,a_bits=8'),
     (
       ['--w_bits=2', '--method=adaround', '--rounding_steps=5'],
-      'adaround,lsq,w_bits=2,a_bits=8',
+      'adaround,lsq,w_bits=2,a_bits=8,rounding_steps=5',
     ),
-    (['--size=14000', '--samples=128'], 'mse,lsq,size=14000,a_bits=8'),
-    (['--max_ratio=2', '--samples=128'], 'mse,lsq,max_ratio=2,a_bits=8'),
+    (
+      ['--size=14000', '--samples=128'],
+      'mse,lsq,size=14000,a_bits=8,samples=128',
+    ),
+    (
+      ['--max_ratio=2', '--samples=128'],
+      'mse,lsq,max_ratio=2,a_bits=8,samples=128',
+    ),
   ],
 )
 def test_a_quantized_run(commands, trained, arguments, name):
