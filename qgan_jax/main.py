@@ -16,8 +16,8 @@ from absl import flags
 import jax
 
 from qgan_jax import config_flags, errors
-from qgan_jax.training import devices, loop
-from qgan_jax.trials import train_and_deliver, Trial
+from qgan_jax.training import devices
+from qgan_jax.trials import exit_when_stopped, train_and_deliver, Trial
 
 config_flags.define_flags()
 _WORKDIR = flags.DEFINE_string(
@@ -45,23 +45,14 @@ def main() -> None:
   workdir = Path(_WORKDIR.value) if _WORKDIR.value else None
   start = time.monotonic()
   try:
-    train_and_deliver([Trial(experiment, workdir)])
-  except loop.Stopped as stop:
-    print(
-      f'{stop} after step {stop.step}, which is saved; the same command goes '
-      'on from there',
-      file=sys.stderr,
-    )
-    sys.exit(128 + stop.signal)
+    with exit_when_stopped():
+      train_and_deliver([Trial(experiment, workdir)])
   except errors.UserError as error:
     if jax.process_count() == 1:
       raise
     # To leave in order is to wait for the others, who wait for this one.
     print(f'error: {error}', file=sys.stderr, flush=True)
     os._exit(2)
-  except KeyboardInterrupt:
-    print('stopped; the same command goes on', file=sys.stderr)
-    sys.exit(130)
   devices.meet('end')  # JAX gives the others 5 minutes from here.
   print(f'done in {time.monotonic() - start:.0f} s', file=sys.stderr)
 

@@ -23,9 +23,13 @@ from absl import flags
 
 from qgan_jax import config as config_lib
 from qgan_jax import config_flags, errors
-from qgan_jax.training import loop
 from qgan_jax.training.checkpoints import saved_steps
-from qgan_jax.trials import program_key, train_and_deliver, Trial
+from qgan_jax.trials import (
+  exit_when_stopped,
+  program_key,
+  train_and_deliver,
+  Trial,
+)
 
 _TRIALS = flags.DEFINE_string('trials', None, 'A JSON file of trials.')
 
@@ -108,19 +112,10 @@ def main() -> None:
       f'program {i} of {len(programs)}: {len(group)} trials', file=sys.stderr
     )
     try:
-      train_and_deliver(group)
+      with exit_when_stopped():
+        train_and_deliver(group)
     except errors.UserError as error:
       problems.append(str(error))
-    except loop.Stopped as stop:
-      print(
-        f'{stop} after step {stop.step}, which is saved; the same command '
-        'goes on from there',
-        file=sys.stderr,
-      )
-      sys.exit(128 + stop.signal)
-    except KeyboardInterrupt:
-      print('stopped; the same command goes on', file=sys.stderr)
-      sys.exit(130)
   if problems:
     raise errors.UserError('\n'.join(problems))
   print(f'done in {time.monotonic() - start:.0f} s', file=sys.stderr)

@@ -14,7 +14,7 @@ from qgan_jax.post_training import Quantized
 from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import make_draw
-from qgan_jax.training.state import TrainState
+from qgan_jax.training.state import fill, TrainState
 
 PyTree = Any
 METHODS = ('nearest', 'mse', 'adaround')
@@ -194,8 +194,8 @@ def quantize_state(
     parts[name] = part.replace(
       params=variables.pop('params'),
       stats=variables,
-      ranges={k: network.ranges.get(k, x) for k, x in part.ranges.items()},
-      learned=_filled(part.learned, network.learned),
+      ranges=fill(part.ranges, network.ranges),
+      learned=fill(part.learned, network.learned),
     )
   g = parts['generator']
   quantized = state.replace(
@@ -205,13 +205,3 @@ def quantize_state(
     average={'params': g.params, 'stats': g.stats, 'learned': g.learned},
   )
   return gan, jax.device_get(quantized)
-
-
-def _filled(template: PyTree, found: PyTree) -> PyTree:
-  """The template with what was found in its place."""
-  if not isinstance(template, dict):
-    return found
-  return {
-    key: _filled(value, found[key]) if key in found else value
-    for key, value in template.items()
-  }

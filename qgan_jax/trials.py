@@ -3,7 +3,7 @@
 A run of `qgan_jax.main` is one trial; `qgan_jax.population` trains several.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ from qgan_jax.run_folder import open_folder, write_json
 from qgan_jax.training import devices, diagnosis, loop
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import Draw, make_draw
-from qgan_jax.training.state import TrainState
+from qgan_jax.training.state import fill, TrainState
 from qgan_jax.training.tracking import Tracker
 
 PyTree = Any
@@ -57,6 +57,23 @@ class Trial:
 
   experiment: Experiment
   workdir: Path | None = None
+
+
+@contextlib.contextmanager
+def exit_when_stopped() -> Iterator[None]:
+  """A signal that ends training ends the command, and says how to go on."""
+  try:
+    yield
+  except loop.Stopped as stop:
+    print(
+      f'{stop} after step {stop.step}, which is saved; the same command goes '
+      'on from there',
+      file=sys.stderr,
+    )
+    sys.exit(128 + stop.signal)
+  except KeyboardInterrupt:
+    print('stopped; the same command goes on', file=sys.stderr)
+    sys.exit(130)
 
 
 def program_key(config: Any) -> tuple[tuple[str, Any], ...]:
@@ -164,7 +181,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
           checkpoints=run.checkpoints,
           tracker=tracker,
           periodic=_periodic(run, dataset, extractor, reference, tracker, made),
-          own=functools.partial(_fill, run.shapes),
+          own=functools.partial(fill, run.shapes),
         )
       )
     ended = loop.train(
@@ -239,18 +256,6 @@ def shared_config(configs: Sequence[Any]) -> Any:
   return FrozenConfigDict(shared)
 
 
-def _fill(like: PyTree, source: PyTree) -> PyTree:
-  """`like`, with every leaf that `source` has at the same path.
-
-  A program for quantized networks has more in its state than a run in float
-  has on its own.
-  """
-  found = dict(jax.tree.leaves_with_path(source))
-  return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: found.get(path, leaf), like
-  )
-
-
 def _resume(
   runs: Sequence[_Run], states: list[TrainState], *, primary: bool
 ) -> list[TrainState]:
@@ -259,7 +264,7 @@ def _resume(
     return states
   if len(runs) == 1:
     restored = runs[0].checkpoints.restore_latest(runs[0].shapes)
-    return [_fill(states[0], restored[1])] if restored else states
+    return [fill(states[0], restored[1])] if restored else states
   saved = [set(run.checkpoints.steps) for run in runs]
   if not any(saved):
     return states
@@ -267,7 +272,7 @@ def _resume(
   for step in sorted(set.intersection(*saved), reverse=True):
     try:
       found = [
-        _fill(state, run.checkpoints.restore(step, run.shapes)[1])
+        fill(state, run.checkpoints.restore(step, run.shapes)[1])
         for run, state in zip(runs, states, strict=True)
       ]
     except UserError as error:

@@ -179,3 +179,15 @@ def init_state(
       jnp.float32(penalty_weight), jnp.float32(ema_decay)
     ),
   )
+
+
+def fill(like: PyTree, source: PyTree) -> PyTree:
+  """`like`, with every leaf that `source` has at the same path.
+
+  A program for quantized networks has more in its state than a run in float
+  has on its own.
+  """
+  found = dict(jax.tree.leaves_with_path(source))
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: found.get(path, leaf), like
+  )
