@@ -39,6 +39,8 @@ class Ours:
         d_norm='none',
         batch_size=BATCH_SIZE,
         bits=bits,
+        quantizer='uniform',
+        start_step=0,
         channels=channels,
         dtype=dtype,
         latent_dim=LATENT_DIM,

@@ -84,7 +84,11 @@ def main() -> None:
   )
 
   def config(bits: int) -> Any:
-    return config_lib.resolve(config_lib.base(experiment='digits', bits=bits))
+    return config_lib.resolve(
+      config_lib.base(
+        experiment='digits', bits=bits, quantizer='uniform', start_step=0
+      )
+    )
 
   alone = [Trials([config(bits)], dataset) for bits in args.bits]
   together = Trials([config(bits) for bits in args.bits], dataset)

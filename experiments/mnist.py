@@ -14,7 +14,8 @@ def get_config(arg=None):
 
 
 def sweep(add):
-  """What a bit width costs: float and five widths, three seeds each."""
-  for bits in (32, 8, 6, 4, 3, 2):
-    for seed in range(3):
-      add(f'bits={bits},seed={seed}')
+  """Seven widths of the generator's weights; all else that is quantized: 8."""
+  for seed in range(3):
+    add(f'bits=32,seed={seed}')
+    for bits in (8, 6, 4, 3, 2, 1):
+      add(f'g_w_bits={bits},d_w_bits=8,a_bits=8,seed={seed}')

@@ -99,7 +99,7 @@ def base(**overrides: Any) -> ConfigDict:
       'generator': network(latent_dim=64),
       'discriminator': network(spectral_norm=False, steps=1),
       'precision': {
-        'quantizer': 'uniform',
+        'quantizer': 'lsq',
         'activation_quantizer': 'affine',
         'per_channel': True,
         'ranges': 'moving',
@@ -110,7 +110,7 @@ def base(**overrides: Any) -> ConfigDict:
         'gradient_quantizer': 'dorefa_gradient',
         'gradient_bits': 32,
         'learning_rate': 1e-3,  # Of learned scales, relative to themselves.
-        'start_step': 0,  # Steps in float before.
+        'start_step': unset(int),  # Half of the steps, 0 with init_from.
         'anneal_steps': 0,  # Steps in which bits fall from anneal_from.
         'anneal_from': 8,
         'alternate_steps': 0,  # Quantized and float in turn, so many each.
@@ -210,6 +210,10 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
   data['source'] = _source(c['experiment'], data['source'], data['dir'])
   if loss['penalty_weight'] is None:
     loss['penalty_weight'] = _PENALTY_WEIGHT.get(loss['penalty'], 0.0)
+  precision = c['precision']
+  if precision['start_step'] is None:
+    # Few bits learn much more slowly, and what is learned in float stays.
+    precision['start_step'] = 0 if c['init_from'] else c['steps'] // 2
   for name in NETWORKS:
     network = c[name]
     for key in shared.keys() - {'optimizer_kwargs'}:
@@ -225,7 +229,7 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
         levels | {f'{name[0]}_{role[0]}_bits': network['bits'][role]},
         name,
         role,
-        grid=c['precision']['quantizer'] == 'grid',
+        grid=precision['quantizer'] == 'grid',
       )
       for role in ROLES
     }

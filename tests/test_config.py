@@ -178,6 +178,14 @@ def test_values_follow_an_override_that_comes_later():
   assert config.generator.norm == config.discriminator.norm == 'batch'
 
 
+def test_the_first_half_is_in_float_unless_it_was_trained_before():
+  start = {
+    string: resolved(string).precision.start_step
+    for string in ('steps=9', 'steps=9,start_step=0', 'init_from=run')
+  }
+  assert start == {'steps=9': 4, 'steps=9,start_step=0': 0, 'init_from=run': 0}
+
+
 def test_arguments_of_optimizers():
   adam = resolved('b1=0,d_b2=0.9')
   assert adam.generator.optimizer_kwargs.to_dict() == {'b1': 0, 'b2': 0.99}

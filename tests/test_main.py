@@ -72,7 +72,7 @@ def test_what_a_run_leaves_behind(run):
     'scores.json', 'tensorboard',
   }  # fmt: skip
   assert 'generator: 43,273 parameters' in err
-  assert re.search(r'discriminator +logit +weights +8 +uniform per', err)
+  assert re.search(r'discriminator +logit +weights +8 +lsq per', err)
   assert str(workdir / 'generator.qgan') in out
 
   record = load(workdir / 'config.json')
