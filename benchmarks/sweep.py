@@ -35,7 +35,11 @@ class Trials:
   """Some trials and the program that trains them."""
 
   def __init__(self, configs: list[Any], dataset: data.ImageDataset):
-    layout = devices.make_layout(len(configs))
+    layout = (
+      devices.make_layout(len(configs))
+      if len(configs) > 1
+      else devices.Layout(1, group=1)
+    )
     shared = shared_config(configs)
     gan = build.make_gan(shared, dataset, layout)
     self.program = build.make_program(shared, gan, layout)
@@ -75,6 +79,7 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=10, help='in a round')
   parser.add_argument('--out', type=Path, help='folder for a JSON file')
   args = parser.parse_args()
+  devices.spread_over_cores(len(args.bits))
   dataset = data.load('digits', image_size=28, standin=False)
   record = start_record(
     ('jax', 'jaxlib', 'flax', 'optax', 'numpy'),

@@ -23,6 +23,7 @@ from absl import flags
 
 from qgan_jax import config as config_lib
 from qgan_jax import config_flags, errors
+from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import saved_steps
 from qgan_jax.trials import (
   exit_when_stopped,
@@ -105,6 +106,7 @@ def main() -> None:
   programs = [
     together for group in groups.values() for together in _in_step(group)
   ]
+  devices.spread_over_cores(min(map(len, programs), default=1))
   start = time.monotonic()
   problems = []
   for i, group in enumerate(programs, 1):

@@ -19,6 +19,10 @@ STRING = (
   'steps=24,log_every=4,sample_every=12,eval_every=12,checkpoint_every=4,'
   'logging.eval_samples=64,scores.samples=64,loss.penalty_fraction=0.5'
 )
+# With more, members' last digits differ from those of a run on one device.
+ONE_DEVICE = (
+  '--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=1'
+)
 ARGS = {
   'two': 'bits=2,learning_rate=0.01',
   'mixed': 'w_bits=8,a_bits=4,learning_rate=0.003,seed=1,penalty_weight=0.5',
@@ -57,7 +61,10 @@ def rows(workdir):
 def together(commands, tmp_path_factory):
   """The folder of three trials that trained in one program."""
   folder = tmp_path_factory.mktemp('together')
-  _, err = finish(commands('population', f'--trials={write_trials(folder)}'))
+  path = write_trials(folder)
+  _, err = finish(
+    commands('population', f'--trials={path}', XLA_FLAGS=ONE_DEVICE)
+  )
   assert 'program 1 of 1: 3 trials' in err
   return folder
 
@@ -86,9 +93,22 @@ def test_a_trial_ends_as_it_would_alone(commands, together, tmp_path, name):
   assert mine == alone
 
 
+def test_members_spread_over_the_cores(commands, together, tmp_path):
+  cores = len(os.sched_getaffinity(0))
+  assert cores > 1, 'nothing to spread over'
+  finish(commands('population', f'--trials={write_trials(tmp_path)}'))
+  for name in ARGS:
+    record = json.loads((tmp_path / name / 'config.json').read_text())
+    assert record['devices'] == ['cpu'] * min(cores, len(ARGS))
+    for spread, one in zip(
+      rows(tmp_path / name), rows(together / name), strict=True
+    ):
+      assert np.isclose(spread.get('d_loss', 0), one.get('d_loss', 0), 1e-4)
+
+
 def test_stopped_in_the_middle_it_goes_on(commands, together, tmp_path):
   path = write_trials(tmp_path)
-  process = commands('population', f'--trials={path}')
+  process = commands('population', f'--trials={path}', XLA_FLAGS=ONE_DEVICE)
   deadline = time.monotonic() + 200
   while not list(tmp_path.glob('float/checkpoints/8')):
     assert process.poll() is None, process.communicate()
@@ -101,7 +121,7 @@ def test_stopped_in_the_middle_it_goes_on(commands, together, tmp_path):
   for file in newest.rglob('*'):
     if file.is_file():
       os.truncate(file, 0)
-  finish(commands('population', f'--trials={path}'))
+  finish(commands('population', f'--trials={path}', XLA_FLAGS=ONE_DEVICE))
   for name in ARGS:
     assert rows(tmp_path / name) == rows(together / name)
 

@@ -165,12 +165,13 @@ def test_what_cannot_be_had_is_said_once(commands, tmp_path):
 def test_the_experiments_own_sweep(commands, tmp_path):
   out, err = finish(commands(MNIST, '--dry_run'))
   lines = out.splitlines()
-  assert len(lines) == 18
+  assert len(lines) == 21
   workdir = re.search('--workdir=(.*)/bits=32,seed=0$', lines[0])[1]
-  assert re.fullmatch('runs/sweep-mnist-bits,seed-[0-9a-f]{8}', workdir)
+  assert re.fullmatch(r'runs/sweep-mnist-[\w,]+-[0-9a-f]{8}', workdir)
+  name = 'g_w_bits=1,d_w_bits=8,a_bits=8,seed=2'
   assert lines[-1] == (
-    f'NPROC=1 python -m qgan_jax.main {MNIST}:bits=2,seed=2 '
-    f'--config.data.standin=False --workdir={workdir}/bits=2,seed=2'
+    f'NPROC=1 python -m qgan_jax.main {MNIST}:{name} '
+    f'--config.data.standin=False --workdir={workdir}/{name}'
   )
   assert not (ROOT / workdir).exists()
 

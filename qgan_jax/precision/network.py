@@ -371,8 +371,8 @@ def make_precision(
   return Precision(
     weights=QuantizerSpec(weights, axis=-1 if per_channel else None),
     activations=QuantizerSpec(
-      activations, ranges=ranges if ranges in ('mse', 'fitted') else None
+      activations, ranges=None if ranges == 'moving' else ranges
     ),
-    momentum=momentum if ranges in ('moving', 'mse') else 0.0,
+    momentum=momentum,
     input_bits=input_bits,
   )

@@ -44,12 +44,12 @@ def layers():
   return find_layers(Net(), jax.ShapeDtypeStruct(X.shape, X.dtype))
 
 
-def resolve(layers, text='', bits=4, **kwargs):
+def resolve(layers, text='', bits=4, ranges='moving', **kwargs):
   precision = make_precision(
     weights='uniform',
     activations='affine',
     per_channel=True,
-    ranges='moving',
+    ranges=ranges,
     momentum=0.9,
     input_bits=8,
   )
@@ -188,6 +188,22 @@ def test_what_the_rules_say_is_what_happens(layers):
   )
   assert set(ranges) == {'block1/conv', 'up', 'dense', 'logit'}
   assert np.isfinite(out[0]).all()
+
+
+def test_one_layer_remembers_ranges_where_the_others_do_not(layers):
+  def end(text, first):
+    precision, bits, _ = resolve(layers, text, ranges='dynamic')
+    bits = jax.tree.map(jnp.float32, bits)
+    variables, ranges = Net().init(KEY, X), {}
+    for x in (first, X):
+      _, ranges = precision.apply(
+        Net(), variables, ranges, bits, x, update=True, mutable=['batch_stats']
+      )
+    return ranges['block1/conv']
+
+  rule = '*/activations/block1/conv: ranges=moving'
+  np.testing.assert_array_equal(end('', X), end('', 9 * X))
+  assert end(rule, 9 * X)[1] > 1.5 * end(rule, X)[1]
 
 
 def test_one_trace_serves_every_mixture(layers):
