@@ -278,6 +278,17 @@ def test_what_cannot_run_is_refused_in_a_line(run, commands, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_a_run_that_is_not_finite_stops_and_names_what(commands, tmp_path):
+  wild = DIGITS.replace('learning_rate=0.01', 'learning_rate=1e25')
+  _, err = finish(commands('main', wild, f'--workdir={tmp_path}'), 2)
+  said = re.search(r'error: step (\d+) gave NaN or infinity in (.*);', err)
+  assert re.search(r'the gradient of \w+/\w+', said[2])
+  # The state before it, and nothing that could be taken for a result.
+  assert (tmp_path / 'checkpoints' / str(int(said[1]) - 1)).exists()
+  assert not (tmp_path / 'scores.json').exists()
+  assert not (tmp_path / 'generator.qgan').exists()
+
+
 def start_pair(commands, *arguments, **variables):
   """Two processes of one run, by the flags that a person gives."""
   with socket.create_server(('localhost', 0)) as server:

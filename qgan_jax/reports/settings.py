@@ -45,14 +45,16 @@ def settings_of(runs: Sequence[Run]) -> list[Setting]:
   weights = {bits[::2] for bits in quantized}
   activations = {bits[1::2] for bits in quantized}
   alone = len(activations) == 1 and len(weights) > 1
+  # And where D stays as it is, a G with D's bits is one of the others.
+  d_stays = len(quantized) > 1 and len({bits[2:] for bits in quantized}) == 1
   return [
-    _setting(run.config, other, weights_alone=alone)
+    _setting(run.config, other, weights_alone=alone, d_stays=d_stays)
     for run, other in zip(runs, others, strict=True)
   ]
 
 
 def _setting(
-  config: dict[str, Any], others: str, *, weights_alone: bool
+  config: dict[str, Any], others: str, *, weights_alone: bool, d_stays: bool
 ) -> Setting:
   bits = [config.get(path) for path in _BITS]
   known = [b for b in bits if isinstance(b, (int, float))]
@@ -64,13 +66,14 @@ def _setting(
   if is_float:
     # The baseline of every pattern of bits.
     text, pattern = 'float', 'float' if weights_alone else ''
-  elif len(set(known)) == 1 and not weights_alone:
+  elif len(set(known)) == 1 and not weights_alone and not d_stays:
     text, pattern = f'{g_w:g} {"bit" if g_w == 1 else "bits"}', ''
-  elif (g_w, g_a) == (d_w, d_a):
+  elif (g_w, g_a) == (d_w, d_a) and not d_stays:
     text, pattern = _pair(g_w, g_a), f'A{_bits(g_a)}'
   else:
     text = f'G {_pair(g_w, g_a)} D {_pair(d_w, d_a)}'
-    follows = 'as weights' if g_w == g_a else f'A{_bits(g_a)}'
+    together = g_w == g_a and not weights_alone
+    follows = 'as weights' if together else f'A{_bits(g_a)}'
     pattern = f'G {follows}, D {_pair(d_w, d_a)}'
   series = ', '.join(filter(None, (pattern, others))) or 'all bits equal'
   label = ', '.join(filter(None, (text, others)))

@@ -50,9 +50,12 @@ def test_bits_in_words(bits, label, series):
 
 
 def test_one_series_whatever_the_bits_of_g_where_d_stays():
-  four, two = settings_of(runs_of(bits_of(4, 4, 8, 8), bits_of(2, 2, 8, 8)))
-  assert four.series == two.series
-  assert four.label != two.label
+  for a_bits in (None, 8):
+    settings = settings_of(
+      runs_of(*(bits_of(n, a_bits or n, 8, 8) for n in (8, 4, 2)))
+    )
+    assert len({setting.series for setting in settings}) == 1, settings
+    assert len({setting.label for setting in settings}) == 3
 
 
 def test_eight_bits_are_of_the_series_whose_activations_have_eight():
