@@ -71,7 +71,9 @@ def _setting(
   elif (g_w, g_a) == (d_w, d_a) and not d_stays:
     text, pattern = _pair(g_w, g_a), f'A{_bits(g_a)}'
   else:
-    text = f'G {_pair(g_w, g_a)} D {_pair(d_w, d_a)}'
+    text = _pair(g_w, g_a)
+    if not d_stays:
+      text = f'G {text} D {_pair(d_w, d_a)}'
     together = g_w == g_a and not weights_alone
     follows = 'as weights' if together else f'A{_bits(g_a)}'
     pattern = f'G {follows}, D {_pair(d_w, d_a)}'
