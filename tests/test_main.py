@@ -137,10 +137,13 @@ def test_the_artifact_is_the_generator_that_was_trained(run, gan):
       state.generator.ranges,
       state.generator.bits,
       latents,
+      learned=learned,
     )[0]
 
-  params = state.average['params']
-  weights = generator.precision.quantize_weights(params, state.generator.bits)
+  params, learned = state.average['params'], state.average['learned']
+  weights = generator.precision.quantize_weights(
+    params, state.generator.bits, learned=learned
+  )
   got = artifacts.images(packed, latents)
   np.testing.assert_allclose(got, draw(weights), atol=1e-5)
   assert np.abs(got - draw(params)).max() > 1e-4  # Not of the float weights.
