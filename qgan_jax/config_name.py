@@ -38,7 +38,9 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 
   current = resolved()
   named = set(SHORT_NAMES.values())
-  names = SHORT_NAMES | {path: path for path in target if path not in named}
+  # First what others follow from.
+  names = {name: SHORT_NAMES[name] for name in ('steps', 'init_from')}
+  names |= SHORT_NAMES | {path: path for path in target if path not in named}
   for name, path in names.items():
     paths = [path]
     if name in SHARED:

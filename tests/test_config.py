@@ -370,6 +370,11 @@ def test_other_configs_have_other_folders(one, other):
     assert len(name) < 255
 
 
+def test_a_folder_does_not_name_what_follows():
+  config = resolved('bits=8,steps=1000')
+  assert config_name.config_string_of(config) == 'bits=8,steps=1000'
+
+
 def test_folders_as_a_person_would_name_them():
   def folder(arg):
     config = resolved(arg, experiment='mnist')
