@@ -34,12 +34,12 @@ from qgan_jax.trials import shared_config
 class Trials:
   """Some trials and the program that trains them."""
 
-  def __init__(self, configs: list[Any], dataset: data.ImageDataset):
-    layout = (
-      devices.make_layout(len(configs))
-      if len(configs) > 1
-      else devices.Layout(1, group=1)
-    )
+  def __init__(
+    self,
+    configs: list[Any],
+    dataset: data.ImageDataset,
+    layout: devices.Layout,
+  ):
     shared = shared_config(configs)
     gan = build.make_gan(shared, dataset, layout)
     self.program = build.make_program(shared, gan, layout)
@@ -95,8 +95,10 @@ def main() -> None:
       )
     )
 
-  alone = [Trials([config(bits)], dataset) for bits in args.bits]
-  together = Trials([config(bits) for bits in args.bits], dataset)
+  configs = [config(bits) for bits in args.bits]
+  one_device = devices.Layout(1, group=1)
+  alone = [Trials([config], dataset, one_device) for config in configs]
+  together = Trials(configs, dataset, devices.make_layout(len(configs)))
   seconds: dict[str, list[float]] = {'alone': [], 'together': []}
   with foreign_share(record):
     for _ in range(args.rounds):

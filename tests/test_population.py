@@ -57,6 +57,12 @@ def rows(workdir):
   return found
 
 
+def assert_same_losses(mine, other):
+  for a, b in zip(rows(mine), rows(other), strict=True):
+    assert a.keys() == b.keys()
+    assert np.isclose(a.get('d_loss', 0), b.get('d_loss', 0), 1e-4)
+
+
 @pytest.fixture(scope='module')
 def together(commands, tmp_path_factory):
   """The folder of three trials that trained in one program."""
@@ -78,9 +84,7 @@ def test_a_trial_ends_as_it_would_alone(commands, together, tmp_path, name):
     assert (together / name / file).exists()
   if name == 'float':
     # Its program has the others' quantizers in it, so the last digits differ.
-    for mine, alone in zip(rows(together / name), rows(workdir), strict=True):
-      assert mine.keys() == alone.keys()
-      assert np.isclose(mine.get('d_loss', 0), alone.get('d_loss', 0), 1e-4)
+    assert_same_losses(together / name, workdir)
     return
   assert rows(together / name) == rows(workdir)
   for file in (*left, 'generator.qgan'):
@@ -100,10 +104,7 @@ def test_members_spread_over_the_cores(commands, together, tmp_path):
   for name in ARGS:
     record = json.loads((tmp_path / name / 'config.json').read_text())
     assert record['devices'] == ['cpu'] * min(cores, len(ARGS))
-    for spread, one in zip(
-      rows(tmp_path / name), rows(together / name), strict=True
-    ):
-      assert np.isclose(spread.get('d_loss', 0), one.get('d_loss', 0), 1e-4)
+    assert_same_losses(tmp_path / name, together / name)
 
 
 def test_stopped_in_the_middle_it_goes_on(commands, together, tmp_path):

@@ -63,12 +63,13 @@ def _setting(
     return Setting(others or 'bits unknown', '?', label, None, False)
   g_w, g_a, d_w, d_a = known
   is_float = min(known) >= FLOAT_BITS
+  as_one = (g_w, g_a) == (d_w, d_a) and not d_stays
   if is_float:
     # The baseline of every pattern of bits.
     text, pattern = 'float', 'float' if weights_alone else ''
-  elif len(set(known)) == 1 and not weights_alone and not d_stays:
+  elif as_one and g_w == g_a and not weights_alone:
     text, pattern = f'{g_w:g} {"bit" if g_w == 1 else "bits"}', ''
-  elif (g_w, g_a) == (d_w, d_a) and not d_stays:
+  elif as_one:
     text, pattern = _pair(g_w, g_a), f'A{_bits(g_a)}'
   else:
     text = _pair(g_w, g_a)
