@@ -58,3 +58,10 @@ def finish(process, code=0):
   assert process.returncode == code, err
   assert 'Traceback' not in err
   return out, err
+
+
+def parent(pid):
+  """The process that started another."""
+  stat = Path(f'/proc/{pid}/stat').read_text()
+  # Behind the name, which may hold anything: the state, then the parent.
+  return int(stat.rpartition(')')[2].split()[1])

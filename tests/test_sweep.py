@@ -8,7 +8,7 @@ import shlex
 import signal
 import time
 
-from command_line import finish
+from command_line import finish, parent
 import jax
 import numpy as np
 import pytest
@@ -132,6 +132,51 @@ def test_a_sweep_of_which_a_trial_and_then_all_was_killed(commands, tmp_path):
   assert 'holds another sweep' in err
   for line in '- bits=4', '+ bits=2', 'bits=8: ema.decay: 0.999 -> 0.9':
     assert f'\n  {line}' in err
+
+
+@pytest.mark.ray
+def test_two_ray_nodes_of_which_a_worker_was_killed(commands, tmp_path):
+  from ray import cluster_utils
+
+  cluster = cluster_utils.Cluster(
+    initialize_head=True, head_node_args={'num_cpus': 1}
+  )
+  try:
+    cluster.add_node(num_cpus=1)
+    folder = tmp_path / 'sweep'
+    killed = folder / 'bits=8'
+    process = commands(
+      DIGITS, '--sweep=bits=8,4,32', '--launcher=ray',
+      f'--ray_address={cluster.address}', f'--workdir={folder}',
+    )  # fmt: skip
+    running = process_in(killed)
+    # Its worker: Ray loses it and the trial with it, in mid-trial.
+    os.kill(parent(running), signal.SIGKILL)
+    out, err = finish(process)
+  finally:
+    cluster.shutdown()
+  assert 'bits=8: waiting: its machine or its worker was lost' in err
+  # Ray may say something before the table.
+  assert [line.split()[-1] for line in out.splitlines()[-3:]] == ['done'] * 3
+  states = load(folder / 'states.json')
+  assert {name: state['attempts'] for name, state in states.items()} == {
+    'bits=8': 2,
+    'bits=4': 1,
+    'bits=32': 1,
+  }
+  # It went on from its checkpoint, and ends as if nothing had been.
+  alone = tmp_path / 'alone'
+  command = shlex.split(load(folder / 'sweep.json')['trials'][0]['command'])
+  finish(
+    commands(*command[4:-1], f'--workdir={alone}', module='main', NPROC='1')
+  )
+  for a, b in zip(
+    jax.tree.leaves(last_state(killed)),
+    jax.tree.leaves(last_state(alone)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b)
+  assert load(killed / 'scores.json') == load(alone / 'scores.json')
 
 
 def test_a_population_is_one_command(commands, tmp_path):

@@ -94,6 +94,11 @@ def score_by_bytes(
     showlegend=False,
     meta={'role': 'front'},
   )
+  # The front falls to the right: names above and below it, in turn, are apart.
+  sides = {
+    label: ('top right', 'bottom left')[place % 2]
+    for place, label in enumerate(front.index)
+  }
   for i, series in enumerate(settings['series'].drop_duplicates()):
     chosen = settings[settings['series'] == series]
     scored = trials[trials['series'] == series]
@@ -105,7 +110,7 @@ def score_by_bytes(
       series,
       'artifact_bytes',
       'score',
-      text=True,
+      sides=sides,
     )
   log = is_wide(trials['score'])
   figure.update_yaxes(
@@ -181,9 +186,21 @@ def add_means(
   x: str,
   y: str,
   *,
-  text: bool = False,
+  sides: dict[Any, str] | None = None,
 ) -> None:
-  """The means of a series, with bars from the lowest to the highest seed."""
+  """The means of a series, with bars from the lowest to the highest seed.
+
+  Args:
+    figure: to add to.
+    settings: of the series.
+    index: of the series.
+    name: of the series.
+    x: a column.
+    y: a column.
+    sides: where the bits of a setting are written, by its index; those of
+      others are not, for there may be too many to be read. None for lines
+      without any.
+  """
   means = settings[y]
   figure.add_scatter(
     x=settings[x].tolist(),
@@ -196,14 +213,16 @@ def add_means(
       'thickness': 1.5,
       'width': 4,
     },
-    mode=('markers' if text else 'lines+markers') + '+text' * text,
+    mode='lines+markers' if sides is None else 'markers+text',
     line={'width': 2, 'dash': DASHES[index // 8 % len(DASHES)]},
     marker={'symbol': SYMBOLS[index % len(SYMBOLS)], 'size': 8},
-    # Of the others there may be too many to be read.
-    text=settings['bits'].where(settings['pareto'], '').tolist()
-    if text
-    else None,
-    textposition='top right',
+    text=[
+      bits if label in (sides or {}) else ''
+      for label, bits in settings['bits'].items()
+    ],
+    textposition=[
+      (sides or {}).get(label, 'top right') for label in settings.index
+    ],
     name='<br>'.join(textwrap.wrap(name, _LEGEND_WIDTH)),
     legendgroup=str(index),
     customdata=[

@@ -56,13 +56,17 @@ def save_figures(
       label='Pareto front', zorder=0,
     )  # fmt: skip
     _draw(axes, settings, trials, 'artifact_bytes', 'score', score)
-    for _, row in front.iterrows():
+    for place, (_, row) in enumerate(front.iterrows()):
+      # In turn above and below the front, as on the page.
+      side = 1 if place % 2 == 0 else -1
       axes.annotate(
         row['bits'],
         (row['artifact_bytes'], row['score']),
-        xytext=(4, 4),
+        xytext=(4 * side, 4 * side),
         textcoords='offset points',
         fontsize=6,
+        ha='left' if side > 0 else 'right',
+        va='bottom' if side > 0 else 'top',
       )
     _finish(one, folder / f'score-by-bytes{suffix}')
     four = _panel_figure(2, 2)

@@ -144,7 +144,10 @@ def render(
     title=title,
     version=version,
     css=folder.joinpath('page.css').read_text('utf-8'),
-    script=folder.joinpath('page.js').read_text('utf-8'),
+    script='\n'.join(
+      folder.joinpath(name).read_text('utf-8')
+      for name in ('charts.js', 'page.js')
+    ),
     sections=links,
     overview=_overview(trials),
     comparisons=comparisons,

@@ -1,11 +1,11 @@
 """Ray for real: two nodes on this machine."""
 
 import os
-from pathlib import Path
 import signal
 import threading
 import time
 
+from command_line import parent
 from fakes import assert_never_two_at_a_time, Log, supervise, trace, unit
 import pytest
 
@@ -47,12 +47,6 @@ def wait_for(path):
   while not path.exists() and time.monotonic() < deadline:
     time.sleep(0.01)
   assert path.exists()
-
-
-def parent(pid):
-  return int(
-    Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1]
-  )
 
 
 def later(folder, name, what):

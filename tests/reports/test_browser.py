@@ -133,6 +133,38 @@ def test_hovering_tells_values(browser, page):
   assert '154 kB' in said[0]
 
 
+def test_arrow_keys_tell_values(browser, page):
+  browser.get(page)
+  chart = show(browser, '[data-chart="score-by-bits-best-0"]')
+  plot = chart.find_element(By.CLASS_NAME, 'plot')
+  said = chart.find_element(By.CLASS_NAME, 'said')
+
+  def told():
+    return said.get_attribute('textContent')
+
+  plot.send_keys(Keys.ARROW_RIGHT)
+  assert browser.switch_to.active_element == plot
+  wait(browser, lambda: 'seed 0' in told())
+  first = told()
+  plot.send_keys(Keys.ARROW_RIGHT)
+  wait(browser, lambda: told() != first)
+  # Below the trials are the means, from the fewest bits to the most.
+  plot.send_keys(Keys.ARROW_DOWN)
+  wait(browser, lambda: 'mean of 2' in told())
+  assert chart.find_elements(By.CSS_SELECTOR, '.hovertext')
+  plot.send_keys(Keys.ESCAPE)
+  wait(
+    browser,
+    lambda: not chart.find_elements(By.CSS_SELECTOR, '.hovertext'),
+  )
+  # Each point of a heat map, too.
+  chart = show(browser, 'figure[data-heat]')
+  plot = chart.find_element(By.CLASS_NAME, 'plot')
+  said = chart.find_element(By.CLASS_NAME, 'said')
+  plot.send_keys(Keys.ARROW_RIGHT)
+  wait(browser, told)
+
+
 def test_charts_respond(browser, page):
   browser.get(page)
   chart = show(browser, 'figure[data-name="losses"]')
