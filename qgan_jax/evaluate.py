@@ -33,9 +33,10 @@ def score_state(
   dataset: ImageDataset,
   *,
   samples: int,
+  seed: int = 0,
 ) -> dict[str, Any]:
   """Scores a state's moving average against the held-out images."""
-  fake = draw(state, samples)
+  fake = draw(state, samples, seed=seed)
   scores = metrics.score(extractor, dataset.test_images, fake)
   return {
     'step': int(state.step),
@@ -51,10 +52,11 @@ def score_artifact(
   dataset: ImageDataset,
   *,
   samples: int,
+  seed: int = 0,
 ) -> dict[str, Any]:
   """Scores an artifact of any format against the held-out images."""
   drawer = artifacts.open_drawer(path)
-  drawn = drawing.batches(drawer, num=samples, seed=0)
+  drawn = drawing.batches(drawer, num=samples, seed=seed)
   fake = np.concatenate([images for images, _ in drawn])
   return {
     'artifact': path,
@@ -64,7 +66,9 @@ def score_artifact(
   }
 
 
-def evaluate_run(workdir: Path, step: int | None, samples: int | None) -> Any:
+def evaluate_run(
+  workdir: Path, step: int | None, samples: int | None, seed: int
+) -> Any:
   """Scores a checkpoint of a run: the best one, or that of a step."""
   try:
     record = json.loads((workdir / 'config.json').read_text())
@@ -98,6 +102,7 @@ def evaluate_run(workdir: Path, step: int | None, samples: int | None) -> Any:
     build.make_extractor(config, dataset),
     dataset,
     samples=samples or config.scores.samples,
+    seed=seed,
   )
 
 
@@ -112,13 +117,18 @@ def main() -> None:
   samples = flags.DEFINE_integer(
     'samples', None, 'Images to draw; as many as the config says if unset.'
   )
+  seed = flags.DEFINE_integer(
+    'seed', 0, 'Of the latents: other ones show how far scores are noise.'
+  )
   if not any(a.startswith(('--config', '-config')) for a in sys.argv):
     errors.parse_flags(sys.argv)
     if not workdir.value:
       raise errors.UserError(
         'give --workdir=FOLDER, or --artifact=FILE with --config=EXPERIMENT'
       )
-    scores = evaluate_run(Path(workdir.value), step.value, samples.value)
+    scores = evaluate_run(
+      Path(workdir.value), step.value, samples.value, seed.value
+    )
   else:
     experiment = config_flags.parse_flags(sys.argv)
     if not artifact.value:
@@ -130,6 +140,7 @@ def main() -> None:
       build.make_extractor(config, dataset),
       dataset,
       samples=samples.value or config.scores.samples,
+      seed=seed.value,
     )
   print(json.dumps(scores, indent=2))
 

@@ -59,7 +59,8 @@ def images(
   """Draws images with quantized weights and activations.
 
   `BATCH` at a time, the last batch filled up, so that one compiled program
-  serves every number of latents. With dynamic ranges of the activations an
+  serves every number of latents; one latent alone has a program of its own,
+  which takes a fraction of the time. With dynamic ranges of the activations an
   image depends on its batch.
 
   Args:
@@ -92,10 +93,11 @@ def images(
     raise ValueError('labels for a generator without classes')
 
   batches = []
-  for start in range(0, len(latents), BATCH):
+  batch = 1 if len(latents) == 1 else BATCH
+  for start in range(0, len(latents), batch):
     # Filled with its own rows, which leave a dynamic range as it is.
-    size = min(BATCH, len(latents) - start)
-    rows = start + np.arange(BATCH) % size
+    size = min(batch, len(latents) - start)
+    rows = start + np.arange(batch) % size
     drawn = _draw(
       module,
       generator.precision,

@@ -189,10 +189,15 @@ def test_images_are_those_of_the_quantized_network(tmp_path, momentum, num):
 def test_images_compile_once_for_every_number_of_latents(tmp_path):
   save(tmp_path / 'g.qgan')
   loaded = packed.load_generator(tmp_path / 'g.qgan')
-  artifacts.images(loaded, np.ones((1, 5)))
+  many = np.random.default_rng(0).normal(size=(130, 5))
+  drawn = artifacts.images(loaded, many[:2])
   compiled = generator._draw._cache_size()
-  artifacts.images(loaded, np.ones((130, 5)))
+  np.testing.assert_array_equal(artifacts.images(loaded, many)[:2], drawn)
   assert generator._draw._cache_size() == compiled
+  # But for one alone.
+  one = artifacts.images(loaded, many[:1])
+  np.testing.assert_allclose(one, drawn[:1], atol=1e-5)
+  assert generator._draw._cache_size() == compiled + 1
 
 
 @pytest.mark.parametrize(
