@@ -41,6 +41,7 @@ def score_state(
   return {
     'step': int(state.step),
     'weights': 'moving average',
+    'latents_seed': seed,
     'reference': f'{dataset.name}, held-out',
     **scores,
   }
@@ -61,6 +62,7 @@ def score_artifact(
   return {
     'artifact': path,
     'weights': f'as exported, drawn in {drawer.runtime}',
+    'latents_seed': seed,
     'reference': f'{dataset.name}, held-out',
     **metrics.score(extractor, dataset.test_images, fake),
   }

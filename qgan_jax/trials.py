@@ -177,6 +177,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
             batch_size=config.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            process_devices=layout.local_group,
           ),
           checkpoints=run.checkpoints,
           tracker=tracker,

@@ -178,15 +178,21 @@ def test_scores_are_had_again(run, commands):
   started = [
     commands('evaluate', f'--workdir={workdir}'),
     commands('evaluate', f'--artifact={workdir}/generator.qgan', DIGITS),
+    commands('evaluate', f'--workdir={workdir}', '--seed=1'),
   ]
-  best, artifact = (json.loads(finish(process)[0]) for process in started)
+  best, artifact, other = (
+    json.loads(finish(process)[0]) for process in started
+  )
   assert best == load(workdir / 'scores.json')['best']
   assert artifact['weights'] == 'as exported, drawn in jax'
   assert artifact['extractor'] == best['extractor']
   # Other latents of the same generator.
-  np.testing.assert_allclose(
-    artifact['frechet_distance'], best['frechet_distance'], rtol=0.05
-  )
+  assert (best['latents_seed'], other['latents_seed']) == (0, 1)
+  for scores in artifact, other:
+    assert scores['frechet_distance'] != best['frechet_distance']
+    np.testing.assert_allclose(
+      scores['frechet_distance'], best['frechet_distance'], rtol=0.05
+    )
 
 
 def wait_for_step(process, workdir, step):

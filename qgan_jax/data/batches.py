@@ -2,8 +2,9 @@
 
 The training data is one endless sequence: the concatenation of a permutation
 of the data set per epoch. Step `t` takes positions `[t·B, (t+1)·B)` of it, and
-a process its contiguous share of them. So resuming needs nothing but the
-step, and the number of processes does not change what is learnt.
+deals them out to the devices of all processes in turn. So resuming needs
+nothing but the step, and the number of processes does not change what is
+learnt.
 """
 
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def batch_indices(
   num_examples: int,
   process_index: int = 0,
   process_count: int = 1,
+  process_devices: int = 1,
 ) -> np.ndarray:
   """Returns which examples this process sees at a step.
 
@@ -47,32 +49,35 @@ def batch_indices(
     batch_size: Examples of all processes together; may exceed `num_examples`.
     num_examples: Size of the data set.
     process_index: This process, `0 ≤ process_index < process_count`.
-    process_count: Number of processes; must divide `batch_size`.
+    process_count: Number of processes.
+    process_devices: Devices of each process. Example i of the batch goes to
+      device i mod D, of all D = `process_count` · `process_devices`.
 
   Returns:
-    int64 `[batch_size / process_count]`, values in `[0, num_examples)`.
+    int64 `[batch_size / process_count]`, values in `[0, num_examples)`; of
+    these, example i is of the process's device i mod `process_devices`.
 
   Raises:
-    UserError: `batch_size` is not a positive multiple of `process_count`, or
-      there are no examples.
+    UserError: `batch_size` is not a positive multiple of the number of
+      devices, or there are no examples.
   """
-  if batch_size < 1 or batch_size % process_count:
+  devices = process_count * process_devices
+  if batch_size < 1 or batch_size % devices:
     raise UserError(
       f'The batch size {batch_size} is not a positive multiple of the '
-      f'{process_count} process(es) that share it; choose one that is.'
+      f'{devices} device(s) that share it; choose one that is.'
     )
   if num_examples < 1:
     raise UserError('The data set has no examples to make batches of.')
-  share = batch_size // process_count
-  start = step * batch_size + process_index * share
-  stop = start + share
-  parts = []
-  while start < stop:
-    epoch, offset = divmod(start, num_examples)
-    order = _permutation(seed, epoch, num_examples)
-    parts.append(order[offset : offset + stop - start])
-    start += len(parts[-1])
-  return np.concatenate(parts)
+  dealt = np.arange(batch_size).reshape(-1, process_count, process_devices)
+  positions = step * batch_size + dealt[:, process_index].ravel()
+  epochs, offsets = np.divmod(positions, num_examples)
+  return np.concatenate(
+    [
+      _permutation(seed, int(epoch), num_examples)[offsets[epochs == epoch]]
+      for epoch in np.unique(epochs)
+    ]
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,11 +90,12 @@ class Batches:
   Attributes:
     images: uint8 `[N, H, W, C]`.
     labels: int32 `[N]`, or None.
-    seed: See `batch_indices`, as for the next three.
+    seed: See `batch_indices`, as for what follows.
     batch_size: Examples of all processes together.
     start_step: The step of the iterator's first batch.
     process_index: This process.
     process_count: Number of processes.
+    process_devices: Devices of each process.
   """
 
   images: np.ndarray
@@ -99,6 +105,7 @@ class Batches:
   start_step: int = 0
   process_index: int = 0
   process_count: int = 1
+  process_devices: int = 1
 
   def at(self, step: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns uint8 `[B/P, H, W, C]` and int32 `[B/P]` (or None) of a step."""
@@ -109,6 +116,7 @@ class Batches:
       num_examples=len(self.images),
       process_index=self.process_index,
       process_count=self.process_count,
+      process_devices=self.process_devices,
     )
     labels = None if self.labels is None else self.labels[indices]
     return self.images[indices], labels

@@ -20,6 +20,20 @@ def fold(key: Array | None, role: str, path: str) -> Array | None:
   return jax.random.fold_in(key, zlib.crc32(f'{role}/{path}'.encode()))
 
 
+def shard_of(
+  axis_name: str | None, axis_groups: Sequence[Sequence[int]] | None
+) -> tuple[Array | int, int]:
+  """(this replica's shard of the batch, how many there are).
+
+  A batch is dealt out in turn: its example i is in shard i mod the number.
+  """
+  if axis_name is None:
+    return 0, 1
+  index = lax.axis_index(axis_name)
+  shards = len(axis_groups[0]) if axis_groups else lax.axis_size(axis_name)
+  return index % shards, shards
+
+
 def example_keys(
   key: Array | None,
   x: Array,
@@ -39,14 +53,9 @@ def example_keys(
   """
   if key is None:
     return None
-  start: Array | int = 0
-  if axis_name is not None:
-    index = lax.axis_index(axis_name)
-    if axis_groups is not None:
-      index %= len(axis_groups[0])
-    start = index * x.shape[0]
+  index, shards = shard_of(axis_name, axis_groups)
   each = functools.partial(jax.random.fold_in, key)
-  return jax.vmap(each)(start + jnp.arange(x.shape[0]))
+  return jax.vmap(each)(index + shards * jnp.arange(x.shape[0]))
 
 
 def apply_with(

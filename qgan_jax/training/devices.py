@@ -111,6 +111,11 @@ class Layout:
     return self.members == 1 and self.group > 1
 
   @property
+  def local_group(self) -> int:
+    """Devices of this process that share a member's batch."""
+    return jax.local_device_count() if self.replicated else self.group
+
+  @property
   def axis_name(self) -> str | None:
     """The mapped axis that a member's batch is sharded over, if it is."""
     return AXIS if self.group > 1 else None
@@ -205,7 +210,7 @@ class Program:
   def shard(
     self, batches: Sequence[Mapping[str, np.ndarray]]
   ) -> list[dict[str, jax.Array]]:
-    """Splits the members' batches over their devices.
+    """Deals the members' batches out to their devices, in turn.
 
     Args:
       batches: of each member, arrays [d_steps, B, …]; this process's part.
@@ -215,11 +220,11 @@ class Program:
       where there are any.
     """
     layout = self.layout
-    shards = jax.local_device_count() if layout.replicated else layout.group
+    shards = layout.local_group
     parts = []
     for batch in batches:
       split = {
-        name: x.reshape(x.shape[0], shards, -1, *x.shape[2:]).swapaxes(0, 1)
+        name: np.moveaxis(x.reshape(x.shape[0], -1, shards, *x.shape[2:]), 2, 0)
         for name, x in batch.items()
       }
       parts.append([{k: x[i] for k, x in split.items()} for i in range(shards)])

@@ -56,6 +56,7 @@ LOSSES = {
 }
 
 Logits = Callable[[Array], Array]
+# (D, real images [B, H, W, C], fakes, numbers in [0, 1) [B, 1, 1, 1]) → [B].
 Penalty = Callable[[Logits, Array, Array, Array], Array]
 
 
@@ -65,20 +66,19 @@ def _squared_norms(logits: Logits, images: Array) -> Array:
   return jnp.sum(jnp.square(gradient), axis=(1, 2, 3))
 
 
-def r1(logits: Logits, real: Array, fake: Array, key: Array) -> Array:
-  """½ E‖∇D(x)‖² on real images; Mescheder et al., 1801.04406, eq. 9."""
-  del fake, key
-  return 0.5 * jnp.mean(_squared_norms(logits, real))
+def r1(logits: Logits, real: Array, fake: Array, mix: Array) -> Array:
+  """½ ‖∇D(x)‖² of real images; Mescheder et al., 1801.04406, eq. 9."""
+  del fake, mix
+  return 0.5 * _squared_norms(logits, real)
 
 
 def gradient_penalty(
-  logits: Logits, real: Array, fake: Array, key: Array
+  logits: Logits, real: Array, fake: Array, mix: Array
 ) -> Array:
-  """E(‖∇D(x)‖ − 1)² between real and fake; Gulrajani et al., 1704.00028."""
-  mix = jax.random.uniform(key, (real.shape[0], 1, 1, 1))
+  """(‖∇D(x)‖ − 1)² between real and fake; Gulrajani et al., 1704.00028."""
   squared = _squared_norms(logits, mix * real + (1 - mix) * fake)
   # The square root has no derivative at 0, where D starts out when it is flat.
-  return jnp.mean(jnp.square(jnp.sqrt(squared + 1e-12) - 1))
+  return jnp.square(jnp.sqrt(squared + 1e-12) - 1)
 
 
 PENALTIES: dict[str, Penalty] = {

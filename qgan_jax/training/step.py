@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from qgan_jax.precision import Precision
+from qgan_jax.precision.noise import shard_of
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.training.losses import Loss, Penalty
 from qgan_jax.training.state import (
@@ -160,9 +161,6 @@ def make_step(
       return tree
     return lax.pmean(tree, axis_name, axis_index_groups=axis_groups)
 
-  def shard_index() -> Array | int:
-    return 0 if axis_name is None else lax.axis_index(axis_name) % num_shards
-
   def forward(
     *args: Any, noise: Array | None, call: int = 0
   ) -> tuple[Array, NetworkState]:
@@ -178,8 +176,9 @@ def make_step(
     """This replica's part of what all of them drew alike."""
     if axis_name is None:
       return x
-    size = x.shape[0] // num_shards
-    return lax.dynamic_slice_in_dim(x, shard_index() * size, size)
+    index, shards = shard_of(axis_name, axis_groups)
+    dealt = x.reshape(-1, shards, *x.shape[1:])
+    return lax.dynamic_index_in_dim(dealt, index, axis=1, keepdims=False)
 
   def draw(key: Array, batch_size: int) -> tuple[Array, Array | None]:
     """Latents and labels of the fakes: the same whatever the shards."""
@@ -207,15 +206,24 @@ def make_step(
       'd_fake_accuracy': (fake_logits < 0).mean(),
     }
     if penalty is not None:
-      count = max(1, round(penalty_fraction * real.shape[0]))
+      # The first of the global batch, which are dealt out evenly, too.
+      total = max(1, round(penalty_fraction * real.shape[0] * num_shards))
+      count = -(-total // num_shards)
       labels = None if real_labels is None else real_labels[:count]
       frozen = d_state  # The penalty moves neither ranges nor statistics.
 
       def logits(images: Array) -> Array:
         return judge(frozen, trained, images, labels, call=2)[0]
 
-      key = jax.random.fold_in(key, shard_index())
-      metrics['penalty'] = penalty(logits, real[:count], fake[:count], key)
+      mix = jax.random.uniform(
+        jax.random.fold_in(key, 0), (count * num_shards, 1, 1, 1)
+      )
+      penalties = penalty(logits, real[:count], fake[:count], shard(mix))
+      index, _ = shard_of(axis_name, axis_groups)
+      counts = index + num_shards * jnp.arange(count) < total
+      metrics['penalty'] = (
+        jnp.where(counts, penalties, 0).sum() * num_shards / total
+      )
       value += weight * metrics['penalty']
     return value, (d_state, metrics)
 

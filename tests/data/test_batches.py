@@ -32,23 +32,34 @@ def test_every_epoch_shows_every_example_once(seed, num_examples, batch_size):
   num_examples=SIZES,
   share=st.integers(1, 9),
   processes=st.integers(1, 5),
+  devices=st.integers(1, 4),
   step=st.integers(0, 10_000),
 )
-def test_processes_share_the_batch_of_one(
-  seed, num_examples, share, processes, step
+def test_devices_of_all_processes_are_dealt_the_batch_of_one(
+  seed, num_examples, share, processes, devices, step
 ):
   common = {
     'seed': seed,
     'step': step,
-    'batch_size': share * processes,
+    'batch_size': share * processes * devices,
     'num_examples': num_examples,
   }
   parts = [
-    batch_indices(**common, process_index=p, process_count=processes)
+    batch_indices(
+      **common,
+      process_index=p,
+      process_count=processes,
+      process_devices=devices,
+    )
     for p in range(processes)
   ]
-  assert [len(part) for part in parts] == [share] * processes
-  np.testing.assert_array_equal(np.concatenate(parts), batch_indices(**common))
+  whole = batch_indices(**common)
+  for p, part in enumerate(parts):
+    for device in range(devices):
+      np.testing.assert_array_equal(
+        part[device::devices],
+        whole[p * devices + device :: processes * devices],
+      )
 
 
 @given(order=st.permutations(range(12)))
