@@ -40,6 +40,7 @@ class Ours:
         batch_size=BATCH_SIZE,
         bits=bits,
         quantizer='uniform',
+        activation_quantizer='affine',
         start_step=0,
         channels=channels,
         dtype=dtype,

@@ -14,6 +14,10 @@ disagree about the generator's activations, `g_a_bits` has to say. 32 is float.
 With `quantizer=grid`, `bits` is the exponent b of Q(x) = round(x / 2^b) · 2^b
 and speaks of weights alone; activations have 8 bits or what `a_bits` says.
 
+D's activations learn their ranges (`lsq_plus`), and G's are moving averages
+(`affine`), unless `activation_quantizer` says otherwise, or `ranges` how both
+find them.
+
 Every other key that two networks share (`learning_rate`, `norm`…) stands for
 both, and `g_learning_rate` or `d_learning_rate` for one.
 """
@@ -59,6 +63,7 @@ def base(**overrides: Any) -> ConfigDict:
     return own | {
       'channels': unset(int),
       'norm': unset(str),
+      'activation_quantizer': unset(str),
       'optimizer': unset(str),
       'optimizer_kwargs': kwargs(),
       'learning_rate': unset(float),
@@ -81,6 +86,7 @@ def base(**overrides: Any) -> ConfigDict:
       'a_bits': unset(int),
       'channels': 32,
       'norm': unset(str),
+      'activation_quantizer': unset(str),
       'optimizer': 'adam',
       'optimizer_kwargs': kwargs(),
       'learning_rate': 1e-3,
@@ -100,9 +106,8 @@ def base(**overrides: Any) -> ConfigDict:
       'discriminator': network(spectral_norm=False, steps=1),
       'precision': {
         'quantizer': 'lsq',
-        'activation_quantizer': 'affine',
         'per_channel': True,
-        'ranges': 'moving',
+        'ranges': unset(str),  # Of activations that learn none: 'moving'.
         'momentum': 0.99,
         'input_bits': 8,
         'first_last_bits': unset(int),  # Those of the rest.
@@ -214,10 +219,18 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
   if precision['start_step'] is None:
     # Few bits learn much more slowly, and what is learned in float stays.
     precision['start_step'] = 0 if c['init_from'] else c['steps'] // 2
+  # D's learn, for leaky ReLUs and few bits: unless it is said how to find them.
+  learned = 'lsq_plus' if precision['ranges'] is None else 'affine'
+  precision['ranges'] = _first(precision['ranges'], 'moving')
+  defaults = {
+    'norm': _NORM,
+    'activation_quantizer': {'generator': 'affine', 'discriminator': learned},
+  }
   for name in NETWORKS:
     network = c[name]
     for key in shared.keys() - {'optimizer_kwargs'}:
-      network[key] = _first(network[key], shared[key], _NORM[name])
+      default = defaults[key][name] if key in defaults else None
+      network[key] = _first(network[key], shared[key], default)
     network['optimizer'] = network['optimizer'].removeprefix('optax.')
     network['optimizer_kwargs'] = (
       _OPTIMIZER_KWARGS.get(network['optimizer'], {})

@@ -66,6 +66,7 @@ _FLAG = Rule('true or false', lambda x: type(x) is bool)
 _TEXT = Rule('a text', lambda x: type(x) is str and bool(x))
 _TEXT_OR_NONE = Rule('a path', lambda x: x is None or _TEXT.accepts(x))
 _NORM = _choice('group', 'batch', 'none')
+_ACTIVATIONS = _choice(*quantizers.ACTIVATIONS)
 _OPTIMIZER = Rule(  # Looked up with its arguments, further down.
   'momentum, or an optimizer of Optax', _TEXT.accepts
 )
@@ -95,12 +96,14 @@ RULES = {
   'generator.channels': _whole(1),
   'generator.latent_dim': _whole(1),
   'generator.norm': _NORM,
+  'generator.activation_quantizer': _ACTIVATIONS,
   'generator.optimizer': _OPTIMIZER,
   'generator.learning_rate': _POSITIVE,
   'generator.sparsity': _DECAY,
   'generator.bits.activations': _BITS,
   'discriminator.channels': _whole(1),
   'discriminator.norm': _NORM,
+  'discriminator.activation_quantizer': _ACTIVATIONS,
   'discriminator.spectral_norm': _FLAG,
   'discriminator.optimizer': _OPTIMIZER,
   'discriminator.learning_rate': _POSITIVE,
@@ -108,7 +111,6 @@ RULES = {
   'discriminator.bits.activations': _BITS,
   'discriminator.steps': _whole(1),
   'precision.quantizer': _choice(*quantizers.WEIGHTS),
-  'precision.activation_quantizer': _choice(*quantizers.ACTIVATIONS),
   'precision.per_channel': _FLAG,
   'precision.ranges': _choice(*rules.RANGES),
   'precision.momentum': _DECAY,

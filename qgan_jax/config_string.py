@@ -18,6 +18,7 @@ from qgan_jax.errors import UserError
 SHARED = {
   'channels': 'channels',
   'norm': 'norm',
+  'activation_quantizer': 'activation_quantizer',
   'optimizer': 'optimizer',
   'learning_rate': 'learning_rate',
   'sparsity': 'sparsity',
@@ -37,7 +38,6 @@ SHORT_NAMES = {
   'image_channels': 'data.channels',
   'conditional': 'data.conditional',
   'quantizer': 'precision.quantizer',
-  'activation_quantizer': 'precision.activation_quantizer',
   'per_channel': 'precision.per_channel',
   'ranges': 'precision.ranges',
   'rules': 'precision.rules',

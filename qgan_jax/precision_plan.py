@@ -29,21 +29,20 @@ def plan_precision(
     UserError: a rule catches nothing, or what it must not.
   """
   p = config.precision
-  precision = dataclasses.replace(
-    make_precision(
-      weights=p.quantizer,
-      activations=p.activation_quantizer,
-      per_channel=p.per_channel,
-      ranges=p.ranges,
-      momentum=p.momentum,
-      input_bits=p.input_bits,
-    ),
-    gradients=QuantizerSpec(p.gradient_quantizer),
-    global_pruning=p.pruning == 'global',
-  )
   defaults = {
     network: rules_lib.Defaults(
-      precision,
+      dataclasses.replace(
+        make_precision(
+          weights=p.quantizer,
+          activations=config[network].activation_quantizer,
+          per_channel=p.per_channel,
+          ranges=p.ranges,
+          momentum=p.momentum,
+          input_bits=p.input_bits,
+        ),
+        gradients=QuantizerSpec(p.gradient_quantizer),
+        global_pruning=p.pruning == 'global',
+      ),
       Bits(
         config[network].bits.weights,
         config[network].bits.activations,

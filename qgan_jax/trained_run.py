@@ -58,9 +58,9 @@ def quantized_config(
   c = config.to_dict()
   for network in config_lib.NETWORKS:
     c[network]['bits'] = {'weights': w_bits, 'activations': a_bits}
+    c[network]['activation_quantizer'] = activation_quantizer
   c['precision'] |= {
     'quantizer': quantizer,
-    'activation_quantizer': activation_quantizer,
     'ranges': 'dynamic' if dynamic else 'moving',
     'rules': rules,
   }

@@ -256,6 +256,14 @@ def _choose(
       last = rule
       _check(rule, role, settings)
   quantizer = quantizers.by_name(settings['quantizer'])
+  if quantizer.learned and role == 'activations':
+    for rule in rules:
+      if rule.catches(network, role, layer.path) and 'ranges' in rule.settings:
+        raise UserError(
+          f'precision.rules: {rule.text!r}: the activations of the {network} '
+          f'have {settings["quantizer"]}, which learns its range; say '
+          'quantizer=affine as well'
+        )
   ranges = ''
   if role == 'activations' and settings['bits'] < FLOAT_BITS:
     ranges = 'learned' if quantizer.learned else settings['ranges']

@@ -151,6 +151,10 @@ def test_first_and_last_layers(layers):
     ('*/weights/up: quantizer=unifrm', "did you mean 'uniform'"),
     ('*/activations/up: quantizer=grid', "no quantizer 'grid'"),
     ('*/activations/up: ranges=fixed', 'one of moving, dynamic, mse, fitted'),
+    (
+      '*/activations/*: quantizer=pact; */activations/up: ranges=mse',
+      "activations/up: ranges=mse': .*have pact.* say quantizer=affine",
+    ),
     ('*/weights/up: per_channel=1', 'true or false'),
     ('weights/up: bits=2', 'is not NETWORK/ROLE/PATH'),
     ('*/weights/up', 'is not NETWORK/ROLE/PATH'),

@@ -224,9 +224,10 @@ def test_quantized_only_from_the_start_step_on():
   float_state, float_step = make(Precision(), n=32)
   first, _ = step(state, batch(seed=1))
   expected, _ = jax.jit(float_step)(float_state, batch(seed=1))
-  assert_close(first.generator.params, expected.generator.params, rtol=1e-6)
+  close = {'rtol': 1e-6, 'atol': 1e-8}
+  assert_close(first.generator.params, expected.generator.params, **close)
   assert_close(
-    first.discriminator.params, expected.discriminator.params, rtol=1e-6
+    first.discriminator.params, expected.discriminator.params, **close
   )
   assert float(first.generator.bits.weights) == 3  # The target's.
   # Then learned quantizers start from what the weights have become.
