@@ -11,7 +11,7 @@ is said.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 import tempfile
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 from rich.table import Table
 
 from qgan_jax import artifacts, build, metrics
-from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts import drawing, generator
 from qgan_jax.config_name import config_string_of
 from qgan_jax.errors import UserError
 from qgan_jax.export import export
@@ -32,22 +32,25 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'onnxruntime', 'openvino',
             'onnx')  # fmt: skip
 
 
-def trained(run: TrainedRun) -> drawing.Drawer:
+def trained(run: TrainedRun, kwargs: Mapping[str, Any]) -> drawing.Drawer:
   """The run's best state as training draws from it."""
-  kwargs = build.artifact_kwargs(run.config, run.gan, run.state)
-  precision, bits = kwargs['precision'], kwargs['bits']
-  learned, ranges = kwargs['learned'], kwargs['ranges']
-  module = run.gan.generator.module
+  bits, learned = kwargs['bits'], kwargs['learned']
 
   @jax.jit
   def draw(latents, labels):
-    params = precision.quantize_weights(
+    params = kwargs['precision'].quantize_weights(
       kwargs['variables']['params'], bits, learned=learned
     )
-    variables = {**kwargs['variables'], 'params': params}
-    return precision.apply(
-      module, variables, ranges, bits, latents, labels, learned=learned
-    )[0]
+    return generator.draw(
+      run.gan.generator.module,
+      kwargs['precision'],
+      {**kwargs['variables'], 'params': params},
+      kwargs['ranges'],
+      bits,
+      learned,
+      latents,
+      labels,
+    )
 
   return drawing.Drawer(
     lambda latents, labels: np.asarray(draw(latents, labels)),
@@ -89,17 +92,14 @@ def run_case(workdir: Path, samples: int) -> dict[str, Any]:
   run = TrainedRun(workdir, samples=64, seed=0)
   extractor = build.make_extractor(run.config, run.dataset)
   held_out = extractor.extract(run.dataset.test_images).features
-  expected = images(trained(run), samples)
+  kwargs = build.artifact_kwargs(run.config, run.gan, run.state)
+  expected = images(trained(run, kwargs), samples)
   as_trained = extractor.extract(expected).features
   reference = metrics.frechet_distance(held_out, as_trained)
   rows: dict[str, Any] = {}
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    artifacts.save_generator(
-      folder / 'generator.qgan',
-      metadata={},
-      **build.artifact_kwargs(run.config, run.gan, run.state),
-    )
+    artifacts.save_generator(folder / 'generator.qgan', metadata={}, **kwargs)
     for title, drawer in exported(folder / 'generator.qgan', folder):
       if isinstance(drawer, UserError):
         rows[title] = {'refused': str(drawer).replace(f'{folder}/', '')}

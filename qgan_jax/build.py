@@ -296,7 +296,6 @@ def make_program(
     rate_at=make_decay(config.learning_rate_decay, config.steps),
     axis_name=layout.axis_name,
     axis_groups=layout.axis_groups,
-    num_shards=layout.group,
   )
   return devices.Program(step, layout)
 

@@ -52,6 +52,16 @@ def last_state(workdir):
   return state
 
 
+def assert_same_end(workdir, other):
+  for a, b in zip(
+    jax.tree.leaves(last_state(workdir)),
+    jax.tree.leaves(last_state(other)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b)
+  assert load(workdir / 'scores.json') == load(other / 'scores.json')
+
+
 def process_in(workdir):
   """The process that works in a run's folder, once it has saved something."""
   deadline = time.monotonic() + 200
@@ -110,13 +120,7 @@ def test_a_sweep_of_which_a_trial_and_then_all_was_killed(commands, tmp_path):
       *command[3:-1], f'--workdir={tmp_path}/alone', module='main', NPROC='1'
     )
   )
-  for a, b in zip(
-    jax.tree.leaves(last_state(killed)),
-    jax.tree.leaves(last_state(tmp_path / 'alone')),
-    strict=True,
-  ):
-    np.testing.assert_array_equal(a, b)
-  assert load(killed / 'scores.json') == load(tmp_path / 'alone/scores.json')
+  assert_same_end(killed, tmp_path / 'alone')
 
   # Again, and nothing is missing; another one is refused.
   before = (folder / 'bits=4' / 'log.txt').read_bytes()
@@ -170,13 +174,7 @@ def test_two_ray_nodes_of_which_a_worker_was_killed(commands, tmp_path):
   finish(
     commands(*command[4:-1], f'--workdir={alone}', module='main', NPROC='1')
   )
-  for a, b in zip(
-    jax.tree.leaves(last_state(killed)),
-    jax.tree.leaves(last_state(alone)),
-    strict=True,
-  ):
-    np.testing.assert_array_equal(a, b)
-  assert load(killed / 'scores.json') == load(alone / 'scores.json')
+  assert_same_end(killed, alone)
 
 
 def test_a_population_is_one_command(commands, tmp_path):

@@ -249,21 +249,20 @@ def _choose(
     'ranges': spec.ranges
     or ('moving' if defaults.precision.momentum else 'dynamic'),
   }
-  last = None
+  last = ranged = None
   for rule in rules:
     if rule.catches(network, role, layer.path):
       settings |= rule.settings
       last = rule
+      ranged = rule if 'ranges' in rule.settings else ranged
       _check(rule, role, settings)
   quantizer = quantizers.by_name(settings['quantizer'])
-  if quantizer.learned and role == 'activations':
-    for rule in rules:
-      if rule.catches(network, role, layer.path) and 'ranges' in rule.settings:
-        raise UserError(
-          f'precision.rules: {rule.text!r}: the activations of the {network} '
-          f'have {settings["quantizer"]}, which learns its range; say '
-          'quantizer=affine as well'
-        )
+  if ranged and quantizer.learned and role == 'activations':
+    raise UserError(
+      f'precision.rules: {ranged.text!r}: the activations of the {network} '
+      f'have {settings["quantizer"]}, which learns its range; say '
+      'quantizer=affine as well'
+    )
   ranges = ''
   if role == 'activations' and settings['bits'] < FLOAT_BITS:
     ranges = 'learned' if quantizer.learned else settings['ranges']

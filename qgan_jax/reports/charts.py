@@ -202,6 +202,16 @@ def add_means(
       without any.
   """
   means = settings[y]
+  shown: dict[str, Any] = {'mode': 'lines+markers'}
+  if sides is not None:
+    shown = {
+      'mode': 'markers+text',
+      'text': [
+        bits if label in sides else ''
+        for label, bits in settings['bits'].items()
+      ],
+      'textposition': [sides.get(i, 'top right') for i in settings.index],
+    }
   figure.add_scatter(
     x=settings[x].tolist(),
     y=means.tolist(),
@@ -213,16 +223,8 @@ def add_means(
       'thickness': 1.5,
       'width': 4,
     },
-    mode='lines+markers' if sides is None else 'markers+text',
     line={'width': 2, 'dash': DASHES[index // 8 % len(DASHES)]},
     marker={'symbol': SYMBOLS[index % len(SYMBOLS)], 'size': 8},
-    text=[
-      bits if label in (sides or {}) else ''
-      for label, bits in settings['bits'].items()
-    ],
-    textposition=[
-      (sides or {}).get(label, 'top right') for label in settings.index
-    ],
     name='<br>'.join(textwrap.wrap(name, _LEGEND_WIDTH)),
     legendgroup=str(index),
     customdata=[
@@ -233,6 +235,7 @@ def add_means(
     ],
     hovertemplate='%{customdata}<extra></extra>',
     meta={'role': 'means', 'series': index},
+    **shown,
   )
 
 

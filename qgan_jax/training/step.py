@@ -129,7 +129,6 @@ def make_step(
   rate_at: optax.Schedule = lambda step: 1.0,
   axis_name: str | None = None,
   axis_groups: AxisGroups = None,
-  num_shards: int = 1,
 ) -> Step:
   """Makes the step.
 
@@ -147,7 +146,6 @@ def make_step(
       step.
     axis_name: the mapped axis that the batch is sharded over, or None.
     axis_groups: its indices by member, where several members share it.
-    num_shards: how many parts the batch has.
 
   Returns:
     A pure function of (state, batch). The batch holds 'images', uint8
@@ -176,13 +174,14 @@ def make_step(
     """This replica's part of what all of them drew alike."""
     if axis_name is None:
       return x
-    index, shards = shard_of(axis_name, axis_groups)
-    dealt = x.reshape(-1, shards, *x.shape[1:])
+    index, num_shards = shard_of(axis_name, axis_groups)
+    dealt = x.reshape(-1, num_shards, *x.shape[1:])
     return lax.dynamic_index_in_dim(dealt, index, axis=1, keepdims=False)
 
   def draw(key: Array, batch_size: int) -> tuple[Array, Array | None]:
     """Latents and labels of the fakes: the same whatever the shards."""
     latents_key, labels_key = jax.random.split(key)
+    _, num_shards = shard_of(axis_name, axis_groups)
     total = batch_size * num_shards
     latents = shard(jax.random.normal(latents_key, (total, latent_dim)))
     if not num_classes:
@@ -207,6 +206,7 @@ def make_step(
     }
     if penalty is not None:
       # The first of the global batch, which are dealt out evenly, too.
+      index, num_shards = shard_of(axis_name, axis_groups)
       total = max(1, round(penalty_fraction * real.shape[0] * num_shards))
       count = -(-total // num_shards)
       labels = None if real_labels is None else real_labels[:count]
@@ -219,7 +219,6 @@ def make_step(
         jax.random.fold_in(key, 0), (count * num_shards, 1, 1, 1)
       )
       penalties = penalty(logits, real[:count], fake[:count], shard(mix))
-      index, _ = shard_of(axis_name, axis_groups)
       counts = index + num_shards * jnp.arange(count) < total
       metrics['penalty'] = (
         jnp.where(counts, penalties, 0).sum() * num_shards / total
