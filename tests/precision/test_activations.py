@@ -102,8 +102,10 @@ def test_stochastic_rounding_of_activations():
   def on_shard(x):
     return quantized(p, x, 2, key=KEY, axis_name='devices')[0]
 
-  shards = jax.vmap(on_shard, axis_name='devices')(x.reshape(4, 500, 4))
-  np.testing.assert_array_equal(shards.reshape(y.shape), y)
+  # Dealt out in turn, and taken together again.
+  dealt = x.reshape(500, 4, 4).swapaxes(0, 1)
+  shards = jax.vmap(on_shard, axis_name='devices')(dealt)
+  np.testing.assert_array_equal(shards.swapaxes(0, 1).reshape(y.shape), y)
 
 
 def test_gradients_are_rounded_for_each_example():
