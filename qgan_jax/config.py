@@ -316,8 +316,14 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> FrozenConfigDict:
-  """The config that `to_json` wrote."""
-  return FrozenConfigDict(json.loads(text))
+  """The config that `to_json` wrote, of earlier runs as well."""
+  record = json.loads(text)
+  # Once, both networks had the same.
+  shared = record['precision'].pop('activation_quantizer', None)
+  if shared is not None:
+    for name in NETWORKS:
+      record[name]['activation_quantizer'] = shared
+  return FrozenConfigDict(record)
 
 
 def diff(old: ConfigDict, new: ConfigDict) -> list[str]:

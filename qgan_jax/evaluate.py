@@ -15,12 +15,12 @@ import sys
 from typing import Any
 
 from absl import flags
-from ml_collections import FrozenConfigDict
 import numpy as np
 
 from qgan_jax import artifacts, build, config_flags, errors, metrics
 from qgan_jax.artifacts import drawing
 from qgan_jax.data import ImageDataset
+from qgan_jax.run_folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import Draw, make_draw
 from qgan_jax.training.state import TrainState
@@ -72,18 +72,11 @@ def evaluate_run(
   workdir: Path, step: int | None, samples: int | None, seed: int
 ) -> Any:
   """Scores a checkpoint of a run: the best one, or that of a step."""
-  try:
-    record = json.loads((workdir / 'config.json').read_text())
-  except (OSError, ValueError) as error:
-    raise errors.UserError(
-      f'{workdir} is not the folder of a run: {error}'
-    ) from None
-  config = FrozenConfigDict(record['config'])
+  config, name = read_run(workdir)
   dataset = build.load_dataset(config, standin=True)
-  if dataset.name != record['dataset']:
+  if dataset.name != name:
     raise errors.UserError(
-      f'the run learned {record["dataset"]}, and what is found now is '
-      f'{dataset.name}'
+      f'the run learned {name}, and what is found now is {dataset.name}'
     )
   gan = build.make_gan(config, dataset)
   like = build.make_state(config, gan, dataset)

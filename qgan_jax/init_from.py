@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from flax import traverse_util
-from ml_collections import FrozenConfigDict
 import numpy as np
 
 from qgan_jax import build
+from qgan_jax import config as config_lib
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.training.checkpoints import Checkpoints
@@ -41,9 +41,11 @@ def load_start(
   """
   try:
     record = json.loads((Path(folder) / 'config.json').read_text())
-    old = FrozenConfigDict(record['config'])
+    old = config_lib.from_json(json.dumps(record['config']))
     shapes = build.state_shapes(old, build.make_gan(old, dataset), dataset)
-  except (OSError, ValueError, LookupError, AttributeError) as error:
+  except (
+    OSError, ValueError, LookupError, TypeError, AttributeError
+  ) as error:  # fmt: skip
     raise UserError(
       f'init_from={folder}: that is no folder of a run ({error}); give one '
       'that qgan_jax.main has left'

@@ -71,6 +71,19 @@ def open_folder(
     write_json(path, record)
 
 
+def read_run(workdir: Path) -> tuple[Any, str]:
+  """(the config of a run, the data set that it really used).
+
+  Raises:
+    UserError: it is not the folder of a run.
+  """
+  try:
+    record = json.loads((workdir / 'config.json').read_text())
+    return config_lib.from_json(json.dumps(record['config'])), record['dataset']
+  except (OSError, ValueError, LookupError, TypeError) as error:
+    raise UserError(f'{workdir} is not the folder of a run: {error}') from None
+
+
 def write_json(path: Path, value: Any) -> None:
   """Writes a file that is there whole or not at all.
 

@@ -1,6 +1,5 @@
 """A trained run quantized without training: from its checkpoint to a state."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from qgan_jax import build, errors, post_training
 from qgan_jax import config as config_lib
 from qgan_jax.post_training import Quantized
+from qgan_jax.run_folder import read_run
 from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import make_draw
@@ -18,17 +18,6 @@ from qgan_jax.training.state import fill, TrainState
 
 PyTree = Any
 METHODS = ('nearest', 'mse', 'adaround')
-
-
-def _read_run(workdir: Path) -> tuple[Any, str]:
-  """(the config of a run, the data set that it really used)."""
-  try:
-    record = json.loads((workdir / 'config.json').read_text())
-    return config_lib.from_json(json.dumps(record['config'])), record['dataset']
-  except (OSError, ValueError, LookupError, TypeError) as error:
-    raise errors.UserError(
-      f'{workdir} is not the folder of a run: {error}'
-    ) from None
 
 
 def quantized_config(
@@ -92,7 +81,7 @@ class TrainedRun:
     Raises:
       UserError: it is no finished run, or its data set is not here.
     """
-    self.config, name = _read_run(workdir)
+    self.config, name = read_run(workdir)
     self.dataset = build.load_dataset(self.config, standin=True)
     if self.dataset.name != name:
       raise errors.UserError(

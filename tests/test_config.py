@@ -370,6 +370,15 @@ def test_other_configs_have_other_folders(one, other):
     assert len(name) < 255
 
 
+def test_the_config_of_an_earlier_run_is_read():
+  config = resolved('bits=4,activation_quantizer=lsq')
+  record = json.loads(config_lib.to_json(config))
+  for name in config_lib.NETWORKS:
+    del record[name]['activation_quantizer']
+  record['precision']['activation_quantizer'] = 'lsq'
+  assert config_lib.from_json(json.dumps(record)) == config
+
+
 def test_a_folder_does_not_name_what_follows():
   config = resolved('bits=8,steps=1000')
   assert config_name.config_string_of(config) == 'bits=8,steps=1000'
