@@ -24,9 +24,14 @@ TORCH = 'PyTorch eager'
 
 
 class Ours:
-  """Our step, built from a config as a training run builds it."""
+  """Our step, built from a config as a training run builds it.
 
-  def __init__(self, dataset: data.ImageDataset, channels, bits, dtype):
+  Where quantizers are not named, they are the defaults: all of them learn.
+  """
+
+  def __init__(
+    self, dataset: data.ImageDataset, channels, bits, dtype, **precision
+  ):
     resolved = config.resolve(
       config.base(
         experiment='train_step',
@@ -39,14 +44,13 @@ class Ours:
         d_norm='none',
         batch_size=BATCH_SIZE,
         bits=bits,
-        quantizer='uniform',
-        activation_quantizer='affine',
         start_step=0,
         channels=channels,
         dtype=dtype,
         latent_dim=LATENT_DIM,
         ema=EMA_DECAY,
         **TRAINING,
+        **precision,
       )
     )
     gan = build.make_gan(resolved, dataset)

@@ -28,6 +28,7 @@ from rich.table import Table
 from qgan_jax import build, data
 from qgan_jax import config as config_lib
 from qgan_jax.training import devices, loop
+from qgan_jax.training.allocator import keep_freed_memory
 from qgan_jax.trials import shared_config
 
 
@@ -79,6 +80,7 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=10, help='in a round')
   parser.add_argument('--out', type=Path, help='folder for a JSON file')
   args = parser.parse_args()
+  keep_freed_memory()
   devices.spread_over_cores(len(args.bits))
   dataset = data.load('digits', image_size=28, standin=False)
   record = start_record(

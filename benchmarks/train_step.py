@@ -35,6 +35,7 @@ from measuring import (
 from rich.table import Table
 
 from qgan_jax import data
+from qgan_jax.training.allocator import keep_freed_memory
 
 FLOAT, TORCH, DOT = 'qgan_jax float', contestants.TORCH, 'dot'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
@@ -54,6 +55,9 @@ def run_case(
     DOT: dot,
     FLOAT: ours.step,
     'qgan_jax W8A8': contestants.Ours(dataset, channels, 8, args.dtype).step,
+    'qgan_jax W8A8 min-max': contestants.Ours(
+      dataset, channels, 8, args.dtype, quantizer='uniform', ranges='moving'
+    ).step,
     'plain Flax': contestants.flax_step(ours, images, channels, args.dtype),
   }
   if importlib.util.find_spec('torch'):
@@ -148,8 +152,16 @@ def main() -> None:
     action='store_true',
     help='28×28, 32 channels, 2 rounds, no torch.compile: does it run?',
   )
+  parser.add_argument(
+    '--allocator',
+    choices=['keep', 'default'],
+    default='keep',
+    help='whether freed memory is kept for the next step, as in training',
+  )
   parser.add_argument('--out', type=Path, help='folder for a JSON file')
   args = parser.parse_args()
+  if args.allocator == 'keep':
+    keep_freed_memory()
   if args.quick:
     args.sizes, args.channels, args.rounds = [28], [32], 2
   record = start_record(
@@ -157,6 +169,7 @@ def main() -> None:
     dtype=args.dtype,
     batch_size=contestants.BATCH_SIZE,
     rounds=args.rounds,
+    allocator=args.allocator,
   )
   record['cases'] = cases = []
   for size in args.sizes:

@@ -14,9 +14,9 @@ disagree about the generator's activations, `g_a_bits` has to say. 32 is float.
 With `quantizer=grid`, `bits` is the exponent b of Q(x) = round(x / 2^b) · 2^b
 and speaks of weights alone; activations have 8 bits or what `a_bits` says.
 
-D's activations learn their ranges (`lsq_plus`), and G's are moving averages
-(`affine`), unless `activation_quantizer` says otherwise, or `ranges` how both
-find them.
+Activations learn their ranges, unless `activation_quantizer` says otherwise, or
+`ranges` how `affine` ones are found. D's learn an offset too (`lsq_plus`), for
+leaky ReLUs; G's (`lsq`) have none, so that G runs in integers.
 
 Every other key that two networks share (`learning_rate`, `norm`…) stands for
 both, and `g_learning_rate` or `d_learning_rate` for one.
@@ -38,6 +38,7 @@ ROLES = ('weights', 'activations')
 _LEVELS = ('bits', 'g_bits', 'd_bits', 'w_bits', 'a_bits')
 _BITS = 8
 _NORM = {'generator': 'group', 'discriminator': 'none'}
+_LEARNED_RANGES = {'generator': 'lsq', 'discriminator': 'lsq_plus'}
 # Optax's b1 = 0.9 makes GANs oscillate: Radford et al., 1511.06434, section 4.
 _OPTIMIZER_KWARGS = {'adam': {'b1': 0.5, 'b2': 0.99}}
 # λ of Gulrajani et al., 1704.00028; γ of Mescheder et al., 1801.04406.
@@ -219,13 +220,14 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
   if precision['start_step'] is None:
     # Few bits learn much more slowly, and what is learned in float stays.
     precision['start_step'] = 0 if c['init_from'] else c['steps'] // 2
-  # D's learn, for leaky ReLUs and few bits: unless it is said how to find them.
-  learned = 'lsq_plus' if precision['ranges'] is None else 'affine'
-  precision['ranges'] = _first(precision['ranges'], 'moving')
+  said = precision['ranges'] is not None
   defaults = {
     'norm': _NORM,
-    'activation_quantizer': {'generator': 'affine', 'discriminator': learned},
+    'activation_quantizer': (
+      dict.fromkeys(NETWORKS, 'affine') if said else _LEARNED_RANGES
+    ),
   }
+  precision['ranges'] = _first(precision['ranges'], 'moving')
   for name in NETWORKS:
     network = c[name]
     for key in shared.keys() - {'optimizer_kwargs'}:

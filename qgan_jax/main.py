@@ -17,6 +17,7 @@ import jax
 
 from qgan_jax import config_flags, errors
 from qgan_jax.training import devices
+from qgan_jax.training.allocator import keep_freed_memory
 from qgan_jax.trials import exit_when_stopped, train_and_deliver, Trial
 
 config_flags.define_flags()
@@ -39,6 +40,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
 
 def main() -> None:
   """Parses the command line and runs; see the module's docstring."""
+  keep_freed_memory()
   experiment = config_flags.parse_flags(sys.argv)
   if _DISTRIBUTED.value or _COORDINATOR.value:
     devices.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)

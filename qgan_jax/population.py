@@ -24,6 +24,7 @@ from absl import flags
 from qgan_jax import config as config_lib
 from qgan_jax import config_flags, errors
 from qgan_jax.training import devices
+from qgan_jax.training.allocator import keep_freed_memory
 from qgan_jax.training.checkpoints import saved_steps
 from qgan_jax.trials import (
   exit_when_stopped,
@@ -95,6 +96,7 @@ def _in_step(trials: list[Trial]) -> list[list[Trial]]:
 
 def main() -> None:
   """Parses the command line and trains; see the module's docstring."""
+  keep_freed_memory()
   errors.parse_flags(sys.argv)
   if not _TRIALS.value:
     raise errors.UserError('say which trials: --trials=trials.json')

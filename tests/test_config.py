@@ -370,6 +370,23 @@ def test_other_configs_have_other_folders(one, other):
     assert len(name) < 255
 
 
+@pytest.mark.parametrize(
+  ('said', 'expected'),
+  [
+    ('', ('lsq', 'lsq_plus')),
+    ('activation_quantizer=pact', ('pact', 'pact')),
+    ('g_activation_quantizer=affine', ('affine', 'lsq_plus')),
+    ('ranges=mse', ('affine', 'affine')),
+    ('ranges=mse,d_activation_quantizer=uniform', ('affine', 'uniform')),
+  ],
+)
+def test_activations_learn_unless_something_else_is_said(said, expected):
+  config = resolved(said)
+  assert expected == tuple(
+    config[name].activation_quantizer for name in ('generator', 'discriminator')
+  )
+
+
 def test_the_config_of_an_earlier_run_is_read():
   config = resolved('bits=4,activation_quantizer=lsq')
   record = json.loads(config_lib.to_json(config))

@@ -92,14 +92,13 @@ def _learned_rounding(
     # N values share a scale.
     shared = x.size / params['scale'].size
     rate = jax.lax.rsqrt(jnp.maximum(shared * (qmax - zero_point), 1e-6))
-    slopes = {'scale': rate * (q - jnp.where(inside, steps, 0.0))}
-    if 'signed' in learned:
-      slopes['signed'] = jnp.zeros(())
+    slopes = {'scale': q - jnp.where(inside, steps, 0.0)}
     if 'offset' in learned:
-      slopes['offset'] = rate * jnp.where(inside, 0.0, 1.0)
+      slopes['offset'] = jnp.where(inside, 0.0, 1.0)
     return straight_through_learned(
       x,
-      {name: params[name] for name in learned},
+      # So the rate is a factor of a gradient's sum, not of its every term.
+      {name: rate * params[name] for name in slopes},
       decode(codes, params, bits),
       inside,
       slopes,

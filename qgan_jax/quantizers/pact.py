@@ -71,7 +71,7 @@ def pact(*, axis: int | None = None) -> Quantizer:
     inside = ((params['signed'] > 0) | (x >= 0)) & ~above & ~below
     slope = above.astype(jnp.float32) - below.astype(jnp.float32)
     return straight_through_learned(
-      x, params, y, inside, {'alpha': slope, 'signed': jnp.zeros(())}
+      x, {'alpha': alpha}, y, inside, {'alpha': slope}
     )
 
   return Quantizer(fit, from_range, apply, encode, decode, ('alpha', 'signed'))

@@ -53,7 +53,8 @@ def straight_through_learned(
 
   Args:
     x: a tensor of any shape and float dtype.
-    params: the learned ones, each broadcastable to x.
+    params: the learned ones, each broadcastable to x. Their values are not
+      used: y has them in it.
     y: what to return, of x's shape.
     slope: ∂y/∂x, broadcastable to x.
     slopes: ∂y/∂param for each of `params`, broadcastable to x.
@@ -84,6 +85,9 @@ straight_through_learned.defvjp(_learned_fwd, _learned_bwd)
 
 def _sum_to(x: Array, like: Array) -> Array:
   """Sums x over the axes along which `like` was broadcast."""
+  if like.size == 1:
+    # Flat: XLA on a CPU is slow to sum images of one channel.
+    return x.ravel().sum().reshape(like.shape).astype(like.dtype)
   padded = (1,) * (x.ndim - like.ndim) + like.shape
   axes = tuple(i for i, n in enumerate(padded) if n == 1)
   return x.sum(axes).reshape(like.shape).astype(like.dtype)
