@@ -72,12 +72,16 @@ class Builder:
 
   def integers(self, codes: np.ndarray) -> str:
     """Signed integers of at most 8 bits, kept in 4 or 2 where they fit."""
-    highest = np.abs(codes).max(initial=0)
-    if highest > 7:
+
+    def fit(bits: int) -> bool:
+      half = 2 ** (bits - 1)
+      return bool(((-half <= codes) & (codes < half)).all())
+
+    if not fit(4):
       return self.constant(codes.astype(np.int8))
     small = require('ml_dtypes')
     kind = small.int4
-    if highest <= 1 and self._least_bits == 2:
+    if fit(2) and self._least_bits == 2:
       kind, self._bits = small.int2, 2
     # Unpacked once, at load time: the products are those of bytes.
     packed = self.constant(codes.astype(kind))
