@@ -26,12 +26,20 @@ TORCH = 'PyTorch eager'
 class Ours:
   """Our step, built from a config as a training run builds it.
 
-  Where quantizers are not named, they are the defaults: all of them learn.
+  Peers round to a range's least and greatest value, and so does this; with
+  `learned` it has the default quantizers, which learn their scales.
   """
 
   def __init__(
-    self, dataset: data.ImageDataset, channels, bits, dtype, **precision
+    self,
+    dataset: data.ImageDataset,
+    channels,
+    bits,
+    dtype,
+    *,
+    learned: bool = False,
   ):
+    precision = {} if learned else {'quantizer': 'uniform', 'ranges': 'moving'}
     resolved = config.resolve(
       config.base(
         experiment='train_step',

@@ -54,9 +54,11 @@ def run_case(
   steps = {
     DOT: dot,
     FLOAT: ours.step,
-    'qgan_jax W8A8': contestants.Ours(dataset, channels, 8, args.dtype).step,
+    'qgan_jax W8A8': contestants.Ours(
+      dataset, channels, 8, args.dtype, learned=True
+    ).step,
     'qgan_jax W8A8 min-max': contestants.Ours(
-      dataset, channels, 8, args.dtype, quantizer='uniform', ranges='moving'
+      dataset, channels, 8, args.dtype
     ).step,
     'plain Flax': contestants.flax_step(ours, images, channels, args.dtype),
   }

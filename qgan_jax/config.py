@@ -220,14 +220,11 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
   if precision['start_step'] is None:
     # Few bits learn much more slowly, and what is learned in float stays.
     precision['start_step'] = 0 if c['init_from'] else c['steps'] // 2
-  said = precision['ranges'] is not None
-  defaults = {
-    'norm': _NORM,
-    'activation_quantizer': (
-      dict.fromkeys(NETWORKS, 'affine') if said else _LEARNED_RANGES
-    ),
-  }
+  activations = _LEARNED_RANGES
+  if precision['ranges'] is not None:
+    activations = dict.fromkeys(NETWORKS, 'affine')
   precision['ranges'] = _first(precision['ranges'], 'moving')
+  defaults = {'norm': _NORM, 'activation_quantizer': activations}
   for name in NETWORKS:
     network = c[name]
     for key in shared.keys() - {'optimizer_kwargs'}:
