@@ -21,8 +21,8 @@ from measuring import save, say, start_record
 import numpy as np
 from rich.table import Table
 
-from qgan_jax import artifacts, build, metrics
-from qgan_jax.artifacts import drawing, generator
+from qgan_jax import artifacts, build, metrics, post_training
+from qgan_jax.artifacts import drawing
 from qgan_jax.config_name import config_string_of
 from qgan_jax.errors import UserError
 from qgan_jax.export import export
@@ -34,24 +34,11 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'onnxruntime', 'openvino',
 
 def trained(run: TrainedRun, kwargs: Mapping[str, Any]) -> drawing.Drawer:
   """The run's best state as training draws from it."""
-  bits, learned = kwargs['bits'], kwargs['learned']
-
-  @jax.jit
-  def draw(latents, labels):
-    params = kwargs['precision'].quantize_weights(
-      kwargs['variables']['params'], bits, learned=learned
-    )
-    return generator.draw(
-      run.gan.generator.module,
-      kwargs['precision'],
-      {**kwargs['variables'], 'params': params},
-      kwargs['ranges'],
-      bits,
-      learned,
-      latents,
-      labels,
-    )
-
+  fields = {f: kwargs[f] for f in ('bits', 'variables', 'ranges', 'learned')}
+  network = post_training.Quantized(
+    run.gan.generator.module, kwargs['precision'], **fields
+  )
+  draw = jax.jit(network.__call__)
   return drawing.Drawer(
     lambda latents, labels: np.asarray(draw(latents, labels)),
     run.gan.latent_dim,
