@@ -81,18 +81,15 @@ def evaluate_run(
   gan = build.make_gan(config, dataset)
   like = build.make_state(config, gan, dataset)
   checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
-  if step is not None:
-    restored: Any = checkpoints.restore(step, like)
+  if step is None:
+    _, state = checkpoints.restore_best_or_latest(like)
   else:
-    restored = checkpoints.restore_best(like)
-    restored = restored or checkpoints.restore_latest(like)
-  if restored is None:
-    raise errors.UserError(f'{workdir} holds no checkpoint')
+    state = checkpoints.restore(step, like)
   draw = make_draw(
     gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
   )
   return score_state(
-    restored[1],
+    state,
     draw,
     build.make_extractor(config, dataset),
     dataset,

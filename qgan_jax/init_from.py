@@ -51,10 +51,8 @@ def load_start(
       'that qgan_jax.main has left'
     ) from None
   checkpoints = Checkpoints(Path(folder) / 'checkpoints', primary=False)
-  found = checkpoints.restore_best(shapes) or checkpoints.restore_latest(shapes)
-  if found is None:
-    raise UserError(f'init_from={folder}: the run has saved no checkpoint')
-  average, d = found[1].average, found[1].discriminator
+  _, state = checkpoints.restore_best_or_latest(shapes)
+  average, d = state.average, state.discriminator
   start = {
     'generator': {'params': average['params'], **average['stats']},
     'discriminator': {'params': d.params, **d.stats},

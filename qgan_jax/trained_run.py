@@ -92,11 +92,7 @@ class TrainedRun:
     gan = build.make_gan(self.config, self.dataset, self.layout)
     shapes = build.state_shapes(self.config, gan, self.dataset)
     checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
-    restored = checkpoints.restore_best(shapes)
-    restored = restored or checkpoints.restore_latest(shapes)
-    if restored is None:
-      raise errors.UserError(f'{workdir} holds no checkpoint; train it first')
-    self.state = restored[1]
+    _, self.state = checkpoints.restore_best_or_latest(shapes)
     self.gan = gan
     # Calibration inputs: the training-time distributions of both networks.
     count = min(samples, len(self.dataset.train_images))

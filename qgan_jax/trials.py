@@ -273,7 +273,7 @@ def _resume(
   for step in sorted(set.intersection(*saved), reverse=True):
     try:
       found = [
-        fill(state, run.checkpoints.restore(step, run.shapes)[1])
+        fill(state, run.checkpoints.restore(step, run.shapes))
         for run, state in zip(runs, states, strict=True)
       ]
     except UserError as error:

@@ -219,46 +219,43 @@ class Checkpoints:
       )
     return None
 
-  def restore(self, which: int | str, like: PyTree) -> tuple[int, PyTree]:
-    """The checkpoint that a person names.
+  def restore_best_or_latest(self, like: PyTree) -> tuple[int, PyTree]:
+    """What a run is judged by: the best checkpoint, else the newest.
 
-    Args:
-      which: 'latest', 'best' or a step.
-      like: as in `restore_latest`.
+    Arguments, result and errors as of `restore_latest`.
 
-    Returns:
-      The step and the state.
+    Raises:
+      UserError: also where nothing has been saved.
+    """
+    found = self.restore_best(like) or self.restore_latest(like)
+    if found is None:
+      raise UserError(
+        f'there is no checkpoint in {self._folder}; train the run first'
+      )
+    return found
+
+  def restore(self, step: int, like: PyTree) -> PyTree:
+    """The state of a step.
 
     Raises:
       UserError: if there is no such checkpoint, it is damaged, or it is of
         another structure.
     """
-    found = None
-    if which == 'latest':
-      found = self.restore_latest(like)
-    elif which == 'best':
-      found = self.restore_best(like)
-    elif str(which) in map(str, self.steps):
-      path = self._folder / str(which)
-      try:
-        header, leaves = self._read(path)
-      except _Damaged as error:
-        raise UserError(
-          f'checkpoint {path} is damaged; use another: {self._choices()}'
-        ) from error
-      found = header['step'], _unflatten(like, header, leaves, path=path)
-    if found is None:
+    path = self._folder / str(step)
+    if step not in self.steps:
+      there = ', '.join(map(str, self.steps)) or 'none'
       raise UserError(
-        f'no checkpoint {str(which)!r} in {self._folder}; '
-        f'there is: {self._choices()}'
+        f'there is no checkpoint of step {step} in {self._folder}; of these '
+        f'steps there is one: {there}'
       )
-    return found
-
-  def _choices(self) -> str:
-    names = [str(step) for step in self.steps]
-    names += ['latest'] if names else []
-    names += ['best'] if saved_steps(self._best_folder) else []
-    return ', '.join(names) or 'none'
+    try:
+      header, leaves = self._read(path)
+    except _Damaged as error:
+      raise UserError(
+        f'checkpoint {path} is damaged; take another of the steps '
+        f'{", ".join(map(str, self.steps))}'
+      ) from error
+    return _unflatten(like, header, leaves, path=path)
 
   def _write(
     self, folder: Path, step: int, state: PyTree, *, score: float | None

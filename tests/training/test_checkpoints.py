@@ -82,12 +82,28 @@ def test_the_newest_are_kept_and_the_best_beside_them(tmp_path):
   assert checkpoints.steps == (40, 50)
   again = Checkpoints(tmp_path, keep=2)
   assert not again.save_best(60, _state(60), 3.5)
-  for which, wanted in [('best', 30), ('latest', 50), (40, 40), ('40', 40)]:
-    step, state = again.restore(which, _state(0))
+  for restore, wanted in [
+    (again.restore_best, 30),
+    (again.restore_best_or_latest, 30),
+    (again.restore_latest, 50),
+  ]:
+    step, state = restore(_state(0))
     assert step == wanted
     _assert_same(state, _state(wanted))
-  with pytest.raises(UserError, match=r"'30' in .*: 40, 50, latest, best$"):
+  _assert_same(again.restore(40, _state(0)), _state(40))
+  with pytest.raises(UserError, match=r'of step 30 in .* is one: 40, 50$'):
     again.restore(30, _state(0))
+
+
+def test_without_a_best_one_a_run_is_judged_by_its_newest(tmp_path):
+  checkpoints = Checkpoints(tmp_path)
+  with pytest.raises(UserError, match='no checkpoint in .* train the run'):
+    checkpoints.restore_best_or_latest(_state(0))
+  for step in (10, 20):
+    checkpoints.save(step, _state(step))
+  step, state = checkpoints.restore_best_or_latest(_state(0))
+  assert step == 20
+  _assert_same(state, _state(20))
 
 
 def test_an_earlier_step_saved_again_stays(tmp_path):
@@ -95,7 +111,7 @@ def test_an_earlier_step_saved_again_stays(tmp_path):
   for step in (10, 20, 5, 5):
     checkpoints.save(step, _state(step))
   assert checkpoints.steps == (5, 20)
-  _assert_same(checkpoints.restore(5, _state(0))[1], _state(5))
+  _assert_same(checkpoints.restore(5, _state(0)), _state(5))
 
 
 def _truncate(path):
@@ -137,7 +153,7 @@ def test_a_damaged_newest_gives_way_to_the_one_before(damage, tmp_path, caplog):
       assert str(folder / '2') in caplog.text
       assert checkpoints.steps == (1,)
     checkpoints.save(2, _state(2))
-    _assert_same(checkpoints.restore('2', _state(0))[1], _state(2))
+    _assert_same(checkpoints.restore(2, _state(0)), _state(2))
 
 
 def test_damage_everywhere_is_said_and_nothing_is_moved(tmp_path):
@@ -260,7 +276,7 @@ def test_a_killed_process_leaves_whole_checkpoints(tmp_path):
     assert printed[-1] <= latest <= printed[-1] + 1
     _assert_same(state, _state(latest))
     for step in reader.steps:
-      _assert_same(reader.restore(step, _state(0))[1], _state(step))
+      _assert_same(reader.restore(step, _state(0)), _state(step))
     best, state = reader.restore_best(_state(0))
     assert printed[-1] <= best <= latest
     _assert_same(state, _state(best))
