@@ -76,7 +76,7 @@ def base(**overrides: Any) -> ConfigDict:
     {
       'experiment': 'unnamed',
       'seed': 0,
-      'steps': 8_000,
+      'steps': 16_000,
       'batch_size': 32,
       'dtype': 'float32',
       # For both networks, where generator and discriminator do not say.

@@ -428,7 +428,7 @@ def test_what_json_cannot_hold_is_refused():
     config_lib.to_json(config_lib.resolve(config))
   with pytest.raises(TypeError):
     config_lib.to_json(config_dict.ConfigDict({'a': {1, 2}}))
-  assert json.loads(config_lib.to_json(resolved()))['steps'] == 8_000
+  assert json.loads(config_lib.to_json(resolved()))['steps'] == 16_000
 
 
 def test_diff_says_what_changed():
