@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from qgan_jax.post_training import Quantized
 from qgan_jax.precision import Precision
 from qgan_jax.training.state import NetworkState, TrainState
 from qgan_jax.training.step import Network
@@ -72,13 +71,17 @@ def _draw_batch(
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
   latents = jax.vmap(lambda k: jax.random.normal(k, (latent_dim,)))(keys)
   labels = indices % num_classes if num_classes else None
-  network = Quantized(
-    module,
-    precision,
-    state.bits,
-    {'params': average['params'], **average['stats']},
-    state.ranges,
-    average['learned'],
+  learned = average['learned']
+  weights = precision.quantize_weights(
+    average['params'], state.bits, learned=learned
   )
-  images = network(latents, labels)
+  images, _ = precision.apply(
+    module,
+    {'params': weights, **average['stats']},
+    state.ranges,
+    state.bits,
+    latents,
+    labels,
+    learned=learned,
+  )
   return ((images + 1) * 127.5).round().clip(0, 255).astype('uint8')
