@@ -242,8 +242,8 @@ class Checkpoints:
         another structure.
     """
     path = self._folder / str(step)
+    there = ', '.join(map(str, self.steps)) or 'none'
     if step not in self.steps:
-      there = ', '.join(map(str, self.steps)) or 'none'
       raise UserError(
         f'there is no checkpoint of step {step} in {self._folder}; of these '
         f'steps there is one: {there}'
@@ -252,8 +252,7 @@ class Checkpoints:
       header, leaves = self._read(path)
     except _Damaged as error:
       raise UserError(
-        f'checkpoint {path} is damaged; take another of the steps '
-        f'{", ".join(map(str, self.steps))}'
+        f'checkpoint {path} is damaged; take another of the steps {there}'
       ) from error
     return _unflatten(like, header, leaves, path=path)
 
