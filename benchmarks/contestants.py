@@ -153,10 +153,10 @@ def step_flops(size: int, channels: int) -> int:
   return 2 * BATCH_SIZE * macs
 
 
-def make_dot() -> tuple[Step, int]:
-  """A float32 product of square matrices, and its flops."""
+def make_dot(dtype: str) -> tuple[Step, int]:
+  """A product of square matrices, and its flops."""
   n = 1024 if jax.default_backend() == 'cpu' else 8192
-  x = jax.random.normal(jax.random.PRNGKey(0), (n, n))
+  x = jax.random.normal(jax.random.PRNGKey(0), (n, n), dtype)
   product = jax.jit(jnp.dot)
   return lambda: jax.block_until_ready(product(x, x)), 2 * n**3
 

@@ -50,7 +50,7 @@ def run_case(
   )
   images = dataset.train_images[: contestants.BATCH_SIZE]
   ours = contestants.Ours(dataset, channels, 32, args.dtype)
-  dot, dot_flops = contestants.make_dot()
+  dot, dot_flops = contestants.make_dot(args.dtype)
   steps = {
     DOT: dot,
     FLOAT: ours.step,
@@ -178,7 +178,8 @@ def main() -> None:
     for channels in args.channels:
       cases.append(run_case(size, channels, args))
       # After every case: one that is cut short loses one.
-      save(record, args.out, 'train_step')
+      name = 'train_step' + '-bfloat16' * (args.dtype == 'bfloat16')
+      save(record, args.out, name)
   print_cases(cases)
 
 

@@ -296,6 +296,7 @@ def make_program(
     rate_at=make_decay(config.learning_rate_decay, config.steps),
     axis_name=layout.axis_name,
     axis_groups=layout.axis_groups,
+    lanes_name=layout.lanes_name,
   )
   return devices.Program(step, layout)
 

@@ -1,8 +1,10 @@
-"""4×4 stride-2 convolutions that are fast on a CPU, to any order.
+"""4×4 stride-2 convolutions that are fast on CPUs and GPUs, to any order.
 
 XLA:CPU computes the kernel gradient of a transposed convolution as a dilated
-convolution, many times slower than the rest of a DCGAN's step. The three
-bilinear maps of a strided convolution,
+convolution, many times slower than the rest of a DCGAN's step; on a GPU, the
+convolutions of a population, each with kernels of its own, become grouped
+ones, several times slower than batched matrix products. The three bilinear
+maps of a strided convolution,
 
   `conv(x, k)`, its adjoint in x: `conv_adjoint(y, k)`, and
   its adjoint in k: `kernel_adjoint(x, y)`,
@@ -10,7 +12,7 @@ bilinear maps of a strided convolution,
 are closed under differentiation: the derivative of each is made of the other
 two. Each is therefore a `jax.custom_vjp` around what computes it fastest, and
 gradients of any order, a gradient penalty's included, never leave the set. On
-accelerators the layers below use XLA's convolutions.
+a TPU the layers below use XLA's convolutions.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,9 +27,42 @@ Array = jax.Array
 
 
 def _conv(x: Array, k: Array) -> Array:
+  if jax.default_backend() == 'gpu':
+    return conv_by_product(x, k)
   return lax.conv_general_dilated(
     x, k, (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
   )
+
+
+def conv_by_product(x: Array, k: Array) -> Array:
+  """`conv` as one product of all windows with the kernel."""
+  b, height, width, i = x.shape
+  h, w = -(-height // 2), -(-width // 2)
+  padding = (0, 0), (1, 2 * h + 1 - height), (1, 2 * w + 1 - width), (0, 0)
+  pairs = jnp.pad(x, padding).reshape(b, h + 1, 2, w + 1, 2, i)
+  # A window is two pairs of rows, and of columns.
+  rows = jnp.stack([pairs[:, :h], pairs[:, 1:]], 2)
+  windows = jnp.stack([rows[:, :, :, :, :w], rows[:, :, :, :, 1:]], 5)
+  windows = windows.transpose(0, 1, 4, 2, 3, 5, 6, 7).reshape(-1, 16 * i)
+  return (windows @ k.reshape(16 * i, -1)).reshape(b, h, w, -1)
+
+
+def _overlap(z: Array, other: Array, axis: int) -> Array:
+  """Adds two arrays, the other one place further along the axis."""
+  before, after = [(0, 0)] * z.ndim, [(0, 0)] * z.ndim
+  before[axis], after[axis] = (1, 0), (0, 1)
+  return jnp.pad(z, after) + jnp.pad(other, before)
+
+
+def adjoint_by_product(y: Array, k: Array, size: tuple[int, int]) -> Array:
+  """`conv_adjoint` as one product, whose windows are then added up."""
+  b, h, w, o = y.shape
+  i = k.shape[2]
+  z = (y.reshape(-1, o) @ k.reshape(-1, o).T).reshape(b, h, w, 2, 2, 2, 2, i)
+  z = _overlap(z[:, :, :, 0], z[:, :, :, 1], 1)
+  z = _overlap(z[:, :, :, :, 0], z[:, :, :, :, 1], 2)
+  z = z.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h + 2, 2 * w + 2, i)
+  return z[:, 1 : 1 + size[0], 1 : 1 + size[1]]
 
 
 @jax.custom_vjp
@@ -60,23 +95,19 @@ def conv_adjoint(y: Array, k: Array, height: int, width: int) -> Array:
 
 
 def _conv_adjoint_primal(y: Array, k: Array, size: tuple[int, int]) -> Array:
+  if jax.default_backend() == 'gpu':
+    return adjoint_by_product(y, k, size)
   b, h, w, o = y.shape
   i = k.shape[2]
   rows = y.reshape(-1, o)
-
-  def overlap(z: Array, other: Array, axis: int) -> Array:
-    """Adds two arrays, the other one place further along the axis."""
-    before, after = [(0, 0)] * z.ndim, [(0, 0)] * z.ndim
-    before[axis], after[axis] = (1, 0), (0, 1)
-    return jnp.pad(z, after) + jnp.pad(other, before)
 
   def line(r: int) -> Array:
     """What the kernel's row r adds, in pairs of pixels: [B, h, w+1, 2I]."""
     # A product for each row: its result is added while it is in the cache.
     z = (rows @ k[r].reshape(-1, o).T).reshape(b, h, w, 2, 2 * i)
-    return overlap(z[:, :, :, 0], z[:, :, :, 1], 2)
+    return _overlap(z[:, :, :, 0], z[:, :, :, 1], 2)
 
-  lines = [overlap(line(r), line(r + 2), 1) for r in (0, 1)]
+  lines = [_overlap(line(r), line(r + 2), 1) for r in (0, 1)]
   z = jnp.stack(lines, 2).reshape(b, 2 * h + 2, 2 * w + 2, i)
   return z[:, 1 : 1 + size[0], 1 : 1 + size[1]]
 
@@ -149,11 +180,11 @@ def strided_conv(
 ) -> Array:
   """`lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=…)`.
 
-  Takes `conv` where its gradients are the faster ones: on a CPU, for 4×4
-  kernels, stride 2, SAME padding, one group.
+  Takes `conv` where it is the faster one: not on a TPU, for 4×4 kernels,
+  stride 2, SAME padding, one group.
   """
   if (
-    jax.default_backend() == 'cpu'
+    jax.default_backend() != 'tpu'
     and rhs.shape[:2] == (4, 4)
     and tuple(window_strides) == (2, 2)
     and padding == 'SAME'
@@ -185,7 +216,7 @@ class UpConv(nn.ConvTranspose):
     )
     promote: Any = self.promote_dtype  # Its type allows for None.
     inputs, kernel, bias = promote(inputs, kernel, bias, dtype=self.dtype)
-    if jax.default_backend() == 'cpu':
+    if jax.default_backend() != 'tpu':
       # Flax does not turn the kernel round; the adjoint of a convolution does.
       turned = kernel[::-1, ::-1].swapaxes(2, 3)
       height, width = inputs.shape[1:3]

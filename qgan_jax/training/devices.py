@@ -14,6 +14,7 @@ from qgan_jax.errors import UserError
 
 PyTree = Any
 AXIS = 'devices'
+_LANES = 'lanes'
 
 
 def join(
@@ -128,6 +129,11 @@ class Layout:
     starts = range(0, self.width * self.group, self.group)
     return tuple(tuple(range(i, i + self.group)) for i in starts)
 
+  @property
+  def lanes_name(self) -> str | None:
+    """The mapped axis of the members side by side, if there are several."""
+    return _LANES if self.lanes > 1 else None
+
   def place(self, member: int) -> tuple[int, int, int]:
     """(round, device, lane) of a member."""
     slot, lane = divmod(member, self.lanes)
@@ -182,7 +188,8 @@ class Program:
     otherwise states are stacked, one on each device. Either is donated.
 
     Args:
-      step: of one member, over `layout.axis_name` and `layout.axis_groups`.
+      step: of one member, over `layout.axis_name`, `layout.axis_groups` and
+        `layout.lanes_name`.
       layout: of the members.
     """
     self.layout = layout
@@ -192,7 +199,7 @@ class Program:
       devices = devices[: layout.width * layout.group]
     self._mesh = Mesh(np.array(devices), (AXIS,))
     self._step = jax.pmap(
-      jax.vmap(step) if layout.lanes > 1 else step,
+      jax.vmap(step, axis_name=_LANES) if layout.lanes > 1 else step,
       axis_name=AXIS,
       in_axes=(None if alone else 0, 0),
       out_axes=(None, None) if alone else 0,
@@ -261,7 +268,10 @@ class Program:
 
   def get(self, rounds: list[PyTree]) -> list[PyTree]:
     """The members' states or metrics, on the host."""
-    fetched = jax.device_get(rounds)
+    return self.split(jax.device_get(rounds))
+
+  def split(self, fetched: list[PyTree]) -> list[PyTree]:
+    """Takes states or metrics apart that are on the host already."""
     if self.layout.replicated:
       return fetched
     members = []

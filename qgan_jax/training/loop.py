@@ -208,19 +208,19 @@ def train(
         continue
       hosts = program.get(carried)
       if seen or stopping:
-        fetched = [program.get(metrics) for metrics in window]
+        rows = jax.device_get(window)
         window = []
+        means = program.split(_means(rows))
         for i, member in running():
           host = member.own(hosts[i])
-          rows = [row[i] for row in fetched]
           if host.halted:
             good = int(host.step)
             member.checkpoints.save(
               good, host.replace(halted=np.zeros((), bool))
             )
-            problems[i] = diagnosis(good, rows[good - step])
+            problems[i] = diagnosis(good, program.split(rows[good - step])[i])
             continue
-          member.tracker.log(step, _means(rows))
+          member.tracker.log(step, {k: float(v) for k, v in means[i].items()})
       for i, member in running():
         if hosts[i].halted:  # To be told at the next log step.
           continue
@@ -255,6 +255,15 @@ def _all_paused(members: Sequence[Member]) -> Iterator[None]:
     yield
 
 
-def _means(window: list[PyTree]) -> dict[str, float]:
-  names = [name for name in window[0] if name != 'finite']
-  return {name: float(np.mean([m[name] for m in window])) for name in names}
+def _means(rows: list[list[dict[str, PyTree]]]) -> list[dict[str, PyTree]]:
+  """The means over steps of what each round's metrics hold."""
+
+  def mean(*steps: Any) -> Any:
+    return np.mean(steps, axis=0, dtype=np.float64)
+
+  return [
+    jax.tree.map(
+      mean, *({k: x for k, x in m.items() if k != 'finite'} for m in metrics)
+    )
+    for metrics in zip(*rows, strict=True)
+  ]

@@ -129,6 +129,7 @@ def make_step(
   rate_at: optax.Schedule = lambda step: 1.0,
   axis_name: str | None = None,
   axis_groups: AxisGroups = None,
+  lanes_name: str | None = None,
 ) -> Step:
   """Makes the step.
 
@@ -146,6 +147,7 @@ def make_step(
       step.
     axis_name: the mapped axis that the batch is sharded over, or None.
     axis_groups: its indices by member, where several members share it.
+    lanes_name: the mapped axis of members side by side on a device, or None.
 
   Returns:
     A pure function of (state, batch). The batch holds 'images', uint8
@@ -169,6 +171,18 @@ def make_step(
       axis_name=axis_name,
       axis_groups=axis_groups,
     )
+
+  def when(flag: Array, compute: Callable[[], PyTree], other: PyTree) -> PyTree:
+    """What is computed where the flag is set, else the other."""
+    if lanes_name is None:
+      return lax.cond(flag, compute, lambda: other)
+    # A condition of each lane's own would be computed at every step.
+    any_lane = lax.pmax(flag.astype(jnp.int32), lanes_name) > 0
+
+    def select() -> PyTree:
+      return jax.tree.map(lambda a, b: jnp.where(flag, a, b), compute(), other)
+
+    return lax.cond(any_lane, select, lambda: other)
 
   def shard(x: Array) -> Array:
     """This replica's part of what all of them drew alike."""
@@ -256,7 +270,7 @@ def make_step(
         )[1]
 
       refits = schedule.refits(part.bits, state.step)
-      learned = lax.cond(refits, fit, lambda: part.learned)
+      learned = when(refits, fit, part.learned)
       return part.replace(bits=bits, learned=learned)
 
     return (

@@ -15,6 +15,22 @@ def reference(x, k):
   )
 
 
+@pytest.fixture(params=['cpu', 'gpu'], autouse=True)
+def backend(request, monkeypatch):
+  """What is computed on either, here."""
+  monkeypatch.setattr(convolution.jax, 'default_backend', lambda: request.param)
+  jax.clear_caches()  # They hold what the other backend has traced.
+  yield request.param
+  jax.clear_caches()
+
+
+def test_products_are_a_gpus_alone(backend):
+  x, k = jnp.zeros((1, 8, 8, 3)), jnp.zeros((4, 4, 3, 5))
+  traced = str(jax.make_jaxpr(convolution.conv)(x, k))
+  assert ('dot_general' in traced) == (backend == 'gpu')
+  assert ('conv_general_dilated' in traced) == (backend == 'cpu')
+
+
 @pytest.fixture(params=[(8, 8), (7, 7), (6, 5)], ids=str)
 def arrays(request):
   height, width = request.param

@@ -181,6 +181,25 @@ def test_members_side_by_side_are_as_alone(precision):
     assert_close(member, state, rtol=1e-4, atol=1e-5)
 
 
+def test_members_side_by_side_start_again_when_their_own_bits_change():
+  schedule = Schedule(start_step=1, anneal_steps=4, anneal_from=5)
+  _, step = make(LEARNED, schedule=schedule)
+  _, lanes_step = make(LEARNED, schedule=schedule, lanes_name='lanes')
+  side_by_side = jax.vmap(lanes_step, axis_name='lanes')
+  # Three bits fall at steps 3 and 5, four bits at step 5 alone.
+  alone = [make(LEARNED, n=n, seed=n)[0] for n in (3, 4)]
+  together = jax.tree.map(lambda *x: jnp.stack(x), *alone)
+  for i in range(6):
+    alone = [jax.jit(step)(state, batch(seed=i))[0] for state in alone]
+    batches = {'images': jnp.stack([batch(seed=i)['images']] * 2)}
+    together, _ = jax.jit(side_by_side)(together, batches)
+    for lane, state in enumerate(alone):
+      member = jax.tree.map(lambda x, lane=lane: x[lane], together)
+      assert_close(member, state, rtol=1e-4, atol=1e-5)
+  # A condition for all lanes: one for each would be computed at every step.
+  assert ' cond[' in str(jax.make_jaxpr(side_by_side)(together, batches))
+
+
 def test_noise_follows_from_the_key_and_the_step():
   state, step = make(NOISY, gradients=jnp.float32(4))
   step = jax.jit(step)
