@@ -2,7 +2,11 @@
 
   python -m qgan_jax.main --config=experiments/fashion_mnist.py:bits=8,seed=0
 
-Not measured yet: neither time nor score.
+One run each, `bits=32` and `bits=4` beside each other, a thread each, on 2
+cores of an AMD EPYC: 20 minutes and Fréchet distance 0.73 (best and last), 25
+minutes and 0.93 (1.05 the last), in the features of a classifier trained on
+the same images. The 70,000 were split into 60,000 and 10,000 by their order in
+each class, and not as the official files are.
 """
 
 from qgan_jax.config import base, override

@@ -275,8 +275,11 @@ def run(sweep: Sweep) -> int:
   passed = table.duration(time.monotonic() - start)
   print(f'{table.overall(care.statuses, None)}; {passed}', file=sys.stderr)
   if code:
+    # A flag of the session, not of the sweep: processes could go on, too.
+    together = _LAYOUT.value == 'population'
+    layout = ' --layout=population' if together else ''
     print(
-      f'go on: python -m qgan_jax.sweep --resume={sweep.folder}',
+      f'go on: python -m qgan_jax.sweep --resume={sweep.folder}{layout}',
       file=sys.stderr,
     )
   return code

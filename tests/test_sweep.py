@@ -181,7 +181,16 @@ def test_a_population_is_one_command(commands, tmp_path):
   arguments = (
     DIGITS, '--sweep=bits=8,4', '--layout=population', f'--workdir={tmp_path}'
   )  # fmt: skip
-  out, _ = finish(commands(*arguments))
+  process = commands(*arguments)
+  log = tmp_path / 'population.log'
+  while not (log.exists() and 'program 1 of 1' in log.read_text()):
+    assert process.poll() is None
+    time.sleep(0.05)
+  process.send_signal(signal.SIGINT)
+  _, err = finish(process, 130)
+  resume = f'--resume={tmp_path} --layout=population'
+  assert f'go on: python -m qgan_jax.sweep {resume}\n' in err
+  out, _ = finish(commands(*resume.split()))
   assert [line.split()[-1] for line in out.splitlines()[1:]] == ['done'] * 2
   for name in 'bits=8', 'bits=4':
     scores = load(tmp_path / name / 'scores.json')

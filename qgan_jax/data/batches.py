@@ -17,8 +17,8 @@ from qgan_jax.errors import UserError
 
 
 # Two permutations serve a data set that is larger than its batch; the others
-# are for several seeds that take turns in one process.
-@functools.lru_cache(maxsize=8)
+# are for the seeds of members that train in one process, which take turns.
+@functools.lru_cache(maxsize=64)
 def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
   """Returns the order of one epoch, int64 `[num_examples]`, read-only."""
   key = np.array([seed, epoch], dtype=np.uint64)

@@ -12,14 +12,13 @@ from qgan_jax.metrics.modes import (
   mode_histogram,
   modes_covered,
 )
-from qgan_jax.metrics.neighbours import density_coverage, precision_recall
+from qgan_jax.metrics.neighbours import neighbour_scores
 from qgan_jax.metrics.scores import score, score_features
 
 __all__ = (
   'Extractor',
   'Features',
   'classifier_extractor',
-  'density_coverage',
   'effective_rank',
   'frechet_distance',
   'inception_extractor',
@@ -28,7 +27,7 @@ __all__ = (
   'kl_to_reference',
   'mode_histogram',
   'modes_covered',
-  'precision_recall',
+  'neighbour_scores',
   'score',
   'score_features',
 )

@@ -4,7 +4,8 @@ Balls are closed (Kynkäänniemi et al., equation 1): a point at exactly the
 radius is inside. That matters where images repeat, as in a collapsed generator.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,67 +32,70 @@ def _squared_distances(
     yield rows, squared
 
 
-def _squared_radii(features: np.ndarray, k: int) -> np.ndarray:
-  """Squared distance of each point to its k-th neighbour but itself, `[N]`."""
-  radii = np.empty(len(features))
+def _squared_radii(features: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+  """Squared distances of the points to their k-th others, `[len(ks), N]`."""
+  radii = np.empty((len(ks), len(features)))
   for rows, squared in _squared_distances(features, features):
-    squared.partition(k, axis=1)  # index 0 is the point itself
-    radii[rows] = squared[:, k]
+    squared.partition(ks, axis=1)  # index 0 is the point itself
+    radii[:, rows] = squared[:, ks].T
   return radii * (1 + 1e-9)  # on the sphere is inside, however rounded
 
 
-def precision_recall(
-  real: np.ndarray, fake: np.ndarray, *, k: int = 3
-) -> tuple[float, float]:
-  """Improved precision and recall.
+class Neighbours(NamedTuple):
+  """Scores of nearest neighbours, each of fidelity and of diversity.
 
-  Precision is the fraction of generated images inside the union of balls
-  around the real ones, each reaching to its k-th nearest real neighbour;
-  recall is the same with the two sets exchanged.
+  Attributes:
+    precision: the fraction of generated images inside the union of balls
+      around the real ones, each reaching to its k-th nearest real neighbour.
+    recall: the same with the two sets exchanged.
+    density: how many real balls hold a generated image, over k; 1 in
+      expectation for equal distributions, and can be more.
+    coverage: the fraction of real balls that hold any generated image. As in
+      density, only real neighbourhoods count, so that a few generated outliers
+      cannot inflate it.
+  """
+
+  precision: float
+  recall: float
+  density: float
+  coverage: float
+
+
+def neighbour_scores(
+  real: np.ndarray,
+  fake: np.ndarray,
+  *,
+  k_precision: int = 3,
+  k_density: int = 5,
+) -> Neighbours:
+  """Improved precision and recall, density and coverage.
+
+  All four in one pass, as the distances are most of the work.
 
   Args:
-    real: Features of the reference images, `[N, D]`, N > k.
-    fake: Features of the generated images, `[M, D]`, M > k.
-    k: Neighbours that a ball reaches to, the point itself excluded.
+    real: Features of the reference images, `[N, D]`, N > both k.
+    fake: Features of the generated images, `[M, D]`, M > k_precision.
+    k_precision: Neighbours that a ball reaches to, the point itself excluded,
+      for precision and recall.
+    k_density: The same for density and coverage.
 
-  Returns:
-    Precision (fidelity) and recall (diversity), in [0, 1].
-
-  Source: Kynkäänniemi et al. (1904.06991), equations 1 and 2.
+  Source: Kynkäänniemi et al. (1904.06991), equations 1 and 2; Naeem et al.
+  (2002.09797), equations 3 and 4.
   """
-  real_radii, fake_radii = _squared_radii(real, k), _squared_radii(fake, k)
+  small, large = _squared_radii(real, (k_precision, k_density))
+  (fake_radii,) = _squared_radii(fake, (k_precision,))
   precise = np.zeros(len(fake), bool)
-  recalled = np.zeros(len(real), bool)
+  recalled, covered = np.zeros((2, len(real)), bool)
+  inside = 0
   for rows, squared in _squared_distances(real, fake):
-    precise |= (squared <= real_radii[rows, None]).any(0)
+    precise |= (squared <= small[rows, None]).any(0)
     recalled[rows] = (squared <= fake_radii).any(1)
-  return float(precise.mean()), float(recalled.mean())
-
-
-def density_coverage(
-  real: np.ndarray, fake: np.ndarray, *, k: int = 5
-) -> tuple[float, float]:
-  """Density and coverage.
-
-  Density counts how many real balls hold a generated image, over k; coverage is
-  the fraction of real balls that hold any. Only real neighbourhoods count, so a
-  few generated outliers cannot inflate them.
-
-  Args:
-    real: Features of the reference images, `[N, D]`, N > k.
-    fake: Features of the generated images, `[M, D]`.
-    k: Neighbours that a ball reaches to, the point itself excluded.
-
-  Returns:
-    Density (fidelity; 1 in expectation for equal distributions, and can be
-    more) and coverage (diversity, in [0, 1]).
-
-  Source: Naeem et al. (2002.09797), equations 3 and 4.
-  """
-  radii = _squared_radii(real, k)
-  inside, covered = 0, np.zeros(len(real), bool)
-  for rows, squared in _squared_distances(real, fake):
-    hits = squared <= radii[rows, None]
-    inside += int(np.count_nonzero(hits))
-    covered[rows] = hits.any(1)
-  return inside / (k * len(fake)), float(covered.mean())
+    held = np.count_nonzero(squared <= large[rows, None], axis=1)
+    covered[rows] = held > 0
+    inside += int(held.sum())
+  return Neighbours(
+    precision=float(precise.mean()),
+    recall=float(recalled.mean()),
+    density=inside / (k_density * len(fake)),
+    coverage=float(covered.mean()),
+  )

@@ -16,7 +16,7 @@ from qgan_jax.metrics.modes import (
   mode_histogram,
   modes_covered,
 )
-from qgan_jax.metrics.neighbours import density_coverage, precision_recall
+from qgan_jax.metrics.neighbours import neighbour_scores
 
 # The inception score has 10 splits, and coverage needs 5 neighbours.
 _MIN_IMAGES = 10
@@ -58,16 +58,11 @@ def score_features(
     )
   distance = frechet_distance(real.features, fake.features)
   kid_mean, kid_std = kid(real.features, fake.features, seed=seed)
-  precision, recall = precision_recall(real.features, fake.features)
-  density, coverage = density_coverage(real.features, fake.features)
   scores = {
     'fid' if extractor.name == INCEPTION else 'frechet_distance': distance,
     'kid_mean': kid_mean,
     'kid_std': kid_std,
-    'precision': precision,
-    'recall': recall,
-    'density': density,
-    'coverage': coverage,
+    **neighbour_scores(real.features, fake.features)._asdict(),
     'effective_rank': effective_rank(fake.features),
     'effective_rank_real': effective_rank(real.features),
   }

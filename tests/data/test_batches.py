@@ -73,6 +73,14 @@ def test_a_batch_does_not_depend_on_what_was_asked_before(order):
     np.testing.assert_array_equal(ask(step), expected[step])
 
 
+def test_members_that_take_turns_sort_each_epoch_once():
+  batches._permutation.cache_clear()
+  for step in range(3):
+    for seed in range(21):
+      batch_indices(seed=seed, step=step, batch_size=5, num_examples=100)
+  assert batches._permutation.cache_info().misses == 21
+
+
 def test_epochs_and_seeds_have_orders_of_their_own():
   orders = {
     tuple(batch_indices(seed=s, step=e, batch_size=50, num_examples=50))

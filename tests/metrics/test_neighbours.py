@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qgan_jax.metrics import neighbours
-from qgan_jax.metrics.neighbours import density_coverage, precision_recall
+from qgan_jax.metrics.neighbours import neighbour_scores
 
 
 def _features(n, seed, shift=0.0, d=5):
@@ -33,7 +33,7 @@ def _brute_force(real, fake, k):
 
 
 def _all(real, fake, k):
-  return precision_recall(real, fake, k=k) + density_coverage(real, fake, k=k)
+  return neighbour_scores(real, fake, k_precision=k, k_density=k)
 
 
 @pytest.mark.parametrize('k', [1, 3, 5])
@@ -47,44 +47,51 @@ def test_equals_brute_force_in_any_chunks(monkeypatch, k, offset):
     np.testing.assert_allclose(_all(real, fake, k), expected, rtol=1e-12)
 
 
+def test_each_pair_of_scores_has_its_own_k():
+  real, fake = _features(90, 0), _features(70, 1, 0.7)
+  np.testing.assert_allclose(
+    neighbour_scores(real, fake),
+    _brute_force(real, fake, 3)[:2] + _brute_force(real, fake, 5)[2:],
+    rtol=1e-12,
+  )
+
+
 @pytest.mark.parametrize('d', [4, 2048])
 def test_duplicates_are_at_distance_zero(d):
   # More copies than neighbours: every radius of a collapsed set is 0.
   one = _features(1, 0, 100.0, d)
   real = np.concatenate([np.repeat(one, 20, 0), _features(20, 1, 100.0, d)])
   copied, off = np.repeat(one, 30, 0), np.repeat(one + 0.01, 30, 0)
-  assert precision_recall(real, copied) == (1.0, 0.5)
-  assert density_coverage(real, copied)[1] >= 0.5
+  scores = neighbour_scores(real, copied)
+  assert scores[:2] == (1.0, 0.5)
+  assert scores.coverage >= 0.5
   # A generator that collapsed right beside real images covers none of them.
-  assert precision_recall(np.repeat(one, 40, 0), off) == (0.0, 0.0)
-  assert density_coverage(np.repeat(one, 40, 0), off) == (0.0, 0.0)
+  assert neighbour_scores(np.repeat(one, 40, 0), off) == (0, 0, 0, 0)
 
 
 def test_many_groups_of_duplicates():
   # Every radius is 0, and rounding must not put a copy outside its own group.
   groups = _features(60, 0, 10.0, 2048)
   real, fake = np.repeat(groups, 8, 0), np.tile(groups, (7, 1))
-  assert precision_recall(real, fake) == (1.0, 1.0)
-  density, coverage = density_coverage(real, fake)
-  assert coverage == 1.0
+  precision, recall, density, coverage = neighbour_scores(real, fake)
+  assert precision == recall == coverage == 1.0
   np.testing.assert_allclose(density, 8 / 5)  # 8 balls hold each image, k = 5
 
 
 def test_balls_are_closed():
   real = np.arange(10.0)[:, None]  # every ball has radius 1
   fake = np.array([[-1.0], [10.0], [-2.0], [12.0]])
-  precision, _ = precision_recall(real, fake, k=1)
-  density, coverage = density_coverage(real, fake, k=1)
+  precision, _, density, coverage = _all(real, fake, 1)
   assert (precision, density, coverage) == (0.5, 0.5, 0.2)
 
 
 def test_copies_are_perfect_and_strangers_are_not():
   real = _features(100, 0)
-  assert precision_recall(real, real[::-1]) == (1.0, 1.0)
-  assert density_coverage(real, real)[1] == 1.0
+  precision, recall, _, coverage = neighbour_scores(real, real[::-1])
+  assert precision == recall == coverage == 1.0
   assert _all(real, real + 100, 3) == (0.0, 0.0, 0.0, 0.0)
   collapsed = _features(100, 1) * 0.01
-  precision, recall = precision_recall(real, collapsed)
+  precision, recall, *_ = neighbour_scores(real, collapsed)
   assert precision == 1.0
   assert recall < 0.1
 
