@@ -94,6 +94,19 @@ _RETRIES = flags.DEFINE_integer(
 _GRACE = flags.DEFINE_float(
   'grace', 60.0, 'Seconds that trials have to save in when all is stopped.'
 )
+# Said of a session, and not of the sweep; --resume does not know them.
+_SESSION = (
+  _LAYOUT,
+  _PARALLEL,
+  _CPUS,
+  _GPUS,
+  _LAUNCHER,
+  _RAY_ADDRESS,
+  _RAY_RESOURCES,
+  _SLURM,
+  _RETRIES,
+  _GRACE,
+)
 
 
 def trial_env() -> dict[str, str]:
@@ -275,12 +288,11 @@ def run(sweep: Sweep) -> int:
   passed = table.duration(time.monotonic() - start)
   print(f'{table.overall(care.statuses, None)}; {passed}', file=sys.stderr)
   if code:
-    # A flag of the session, not of the sweep: processes could go on, too.
-    together = _LAYOUT.value == 'population'
-    layout = ' --layout=population' if together else ''
+    given = (flags.FLAGS[holder.name] for holder in _SESSION)
+    again = [f'--resume={sweep.folder}']
+    again += [flag.serialize() for flag in given if flag.present]
     print(
-      f'go on: python -m qgan_jax.sweep --resume={sweep.folder}{layout}',
-      file=sys.stderr,
+      f'go on: python -m qgan_jax.sweep {shlex.join(again)}', file=sys.stderr
     )
   return code
 

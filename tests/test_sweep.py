@@ -95,7 +95,8 @@ def test_a_sweep_of_which_a_trial_and_then_all_was_killed(commands, tmp_path):
   process.send_signal(signal.SIGINT)
   out, err = finish(process, 130)
   assert 'bits=8: waiting: ended by SIGKILL' in err
-  assert f'go on: python -m qgan_jax.sweep --resume={folder}' in err
+  resume = f'--resume={folder} --parallel=2'
+  assert f'go on: python -m qgan_jax.sweep {resume}\n' in err
   time.sleep(0.1)
   for path in Path('/proc').glob('[0-9]*/cmdline'):
     try:
