@@ -120,7 +120,7 @@ class Ours:
       start = time.perf_counter()
       batch = self._program.shard([self._host_batch(i)])
       host.append(time.perf_counter() - start)
-      idle += metrics is None or metrics[0]['d_loss'].is_ready()
+      idle += metrics is None or metrics[0].is_ready()
       self._state, metrics = self._program(self._state, batch)
     jax.block_until_ready((self._state, metrics))
     step = (time.perf_counter() - begin) / steps

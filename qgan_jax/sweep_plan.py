@@ -6,7 +6,6 @@ Every trial is validated as it would be alone, before any is started.
 from collections.abc import Mapping, Sequence
 import datetime
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 from pathlib import Path
@@ -16,7 +15,7 @@ import shlex
 from typing import Any, NamedTuple
 
 from qgan_jax import config as config_lib
-from qgan_jax import config_flags, config_string, sweep_string
+from qgan_jax import config_flags, config_string, run_folder, sweep_string
 from qgan_jax.errors import UserError
 from qgan_jax.launchers.supervisor import write_json
 
@@ -200,7 +199,7 @@ def open_folder(
       'started': started,
       **session,
       'host': platform.node(),
-      'versions': _versions(),
+      'versions': run_folder.versions(),
     }
   )
   write_json(path, record)
@@ -215,13 +214,6 @@ def _diff(old: Sequence[Trial], new: Sequence[Trial]) -> list[str]:
     found: Any = config_lib.diff(before[name], after[name])
     lines += [f'{name}: {line}' for line in found]
   return lines
-
-
-def _versions() -> dict[str, str]:
-  names = ('qgan_jax', 'jax', 'jaxlib', 'flax')
-  return {'python': platform.python_version()} | {
-    name: importlib.metadata.version(name) for name in names
-  }
 
 
 def command_of(sweep: Sweep, trial: Trial) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ nothing but the step, and the number of processes does not change what is
 learnt.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 
@@ -16,10 +16,7 @@ import numpy as np
 from qgan_jax.errors import UserError
 
 
-# Two permutations serve a data set that is larger than its batch; the others
-# are for the seeds of members that train in one process, which take turns.
-@functools.lru_cache(maxsize=64)
-def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+def _order(seed: int, num_examples: int, epoch: int) -> np.ndarray:
   """Returns the order of one epoch, int64 `[num_examples]`, read-only."""
   key = np.array([seed, epoch], dtype=np.uint64)
   # Raw Philox words, because NumPy promises their stream for ever, while
@@ -28,6 +25,14 @@ def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
   order = np.argsort(words, kind='stable')
   order.flags.writeable = False
   return order
+
+
+# Members that train in one process take turns, and may be of many seeds.
+@functools.cache
+def _orders(seed: int, num_examples: int) -> Callable[[int], np.ndarray]:
+  """The orders of a seed's epochs, of which two are kept: a batch's ends."""
+  order = functools.partial(_order, seed, num_examples)
+  return functools.lru_cache(maxsize=2)(order)
 
 
 def batch_indices(
@@ -72,10 +77,11 @@ def batch_indices(
   dealt = np.arange(batch_size).reshape(-1, process_count, process_devices)
   positions = step * batch_size + dealt[:, process_index].ravel()
   epochs, offsets = np.divmod(positions, num_examples)
+  order = _orders(seed, num_examples)
   return np.concatenate(
     [
-      _permutation(seed, int(epoch), num_examples)[offsets[epochs == epoch]]
-      for epoch in np.unique(epochs)
+      order(epoch)[offsets[epochs == epoch]]
+      for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
     ]
   )
 

@@ -273,10 +273,7 @@ class Checkpoints:
       self._orbax.save(
         path,
         args=ocp.args.Composite(
-          # Orbax refuses arrays of size zero; the header says all about them.
-          state=ocp.args.PyTreeSave(
-            {name: leaf for name, leaf in leaves.items() if leaf.size}
-          ),
+          state=ocp.args.PyTreeSave(_packed(leaves)),
           header=ocp.args.JsonSave(
             {**header, 'sha256': _digest(header, leaves)}
           ),
@@ -303,12 +300,7 @@ class Checkpoints:
       )
       header = dict(found.header)
       digest = header.pop('sha256')
-      leaves = {
-        name: np.asarray(found.state[name])
-        if math.prod(shape)
-        else np.zeros(shape, dtype)
-        for name, (shape, dtype) in header['leaves'].items()
-      }
+      leaves = _unpacked(found.state, header['leaves'])
       whole = digest == _digest(header, leaves)
       whole = whole and header['step'] == int(path.name)
     except Exception as error:  # What a broken file raises cannot be foreseen.
@@ -363,6 +355,35 @@ def _named_leaves(tree: PyTree) -> dict[str, Any]:
 def _kind(leaf: Any) -> list[Any]:
   array = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
   return [list(array.shape), str(array.dtype)]
+
+
+def _packed(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """All leaves of a dtype in one array: Orbax is slow at many small ones.
+
+  Orbax refuses arrays of size zero; the header says all about them.
+  """
+  by_dtype: dict[str, list[np.ndarray]] = {}
+  for leaf in leaves.values():
+    if leaf.size:
+      by_dtype.setdefault(str(leaf.dtype), []).append(leaf.ravel())
+  return {dtype: np.concatenate(flat) for dtype, flat in by_dtype.items()}
+
+
+def _unpacked(
+  packed: Mapping[str, np.ndarray], kinds: Mapping[str, list[Any]]
+) -> dict[str, np.ndarray]:
+  leaves = {}
+  taken = dict.fromkeys(packed, 0)
+  for name, (shape, dtype) in kinds.items():
+    size = math.prod(shape)
+    if not size:
+      leaves[name] = np.zeros(shape, dtype)
+      continue
+    start = taken[dtype]
+    taken[dtype] += size
+    flat = np.asarray(packed[dtype])[start : start + size]
+    leaves[name] = flat.reshape(shape).copy()
+  return leaves
 
 
 def _digest(header: dict[str, Any], leaves: Mapping[str, np.ndarray]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -177,8 +178,10 @@ def make_layout(members: int, *, vmap: bool | None = None) -> Layout:
 class Program:
   """A step, compiled once for all members of a layout.
 
-  States and metrics are lists with an entry for each of the layout's rounds;
-  `put` makes them, and `get` takes them apart.
+  States and metrics are lists with an entry for each of the layout's rounds:
+  `put` makes states, `get` takes them apart, and `metrics` reads metrics, which
+  leave the device as a single vector: fetching a hundred scalars one by one
+  costs more than the step of a small network.
   """
 
   def __init__(self, step: Callable[..., Any], layout: Layout):
@@ -189,7 +192,7 @@ class Program:
 
     Args:
       step: of one member, over `layout.axis_name`, `layout.axis_groups` and
-        `layout.lanes_name`.
+        `layout.lanes_name`; its metrics are scalars.
       layout: of the members.
     """
     self.layout = layout
@@ -198,8 +201,14 @@ class Program:
     if not alone:
       devices = devices[: layout.width * layout.group]
     self._mesh = Mesh(np.array(devices), (AXIS,))
+
+    def packed(state: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
+      state, metrics = step(state, batch)
+      leaves, self._metrics_tree = jax.tree.flatten(metrics)
+      return state, jnp.stack([x.astype(jnp.float32) for x in leaves])
+
     self._step = jax.pmap(
-      jax.vmap(step, axis_name=_LANES) if layout.lanes > 1 else step,
+      jax.vmap(packed, axis_name=_LANES) if layout.lanes > 1 else packed,
       axis_name=AXIS,
       in_axes=(None if alone else 0, 0),
       out_axes=(None, None) if alone else 0,
@@ -258,7 +267,7 @@ class Program:
 
   def __call__(
     self, states: list[PyTree], batches: list[PyTree]
-  ) -> tuple[list[PyTree], list[PyTree]]:
+  ) -> tuple[list[PyTree], list[jax.Array]]:
     """One step of every member: (states, metrics)."""
     taken = [
       self._step(state, batch)
@@ -267,11 +276,17 @@ class Program:
     return [state for state, _ in taken], [metrics for _, metrics in taken]
 
   def get(self, rounds: list[PyTree]) -> list[PyTree]:
-    """The members' states or metrics, on the host."""
-    return self.split(jax.device_get(rounds))
+    """The members' states, on the host."""
+    return self._split(jax.device_get(rounds))
 
-  def split(self, fetched: list[PyTree]) -> list[PyTree]:
-    """Takes states or metrics apart that are on the host already."""
+  def metrics(self, steps: Sequence[list[jax.Array]]) -> list[PyTree]:
+    """The members' metrics in some steps: arrays [steps], on the host."""
+    by_round = zip(*jax.device_get(list(steps)), strict=True)
+    # A member's: [steps, metrics].
+    stacked = self._split([np.stack(rows, axis=-2) for rows in by_round])
+    return [jax.tree.unflatten(self._metrics_tree, x.T) for x in stacked]
+
+  def _split(self, fetched: list[PyTree]) -> list[PyTree]:
     if self.layout.replicated:
       return fetched
     members = []

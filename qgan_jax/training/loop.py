@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import functools
 import signal
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from qgan_jax.training.state import TrainState
 from qgan_jax.training.tracking import Tracker
 
 PyTree = Any
+_FLAGS = 'finite', 'halted'
 
 
 class Stopped(Exception):
@@ -90,7 +92,7 @@ def diagnosis(step: int, metrics: Mapping[str, PyTree]) -> str:
   found += [
     name
     for name, value in metrics.items()
-    if name != 'finite' and not np.isfinite(value)
+    if name not in _FLAGS and not np.isfinite(value)
   ]
   what = ', '.join(found[:3])
   if len(found) > 3:
@@ -186,6 +188,15 @@ def train(
   def due(every: int) -> bool:
     return step % every == 0 or step == total_steps
 
+  @functools.lru_cache(maxsize=1)
+  def hosts(step: int) -> list[TrainState]:
+    """The members' states after this step, fetched where one is needed."""
+    del step  # For the cache.
+    return [
+      member.own(host)
+      for member, host in zip(members, program.get(carried), strict=True)
+    ]
+
   def running() -> list[tuple[int, Member]]:
     return [(i, m) for i, m in enumerate(members) if i not in problems]
 
@@ -203,45 +214,53 @@ def train(
       seen = due(log_every) or due(checkpoint_every)
       # Many processes have to stop at the same step, so they agree at times.
       stopping = (alone or seen) and devices.any_process(bool(received))
-      events = any(due(e.every) for m in members for e in m.periodic)
-      if not (seen or stopping or events):
+      if not (
+        seen
+        or stopping
+        or any(due(e.every) for m in members for e in m.periodic)
+      ):
         continue
-      hosts = program.get(carried)
       if seen or stopping:
-        rows = jax.device_get(window)
-        window = []
-        means = program.split(_means(rows))
-        for i, member in running():
-          host = member.own(hosts[i])
-          if host.halted:
+        for (i, member), told in zip(
+          enumerate(members), program.metrics(window), strict=True
+        ):
+          if i in problems:
+            continue
+          if told['halted'][-1]:
+            host = hosts(step)[i]
             good = int(host.step)
             member.checkpoints.save(
               good, host.replace(halted=np.zeros((), bool))
             )
-            problems[i] = diagnosis(good, program.split(rows[good - step])[i])
+            bad = jax.tree.map(lambda x, at=good - step: x[at], told)
+            problems[i] = diagnosis(good, bad)
             continue
-          member.tracker.log(step, {k: float(v) for k, v in means[i].items()})
+          means = {
+            name: float(np.mean(values, dtype=np.float64))
+            for name, values in told.items()
+            if name not in _FLAGS
+          }
+          member.tracker.log(step, means)
+        window = []
       for i, member in running():
-        if hosts[i].halted:  # To be told at the next log step.
+        events = [event for event in member.periodic if due(event.every)]
+        saves = due(checkpoint_every) or stopping
+        # That a state has halted is told at the next log step.
+        if not (events or saves) or hosts(step)[i].halted:
           continue
-        for event in member.periodic:
-          if due(event.every):
-            with _all_paused(members):
-              extra = event.run(step, member.own(hosts[i]))
-            if extra:
-              member.tracker.log(step, extra)
-        # Last, so that what a saved step was due has been done.
-        if due(checkpoint_every) or stopping:
+        for event in events:
           with _all_paused(members):
-            member.checkpoints.save(step, member.own(hosts[i]))
+            extra = event.run(step, hosts(step)[i])
+          if extra:
+            member.tracker.log(step, extra)
+        # Last, so that what a saved step was due has been done.
+        if saves:
+          with _all_paused(members):
+            member.checkpoints.save(step, hosts(step)[i])
       if stopping:
         raise Stopped(step, received[0] if received else signal.SIGTERM)
-  hosts = program.get(carried)
   return Ended(
-    [
-      None if i in problems else member.own(hosts[i])
-      for i, member in enumerate(members)
-    ],
+    [None if i in problems else host for i, host in enumerate(hosts(step))],
     problems,
   )
 
@@ -253,17 +272,3 @@ def _all_paused(members: Sequence[Member]) -> Iterator[None]:
     for member in members:
       stack.enter_context(member.tracker.paused())
     yield
-
-
-def _means(rows: list[list[dict[str, PyTree]]]) -> list[dict[str, PyTree]]:
-  """The means over steps of what each round's metrics hold."""
-
-  def mean(*steps: Any) -> Any:
-    return np.mean(steps, axis=0, dtype=np.float64)
-
-  return [
-    jax.tree.map(
-      mean, *({k: x for k, x in m.items() if k != 'finite'} for m in metrics)
-    )
-    for metrics in zip(*rows, strict=True)
-  ]

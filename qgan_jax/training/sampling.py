@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from qgan_jax.precision import Precision
-from qgan_jax.training.state import NetworkState, TrainState
+from qgan_jax.training.state import TrainState
 from qgan_jax.training.step import Network
 
 PyTree = Any
@@ -34,23 +34,25 @@ def make_draw(
   """
 
   def draw(state: TrainState, num: int, *, seed: int = 0) -> np.ndarray:
+    g = state.generator
+    # Put on the device once for all batches.
+    ranges, bits, average = jax.device_put((g.ranges, g.bits, state.average))
     key = jax.random.PRNGKey(seed)
     batches = [
-      jax.device_get(
-        _draw_batch(
-          generator.module,
-          generator.precision,
-          latent_dim,
-          num_classes,
-          state.generator,
-          state.average,
-          key,
-          np.int32(start),
-        )
+      _draw_batch(
+        generator.module,
+        generator.precision,
+        latent_dim,
+        num_classes,
+        ranges,
+        bits,
+        average,
+        key,
+        np.int32(start),
       )
       for start in range(0, num, _BATCH)
     ]
-    return np.concatenate(batches)[:num]
+    return np.concatenate(jax.device_get(batches))[:num]
 
   return draw
 
@@ -62,7 +64,8 @@ def _draw_batch(
   precision: Precision,
   latent_dim: int,
   num_classes: int,
-  state: NetworkState,
+  ranges: PyTree,
+  bits: PyTree,
   average: dict[str, PyTree],
   key: jax.Array,
   start: jax.Array,
@@ -72,14 +75,12 @@ def _draw_batch(
   latents = jax.vmap(lambda k: jax.random.normal(k, (latent_dim,)))(keys)
   labels = indices % num_classes if num_classes else None
   learned = average['learned']
-  weights = precision.quantize_weights(
-    average['params'], state.bits, learned=learned
-  )
+  weights = precision.quantize_weights(average['params'], bits, learned=learned)
   images, _ = precision.apply(
     module,
     {'params': weights, **average['stats']},
-    state.ranges,
-    state.bits,
+    ranges,
+    bits,
     latents,
     labels,
     learned=learned,

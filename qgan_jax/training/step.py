@@ -152,8 +152,9 @@ def make_step(
   Returns:
     A pure function of (state, batch). The batch holds 'images', uint8
     [d_steps, B, H, W, C], and where the GAN is conditional 'labels', int32
-    [d_steps, B]; B is a shard's. Metrics are scalars over the global batch,
-    and 'finite', for each gradient tensor whether it was.
+    [d_steps, B]; B is a shard's. Metrics are scalars over the global batch;
+    of flags, 'finite' tells for each gradient tensor whether it was, and
+    'halted' whether a value that was not has stopped training, then or before.
   """
 
   def mean(tree: PyTree) -> PyTree:
@@ -372,6 +373,7 @@ def make_step(
       average=average,
     )
     halted = state.halted | ~good
+    metrics['halted'] = halted
     kept = jax.tree.map(
       lambda old, new: jnp.where(halted, old, new), state, proposed
     )

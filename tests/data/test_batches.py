@@ -68,17 +68,25 @@ def test_a_batch_does_not_depend_on_what_was_asked_before(order):
     return batch_indices(seed=3, step=step, batch_size=5, num_examples=7)
 
   expected = [ask(step) for step in range(12)]
-  batches._permutation.cache_clear()
+  batches._orders.cache_clear()
   for step in order:
     np.testing.assert_array_equal(ask(step), expected[step])
 
 
-def test_members_that_take_turns_sort_each_epoch_once():
-  batches._permutation.cache_clear()
-  for step in range(3):
-    for seed in range(21):
-      batch_indices(seed=seed, step=step, batch_size=5, num_examples=100)
-  assert batches._permutation.cache_info().misses == 21
+def test_members_that_take_turns_sort_each_epoch_once(monkeypatch):
+  order, sorted_epochs = batches._order, []
+
+  def counting(seed, num_examples, epoch):
+    sorted_epochs.append((seed, epoch))
+    return order(seed, num_examples, epoch)
+
+  monkeypatch.setattr(batches, '_order', counting)
+  batches._orders.cache_clear()
+  for step in range(50):  # 2.5 epochs; a batch lies in two of them.
+    for seed in range(200):
+      batch_indices(seed=seed, step=step, batch_size=5, num_examples=98)
+  batches._orders.cache_clear()
+  assert sorted(sorted_epochs) == [(s, e) for s in range(200) for e in range(3)]
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():

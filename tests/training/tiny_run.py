@@ -68,9 +68,7 @@ def train(arg):
   for i in range(STEPS):
     batch = loop.stack_batches(batches, i, config.discriminator.steps)
     state, values = program(state, program.shard([batch]))
-    metrics.append(
-      {k: v for k, v in program.get(values)[0].items() if k != 'finite'}
-    )
+    metrics.append(jax.tree.map(lambda x: x[0], program.metrics([values])[0]))
   after = program.get(state)[0]
   # Replicas that drift apart are seen only where each of them is looked at.
   for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
