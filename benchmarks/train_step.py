@@ -64,7 +64,7 @@ def run_case(
   }
   if importlib.util.find_spec('torch'):
     steps |= contestants.torch_steps(
-      ours, images, channels, args.dtype, compiled=not args.quick
+      ours, images, channels, args.dtype, compiled=args.torch_compile
     )
   ready = warmed(steps)
   case: dict[str, Any] = {'image_size': size, 'channels': channels}
@@ -150,6 +150,12 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=15, help=f'{TURN} steps')
   parser.add_argument('--dtype', default='float32', help='or bfloat16')
   parser.add_argument(
+    '--torch-compile',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='whether torch.compile takes part; it compiles for minutes',
+  )
+  parser.add_argument(
     '--quick',
     action='store_true',
     help='28×28, 32 channels, 2 rounds, no torch.compile: does it run?',
@@ -166,6 +172,7 @@ def main() -> None:
     keep_freed_memory()
   if args.quick:
     args.sizes, args.channels, args.rounds = [28], [32], 2
+    args.torch_compile = False
   record = start_record(
     PACKAGES,
     dtype=args.dtype,

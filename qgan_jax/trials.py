@@ -126,7 +126,8 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
       f'batch_size={config.batch_size} does not divide over {count} devices; '
       f'give a multiple, such as {-(-config.batch_size // count) * count}'
     )
-  runs = [_open(trial, dataset, primary=primary) for trial in trials]
+  shapes: dict[Any, TrainState] = {}
+  runs = [_open(trial, dataset, shapes, primary=primary) for trial in trials]
 
   # Networks, states, and where the last session left them.
   shared = shared_config(configs)
@@ -222,8 +223,19 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
     )
 
 
-def _open(trial: Trial, dataset: ImageDataset, *, primary: bool) -> _Run:
-  """Opens the folder of a trial."""
+def _static(gan: build.Gan) -> Any:
+  """All that is static and may differ between trials of one program."""
+  return gan.generator.precision, gan.discriminator.precision
+
+
+def _open(
+  trial: Trial,
+  dataset: ImageDataset,
+  shapes: dict[Any, TrainState],
+  *,
+  primary: bool,
+) -> _Run:
+  """Opens the folder of a trial; `shapes` holds those of others."""
   config = trial.experiment.config
   workdir = trial.workdir
   if workdir is None:
@@ -234,12 +246,15 @@ def _open(trial: Trial, dataset: ImageDataset, *, primary: bool) -> _Run:
   if primary:
     table = [choice._asdict() for choice in gan.table]
     write_json(workdir / 'precision.json', table)
+  key = _static(gan)
+  if key not in shapes:
+    shapes[key] = build.state_shapes(config, gan, dataset)
   return _Run(
     trial=trial,
     workdir=workdir,
     gan=gan,
     checkpoints=Checkpoints(workdir / 'checkpoints', primary=primary),
-    shapes=build.state_shapes(config, gan, dataset),
+    shapes=shapes[key],
     draw=make_draw(
       gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
     ),
@@ -352,8 +367,7 @@ def _diagnosis(
   batch = {'images': dataset.train_images[None, :size]}
   if run.gan.num_classes and dataset.train_labels is not None:
     batch['labels'] = dataset.train_labels[None, :size]
-  # Trials of one program differ in nothing else that is static.
-  key = run.gan.generator.precision, run.gan.discriminator.precision
+  key = _static(run.gan)
 
   def diagnose(step: int, state: TrainState) -> dict[str, float]:
     if key not in made:
