@@ -33,6 +33,7 @@ ALLOWED = {
   },
   'config_string': {'errors'},
   'config': {'config_check', 'config_string', 'errors'},
+  'run_folder': {'config', 'config_flags', 'errors'},
   'sample': {'artifacts', 'errors', 'precision'},
   'experiments': {'config'},
   # What starts commands knows nothing of what they do.
@@ -44,6 +45,7 @@ ALLOWED = {
     'config_string',
     'errors',
     'launchers',
+    'run_folder',
     'sweep_string',
   },
   'sweep': {'config_flags', 'errors', 'launchers', 'sweep_plan'},
