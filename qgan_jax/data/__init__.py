@@ -1,7 +1,7 @@
 """Image data sets as uint8 arrays, and batches by step number."""
 
-from qgan_jax.data.batches import batch_indices, Batches
+from qgan_jax.data.batches import batch_indices, Batches, prefetched
 from qgan_jax.data.dataset import ImageDataset
 from qgan_jax.data.sources import load
 
-__all__ = ['Batches', 'ImageDataset', 'batch_indices', 'load']
+__all__ = ['Batches', 'ImageDataset', 'batch_indices', 'load', 'prefetched']

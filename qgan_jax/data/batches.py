@@ -7,13 +7,17 @@ nothing but the step, and the number of processes does not change what is
 learnt.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+import concurrent.futures
 import dataclasses
 import functools
+from typing import TypeVar
 
 import numpy as np
 
 from qgan_jax.errors import UserError
+
+T = TypeVar('T')
 
 
 def _order(seed: int, num_examples: int, epoch: int) -> np.ndarray:
@@ -88,17 +92,13 @@ def batch_indices(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batches:
-  """The batches of one process, by step number or as an endless iterator.
-
-  Gathering 64 images of 28×28×1 takes 0.03 ms and 256 of 64×64×3 2.5 ms,
-  which JAX's asynchronous dispatch hides behind the step: no thread helps.
+  """The batches of one process, by step number.
 
   Attributes:
     images: uint8 `[N, H, W, C]`.
     labels: int32 `[N]`, or None.
     seed: See `batch_indices`, as for what follows.
     batch_size: Examples of all processes together.
-    start_step: The step of the iterator's first batch.
     process_index: This process.
     process_count: Number of processes.
     process_devices: Devices of each process.
@@ -108,7 +108,6 @@ class Batches:
   labels: np.ndarray | None
   seed: int
   batch_size: int
-  start_step: int = 0
   process_index: int = 0
   process_count: int = 1
   process_devices: int = 1
@@ -127,9 +126,19 @@ class Batches:
     labels = None if self.labels is None else self.labels[indices]
     return self.images[indices], labels
 
-  def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yields the batches of `start_step`, `start_step + 1`, ..., for ever."""
-    step = self.start_step
-    while True:
-      yield self.at(step)
-      step += 1
+
+def prefetched(
+  make: Callable[[int], T], first: int, last: int
+) -> Generator[T, None, None]:
+  """Yields make(first) … make(last − 1); a thread makes the one to come.
+
+  Gathering 64 images of 28×28×1 takes 0.03 ms and 256 of 64×64×3 2.5 ms, and
+  handing them to a GPU more: a fast device would wait for it.
+  """
+  with concurrent.futures.ThreadPoolExecutor(1, 'batches') as thread:
+    coming = thread.submit(make, first)
+    for step in range(first, last):
+      made = coming.result()
+      if step + 1 < last:
+        coming = thread.submit(make, step + 1)
+      yield made

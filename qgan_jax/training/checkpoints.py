@@ -1,14 +1,10 @@
 """Checkpoints on disk, every one whole or refused.
 
 This is the one file that knows Orbax. Orbax makes each save atomic: it writes
-to a temporary folder and renames that. It does not notice flipped bytes, and
-reads a missing chunk as zeros, so that each checkpoint also holds a header with
+to a temporary folder and renames that. Each checkpoint also holds a header with
 the SHA-256 of all that it contains, which is checked before anything is used.
 """
 
-from collections.abc import Mapping
-import hashlib
-import json
 import logging
 import math
 import os
@@ -19,10 +15,17 @@ import sys
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from qgan_jax.errors import UserError
+from qgan_jax.training.packed_state import (
+  Damaged,
+  Header,
+  Leaves,
+  pack,
+  unflatten,
+  unpack,
+)
 
 PyTree = Any
 
@@ -41,10 +44,6 @@ def _after_failed_saves(report):
 # Where one array cannot be written, TensorStore's threads still write others
 # and print a traceback for each, since nobody is left to hear of it.
 sys.unraisablehook = _after_failed_saves(sys.unraisablehook)
-
-
-class _Damaged(Exception):
-  """A checkpoint that is not what was saved."""
 
 
 class Checkpoints:
@@ -184,10 +183,10 @@ class Checkpoints:
       path = self._folder / str(step)
       try:
         header, leaves = self._read(path)
-      except _Damaged:
+      except Damaged:
         damaged.append(path)
         continue
-      state = _unflatten(like, header, leaves, path=path)
+      state = unflatten(like, header, leaves, path=path)
       for broken in damaged:
         logging.getLogger(__name__).warning(
           'checkpoint %s is damaged; going back to step %d', broken, step
@@ -211,7 +210,7 @@ class Checkpoints:
     if best:
       header, leaves = best
       path = self._best_folder / str(header['step'])
-      return header['step'], _unflatten(like, header, leaves, path=path)
+      return header['step'], unflatten(like, header, leaves, path=path)
     if saved_steps(self._best_folder):
       raise UserError(
         f'the best checkpoint in {self._best_folder} is damaged; restore it '
@@ -250,33 +249,23 @@ class Checkpoints:
       )
     try:
       header, leaves = self._read(path)
-    except _Damaged as error:
+    except Damaged as error:
       raise UserError(
         f'checkpoint {path} is damaged; take another of the steps {there}'
       ) from error
-    return _unflatten(like, header, leaves, path=path)
+    return unflatten(like, header, leaves, path=path)
 
   def _write(
     self, folder: Path, step: int, state: PyTree, *, score: float | None
   ) -> None:
-    leaves = {
-      name: np.asarray(leaf)
-      for name, leaf in _named_leaves(jax.device_get(state)).items()
-    }
-    header = {
-      'step': int(step),
-      'score': score,
-      'leaves': {name: _kind(leaf) for name, leaf in leaves.items()},
-    }
+    header, arrays = pack(state, {'step': int(step), 'score': score})
     path = folder / str(step)
     try:
       self._orbax.save(
         path,
         args=ocp.args.Composite(
-          state=ocp.args.PyTreeSave(_packed(leaves)),
-          header=ocp.args.JsonSave(
-            {**header, 'sha256': _digest(header, leaves)}
-          ),
+          state=ocp.args.PyTreeSave(arrays),
+          header=ocp.args.JsonSave(header),
         ),
         force=True,
       )
@@ -290,7 +279,7 @@ class Checkpoints:
         'whole, and the same command resumes from the newest of them'
       ) from error
 
-  def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  def _read(self, path: Path) -> tuple[Header, Leaves]:
     try:
       found = self._orbax.restore(
         path,
@@ -298,25 +287,21 @@ class Checkpoints:
           state=ocp.args.PyTreeRestore(), header=ocp.args.JsonRestore()
         ),
       )
-      header = dict(found.header)
-      digest = header.pop('sha256')
-      leaves = _unpacked(found.state, header['leaves'])
-      whole = digest == _digest(header, leaves)
-      whole = whole and header['step'] == int(path.name)
-    except Exception as error:  # What a broken file raises cannot be foreseen.
-      raise _Damaged(path) from error
-    if not whole:
-      raise _Damaged(path)
+    except Exception as error:  # What a broken file raises is not foreseeable.
+      raise Damaged(path) from error
+    header, leaves = unpack(found.header, found.state)
+    if header.get('step') != int(path.name):
+      raise Damaged(path)
     return header, leaves
 
-  def _read_best(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+  def _read_best(self) -> tuple[Header, Leaves] | None:
     # Two are there if the process was killed between saving and removing.
     whole = []
     for step in saved_steps(self._best_folder):
       path = self._best_folder / str(step)
       try:
         whole.append(self._read(path))
-      except _Damaged:
+      except Damaged:
         logging.getLogger(__name__).warning('checkpoint %s is damaged', path)
     return min(whole, key=lambda best: best[0]['score'], default=None)
 
@@ -339,86 +324,6 @@ def saved_steps(folder: Path) -> tuple[int, ...]:
     return ()
   names = (path.name for path in folder.iterdir())
   return tuple(sorted(int(name) for name in names if name.isdecimal()))
-
-
-def _named_leaves(tree: PyTree) -> dict[str, Any]:
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  named = {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in leaves
-  }
-  if len(named) != len(leaves):
-    raise ValueError('two leaves of the state have the same path')
-  return named
-
-
-def _kind(leaf: Any) -> list[Any]:
-  array = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
-  return [list(array.shape), str(array.dtype)]
-
-
-def _packed(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """All leaves of a dtype in one array: Orbax is slow at many small ones.
-
-  Orbax refuses arrays of size zero; the header says all about them.
-  """
-  by_dtype: dict[str, list[np.ndarray]] = {}
-  for leaf in leaves.values():
-    if leaf.size:
-      by_dtype.setdefault(str(leaf.dtype), []).append(leaf.ravel())
-  return {dtype: np.concatenate(flat) for dtype, flat in by_dtype.items()}
-
-
-def _unpacked(
-  packed: Mapping[str, np.ndarray], kinds: Mapping[str, list[Any]]
-) -> dict[str, np.ndarray]:
-  leaves = {}
-  taken = dict.fromkeys(packed, 0)
-  for name, (shape, dtype) in kinds.items():
-    size = math.prod(shape)
-    if not size:
-      leaves[name] = np.zeros(shape, dtype)
-      continue
-    start = taken[dtype]
-    taken[dtype] += size
-    flat = np.asarray(packed[dtype])[start : start + size]
-    leaves[name] = flat.reshape(shape).copy()
-  return leaves
-
-
-def _digest(header: dict[str, Any], leaves: Mapping[str, np.ndarray]) -> str:
-  digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-  for name in sorted(leaves):
-    digest.update(leaves[name].tobytes())
-  return digest.hexdigest()
-
-
-def _unflatten(
-  like: PyTree,
-  header: dict[str, Any],
-  leaves: Mapping[str, np.ndarray],
-  *,
-  path: Path,
-) -> PyTree:
-  wanted = {name: _kind(leaf) for name, leaf in _named_leaves(like).items()}
-  saved = header['leaves']
-  different = [
-    name for name in {**wanted, **saved} if wanted.get(name) != saved.get(name)
-  ]
-  if different:
-    name = different[0]
-    raise UserError(
-      f'checkpoint {path} is of another model: {len(different)} arrays differ, '
-      f'such as {name}: {_describe(saved.get(name))} in the checkpoint, '
-      f'{_describe(wanted.get(name))} now; use the config it was trained with'
-    )
-  return jax.tree.unflatten(
-    jax.tree.structure(like), [leaves[name] for name in wanted]
-  )
-
-
-def _describe(kind: list[Any] | None) -> str:
-  return f'{kind[1]}{kind[0]}' if kind else 'nothing'
 
 
 def _system_error(error: Exception) -> str | None:

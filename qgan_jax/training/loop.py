@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from qgan_jax.data import Batches
+from qgan_jax.data import Batches, prefetched
 from qgan_jax.precision import is_weight
 from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
@@ -200,11 +200,15 @@ def train(
   def running() -> list[tuple[int, Member]]:
     return [(i, m) for i, m in enumerate(members) if i not in problems]
 
-  with _signals() as received:
+  def batches_of(step: int) -> PyTree:
+    return program.shard(
+      [stack_batches(member.batches, step, d_steps) for member in members]
+    )
+
+  feed = prefetched(batches_of, step, total_steps)
+  with _signals() as received, contextlib.closing(feed):
     while step < total_steps and running():
-      batches = program.shard(
-        [stack_batches(member.batches, step, d_steps) for member in members]
-      )
+      batches = next(feed)
       with jax.transfer_guard('disallow'):
         carried, metrics = program(carried, batches)
       window.append(metrics)

@@ -1,9 +1,11 @@
+import threading
+
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from qgan_jax.data import batch_indices, Batches, batches
+from qgan_jax.data import batch_indices, Batches, batches, prefetched
 from qgan_jax.errors import UserError
 
 SIZES = st.integers(1, 40)
@@ -104,17 +106,49 @@ def test_the_order_is_the_same_for_ever():
   assert got.tolist() == [3, 1, 2, 5, 4, 0]
 
 
-def test_the_iterator_continues_from_any_step():
+def test_a_batch_is_of_its_step():
   images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
   labels = np.arange(20, dtype=np.int32)
-  steady = iter(Batches(images, labels, seed=1, batch_size=6))
-  first = [next(steady) for _ in range(9)]
-  resumed = Batches(images, labels, seed=1, batch_size=6, start_step=5)
-  for (x, y), (u, v), _ in zip(first[5:], resumed, range(4), strict=False):
-    np.testing.assert_array_equal(x, u)
-    np.testing.assert_array_equal(y, v)
-    np.testing.assert_array_equal(x.ravel(), y)
+  x, y = Batches(images, labels, seed=1, batch_size=6).at(5)
+  expected = batch_indices(seed=1, step=5, batch_size=6, num_examples=20)
+  np.testing.assert_array_equal(x.ravel(), expected)
+  np.testing.assert_array_equal(y, expected)
   assert Batches(images, None, seed=1, batch_size=6).at(0)[1] is None
+
+
+def test_prefetched_is_one_ahead_and_in_order():
+  made, ahead = [], threading.Event()
+
+  def make(step):
+    made.append(step)
+    if len(made) == 2:
+      ahead.set()
+    return step
+
+  feed = prefetched(make, 3, 7)
+  assert next(feed) == 3
+  assert ahead.wait(10)  # The second is made, though nobody asked for it.
+  assert list(feed) == [4, 5, 6]
+  assert made == [3, 4, 5, 6]
+
+
+def test_what_a_batch_raises_is_raised_at_its_step():
+  def make(step):
+    if step == 1:
+      raise UserError('no such file')
+    return step
+
+  feed = prefetched(make, 0, 3)
+  assert next(feed) == 0
+  with pytest.raises(UserError, match='no such file'):
+    next(feed)
+
+
+def test_a_feed_that_is_closed_leaves_no_thread():
+  feed = prefetched(lambda step: step, 0, 9)
+  next(feed)
+  feed.close()
+  assert not [t for t in threading.enumerate() if 'batches' in t.name]
 
 
 @pytest.mark.parametrize(

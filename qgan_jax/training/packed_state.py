@@ -1,0 +1,144 @@
+"""A state as one flat array per dtype, and the header that vouches for it.
+
+Orbax is slow at many small arrays, does not notice flipped bytes, and reads a
+missing chunk as zeros.
+"""
+
+from collections.abc import Mapping
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from qgan_jax.errors import UserError
+
+PyTree = Any
+Header = dict[str, Any]
+Leaves = dict[str, np.ndarray]
+
+
+class Damaged(Exception):
+  """A saved state that is not what was saved."""
+
+
+def pack(
+  state: PyTree, about: Mapping[str, Any]
+) -> tuple[Header, dict[str, np.ndarray]]:
+  """Returns (the header, the arrays by dtype).
+
+  Args:
+    state: any pytree of arrays.
+    about: what else the header holds, in JSON's types.
+  """
+  leaves = {
+    name: np.asarray(leaf)
+    for name, leaf in _named_leaves(jax.device_get(state)).items()
+  }
+  header = {
+    **about,
+    'leaves': {name: _kind(leaf) for name, leaf in leaves.items()},
+  }
+  by_dtype: dict[str, list[np.ndarray]] = {}
+  for leaf in leaves.values():
+    if leaf.size:  # Orbax refuses arrays of none; the header says all of them.
+      by_dtype.setdefault(str(leaf.dtype), []).append(leaf.ravel())
+  arrays = {dtype: np.concatenate(flat) for dtype, flat in by_dtype.items()}
+  return {**header, 'sha256': _digest(header, leaves)}, arrays
+
+
+def unpack(
+  header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> tuple[Header, Leaves]:
+  """Returns (the header without its digest, the state's leaves by path).
+
+  Raises:
+    Damaged: if they are not what `pack` returned.
+  """
+  try:
+    header = dict(header)
+    digest = header.pop('sha256')
+    leaves = _split(arrays, header['leaves'])
+  except Exception as error:  # What a broken file leads to is not foreseeable.
+    raise Damaged from error
+  if digest != _digest(header, leaves):
+    raise Damaged
+  return header, leaves
+
+
+def unflatten(
+  like: PyTree, header: Header, leaves: Leaves, *, path: Path
+) -> PyTree:
+  """The leaves in the structure of `like`.
+
+  Args:
+    like: arrays or `jax.ShapeDtypeStruct`s.
+    header: of the state.
+    leaves: by path.
+    path: of the checkpoint, for the message.
+
+  Raises:
+    UserError: if the state is of another structure.
+  """
+  wanted = {name: _kind(leaf) for name, leaf in _named_leaves(like).items()}
+  saved = header['leaves']
+  different = [
+    name for name in {**wanted, **saved} if wanted.get(name) != saved.get(name)
+  ]
+  if different:
+    name = different[0]
+    raise UserError(
+      f'checkpoint {path} is of another model: {len(different)} arrays differ, '
+      f'such as {name}: {_describe(saved.get(name))} in the checkpoint, '
+      f'{_describe(wanted.get(name))} now; use the config it was trained with'
+    )
+  return jax.tree.unflatten(
+    jax.tree.structure(like), [leaves[name] for name in wanted]
+  )
+
+
+def _named_leaves(tree: PyTree) -> dict[str, Any]:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  named = {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in leaves
+  }
+  if len(named) != len(leaves):
+    raise ValueError('two leaves of the state have the same path')
+  return named
+
+
+def _kind(leaf: Any) -> list[Any]:
+  array = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
+  return [list(array.shape), str(array.dtype)]
+
+
+def _split(
+  arrays: Mapping[str, np.ndarray], kinds: Mapping[str, list[Any]]
+) -> Leaves:
+  leaves = {}
+  taken = dict.fromkeys(arrays, 0)
+  for name, (shape, dtype) in kinds.items():
+    size = math.prod(shape)
+    if not size:
+      leaves[name] = np.zeros(shape, dtype)
+      continue
+    start = taken[dtype]
+    taken[dtype] += size
+    flat = np.asarray(arrays[dtype])[start : start + size]
+    leaves[name] = flat.reshape(shape).copy()
+  return leaves
+
+
+def _digest(header: Header, leaves: Leaves) -> str:
+  digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+  for name in sorted(leaves):
+    digest.update(leaves[name].tobytes())
+  return digest.hexdigest()
+
+
+def _describe(kind: list[Any] | None) -> str:
+  return f'{kind[1]}{kind[0]}' if kind else 'nothing'
