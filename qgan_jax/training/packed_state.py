@@ -7,7 +7,6 @@ missing chunk as zeros.
 from collections.abc import Mapping
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 
 from qgan_jax.errors import UserError
+from qgan_jax.training import flat
 
 PyTree = Any
 Header = dict[str, Any]
@@ -40,14 +40,10 @@ def pack(
   }
   header = {
     **about,
-    'leaves': {name: _kind(leaf) for name, leaf in leaves.items()},
+    'leaves': {name: flat.kind(leaf) for name, leaf in leaves.items()},
   }
-  by_dtype: dict[str, list[np.ndarray]] = {}
-  for leaf in leaves.values():
-    if leaf.size:  # Orbax refuses arrays of none; the header says all of them.
-      by_dtype.setdefault(str(leaf.dtype), []).append(leaf.ravel())
-  arrays = {dtype: np.concatenate(flat) for dtype, flat in by_dtype.items()}
-  return {**header, 'sha256': _digest(header, leaves)}, arrays
+  digest = _digest(header, leaves)
+  return {**header, 'sha256': digest}, flat.concatenate(leaves)
 
 
 def unpack(
@@ -61,7 +57,9 @@ def unpack(
   try:
     header = dict(header)
     digest = header.pop('sha256')
-    leaves = _split(arrays, header['leaves'])
+    leaves = flat.split(
+      {dtype: np.asarray(x) for dtype, x in arrays.items()}, header['leaves']
+    )
   except Exception as error:  # What a broken file leads to is not foreseeable.
     raise Damaged from error
   if digest != _digest(header, leaves):
@@ -83,7 +81,7 @@ def unflatten(
   Raises:
     UserError: if the state is of another structure.
   """
-  wanted = {name: _kind(leaf) for name, leaf in _named_leaves(like).items()}
+  wanted = {name: flat.kind(leaf) for name, leaf in _named_leaves(like).items()}
   saved = header['leaves']
   different = [
     name for name in {**wanted, **saved} if wanted.get(name) != saved.get(name)
@@ -109,28 +107,6 @@ def _named_leaves(tree: PyTree) -> dict[str, Any]:
   if len(named) != len(leaves):
     raise ValueError('two leaves of the state have the same path')
   return named
-
-
-def _kind(leaf: Any) -> list[Any]:
-  array = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
-  return [list(array.shape), str(array.dtype)]
-
-
-def _split(
-  arrays: Mapping[str, np.ndarray], kinds: Mapping[str, list[Any]]
-) -> Leaves:
-  leaves = {}
-  taken = dict.fromkeys(arrays, 0)
-  for name, (shape, dtype) in kinds.items():
-    size = math.prod(shape)
-    if not size:
-      leaves[name] = np.zeros(shape, dtype)
-      continue
-    start = taken[dtype]
-    taken[dtype] += size
-    flat = np.asarray(arrays[dtype])[start : start + size]
-    leaves[name] = flat.reshape(shape).copy()
-  return leaves
 
 
 def _digest(header: Header, leaves: Leaves) -> str:

@@ -279,8 +279,8 @@ def test_a_step_that_moves_data_by_itself_is_refused(gan, tmp_path):
       vars(self).update(vars(step_fn))
 
     def __call__(self, states, batches):
-      key = np.asarray(KEY)[None]
-      return super().__call__([states[0].replace(key=key)], batches)
+      on_host = jax.tree.map(np.asarray, states)
+      return super().__call__(on_host, batches)
 
   with pytest.raises(Exception, match='Disallowed host-to-device transfer'):
     train(tmp_path, state, Transfers())
