@@ -135,8 +135,8 @@ def print_cases(cases: list[dict[str, Any]]) -> None:
       f'{case["image_size"]}² × {case["channels"]}: a step is '
       f'{case["step_gflop"]:.1f} GFLOP, a dot runs at '
       f'{case["dot_gflop_per_s"]:.0f} GFLOP/s; data takes the host '
-      f'{cost["host_ms"]:.2f} ms a step, {cost["host_share"]:.2%} of it, '
-      f'of which {cost["exposed_share"]:.2%} is not hidden behind the device'
+      f'{cost["host_ms"]:.2f} ms a step, {cost["host_share"]:.2%} of it; '
+      f'the device waits for it {cost["exposed_share"]:.2%} of the time'
     )
     say_whether_comparable(case)
 
