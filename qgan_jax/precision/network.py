@@ -14,6 +14,7 @@ from typing import Any
 from flax import traverse_util
 import flax.linen as nn
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from qgan_jax.precision import pruning
@@ -290,15 +291,19 @@ class Precision:
     def quantize_input(path: str, x: Array) -> Array:
       spec = self.spec('activations', path)
       n = width(bits.activations, path)
+      is_input = not seen
       least = n
-      if not seen and not isinstance(bits.activations, Mapping):
+      if is_input and not isinstance(bits.activations, Mapping):
         least = jnp.maximum(n, self.input_bits)
       seen.append(path)
       if spec is None:
         return x
       quantizer = spec.quantizer
       if path in given:
-        params = given[path]
+        # What goes into the network does not drift as what is inside does: the
+        # range of the first batch stays. To learn it, D would have to compute
+        # a gradient by its images, which nothing else needs.
+        params = lax.stop_gradient(given[path]) if is_input else given[path]
       elif (
         quantizer.learned
         or quantizer.from_range is None
