@@ -92,7 +92,8 @@ def _learned_rounding(
     # N values share a scale.
     shared = x.size / params['scale'].size
     rate = jax.lax.rsqrt(jnp.maximum(shared * (qmax - zero_point), 1e-6))
-    slopes = {'scale': q - jnp.where(inside, steps, 0.0)}
+    # A choice of two: XLA on a CPU would keep both terms of a difference.
+    slopes = {'scale': jnp.where(inside, q - steps, q)}
     if 'offset' in learned:
       slopes['offset'] = jnp.where(inside, 0.0, 1.0)
     return straight_through_learned(
