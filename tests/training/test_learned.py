@@ -87,31 +87,56 @@ def test_gradient_descent_moves_them_by_the_papers_gradient():
   state, step = make(LEARNED, optax.sgd(RATE))
   new, _ = jax.jit(step)(state, batch())
 
-  def g_loss(learned):
-    """G and the new D by hand, from the quantizers' own `apply`."""
+  def dense(part, learned, layer, x):
+    """A layer by hand, from the quantizers' own `apply`."""
+    n = jnp.float32(3)
+    x = by_name('lsq_plus').apply(x, learned['activations'][layer], n)
+    w = by_name('lsq', axis=-1).apply(
+      part.params[layer]['kernel'], learned['weights'][layer], n
+    )
+    return x @ w + part.params[layer]['bias']
 
-    def dense(part, learned, layer, x):
-      n = jnp.float32(3)
-      x = by_name('lsq_plus').apply(x, learned['activations'][layer], n)
-      w = by_name('lsq', axis=-1).apply(
-        part.params[layer]['kernel'], learned['weights'][layer], n
-      )
-      return x @ w + part.params[layer]['bias']
+  def draw(learned):
+    return jnp.tanh(dense(state.generator, learned, 'Dense_0', latents(state)))
 
-    fake = jnp.tanh(dense(state.generator, learned, 'Dense_0', latents(state)))
-    d = new.discriminator
-    # D's quantizers judge G as they are after D's update.
+  def judge(part, learned, x):
     # D makes its last layer first, so that its number is 0.
-    x = jnp.tanh(dense(d, d.learned, 'Dense_1', fake))
-    logits = dense(d, d.learned, 'Dense_0', x)
-    return -jnp.mean(jax.nn.log_sigmoid(logits))
+    x = jnp.tanh(dense(part, learned, 'Dense_1', x))
+    return dense(part, learned, 'Dense_0', x)
 
-  learned = state.generator.learned
-  gradient = jax.grad(g_loss)(learned)
-  expected = jax.tree.map(lambda p, g: p - RATE * g, learned, gradient)
-  assert_close(new.generator.learned, expected, rtol=1e-4, atol=1e-7)
-  moved = leaves(expected) - leaves(learned)
-  assert np.count_nonzero(moved) > 15
+  def d_loss(learned):
+    real = batch()['images'][0].reshape(4, -1).astype(np.float32) / 127.5 - 1
+    fake = draw(state.generator.learned)
+    real, fake = (judge(state.discriminator, learned, x) for x in (real, fake))
+    return -jnp.mean(jax.nn.log_sigmoid(real)) - jnp.mean(
+      jax.nn.log_sigmoid(-fake)
+    )
+
+  def g_loss(learned):
+    # D's quantizers judge G as they are after D's update.
+    d = new.discriminator
+    return -jnp.mean(jax.nn.log_sigmoid(judge(d, d.learned, draw(learned))))
+
+  for name, loss, input_layer, least in (
+    ('discriminator', d_loss, 'Dense_1', 10),
+    ('generator', g_loss, 'Dense_0', 15),
+  ):
+    learned = getattr(state, name).learned
+    gradient = jax.grad(loss)(learned)
+    # The range of a network's own input stays.
+    ranges = gradient['activations']
+    assert np.any(leaves(ranges[input_layer]))
+    ranges[input_layer] = jax.tree.map(jnp.zeros_like, ranges[input_layer])
+    expected = jax.tree.map(lambda p, g: p - RATE * g, learned, gradient)
+    got = getattr(new, name).learned
+    assert_close(got, expected, rtol=1e-4, atol=1e-7)
+    assert np.count_nonzero(leaves(expected) - leaves(learned)) >= least
+    assert np.all(leaves(got['activations'][input_layer])
+                  == leaves(learned['activations'][input_layer]))  # fmt: skip
+  assert np.any(
+    leaves(new.discriminator.learned['activations']['Dense_0'])
+    != leaves(state.discriminator.learned['activations']['Dense_0'])
+  )
   # Whether codes are signed is no number to learn.
   assert learned['weights']['Dense_0']['signed'] == 1
   assert new.generator.learned['weights']['Dense_0']['signed'] == 1
