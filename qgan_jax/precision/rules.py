@@ -68,7 +68,8 @@ class Choice(NamedTuple):
     quantizer: its name, '' for float.
     bits: its width, 32 for float.
     per_channel: whether each output channel has its own scale.
-    ranges: of activations, one of `RANGES` or 'learned'; '' of the rest.
+    ranges: of activations, one of `RANGES`, 'learned', or 'first batch' where
+      a learned quantizer has the network's own input; '' of the rest.
     shape: of the tensor, without the batch.
     rule: the last rule that caught it, '' for the default.
   """
@@ -265,7 +266,9 @@ def _choose(
     )
   ranges = ''
   if role == 'activations' and settings['bits'] < FLOAT_BITS:
-    ranges = 'learned' if quantizer.learned else settings['ranges']
+    ranges = settings['ranges']
+    if quantizer.learned:
+      ranges = 'first batch' if layer.path in called[:1] else 'learned'
   quantized = settings['bits'] < FLOAT_BITS
   return Choice(
     network,
@@ -338,7 +341,7 @@ def _spec(
   if not choice.quantizer:
     return None
   axis = layer.channel_axis if choice.per_channel else None
-  ranges = None if choice.ranges in ('', 'learned') else choice.ranges
+  ranges = choice.ranges if choice.ranges in RANGES else None
   if not choice.rule and default is not None:
     ranges = default.ranges
   return QuantizerSpec(choice.quantizer, axis, ranges)

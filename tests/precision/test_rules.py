@@ -117,6 +117,13 @@ def test_the_last_rule_wins_key_by_key(layers):
   assert 'bits=6 per_channel=false' in text
 
 
+def test_learned_ranges_are_those_inside_the_network(layers):
+  _, _, table = resolve(layers, '*/activations/*: quantizer=lsq')
+  assert [c.ranges for c in table if c.role == 'activations'] == [
+    'first batch', 'learned', 'learned', 'learned'
+  ]  # fmt: skip
+
+
 def test_gradients_only_where_a_rule_says_so(layers):
   precision, bits, _ = resolve(layers, '*/gradients/up: bits=8')
   assert precision.spec('gradients', 'up') is not None
