@@ -4,7 +4,7 @@ Krishnamoorthi, https://arxiv.org/abs/1806.08342, section 3.1.2, compares them;
 'kl' is TensorRT's (Migacz, GTC 2017).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +17,6 @@ from qgan_jax.post_training.network import (
   Quantized,
   watch,
 )
-from qgan_jax.precision import width
 from qgan_jax.quantizers import tensor_range
 
 Array = jax.Array
@@ -127,9 +126,11 @@ def activation_ranges(
     spec = network.precision.spec('activations', path)
     if spec is None or spec.quantizer.from_range is None:
       continue
-    bits = jnp.float32(width(network.bits.activations, path))
-    if path == first and not isinstance(network.bits.activations, Mapping):
-      bits = jnp.maximum(bits, network.precision.input_bits)
+    bits = jnp.float32(
+      network.precision.activation_width(
+        network.bits, path, is_input=path == first
+      )
+    )
     quantizer = spec.quantizer
 
     @jax.jit

@@ -62,7 +62,8 @@ class Precision:
   Attributes:
     weights: quantizer of the weights, or None to leave them in float.
     activations: quantizer of the layers' inputs, or None. A learned one has
-      its own parameters; else its range is, by its `ranges`, a 'moving'
+      its own parameters, and those of the network's own input stay as the first
+      batch left them; else its range is, by its `ranges`, a 'moving'
       average of each batch's minimum and maximum, that of the batch itself
       ('dynamic'), a moving average of the part of it that leaves the least
       squared error ('mse'), or whatever the quantizer fits to the batch
@@ -98,6 +99,13 @@ class Precision:
     """Every quantizer that some layer's role has."""
     specs = [spec for r, _, spec in self.exceptions if r == role]
     return [spec for spec in (getattr(self, role), *specs) if spec is not None]
+
+  def activation_width(self, bits: Bits, path: str, *, is_input: bool) -> Array:
+    """Bits of a layer's input; of the network's own, at least `input_bits`."""
+    n = width(bits.activations, path)
+    if is_input and not isinstance(bits.activations, Mapping):
+      return jnp.maximum(n, self.input_bits)
+    return n
 
   @property
   def stochastic(self) -> bool:
@@ -290,11 +298,8 @@ class Precision:
 
     def quantize_input(path: str, x: Array) -> Array:
       spec = self.spec('activations', path)
-      n = width(bits.activations, path)
       is_input = not seen
-      least = n
-      if is_input and not isinstance(bits.activations, Mapping):
-        least = jnp.maximum(n, self.input_bits)
+      least = self.activation_width(bits, path, is_input=is_input)
       seen.append(path)
       if spec is None:
         return x
@@ -326,7 +331,8 @@ class Precision:
         observe(path, x, params, least)
       keys = each(fold(key, 'activations', path), x)
       rounded = apply_with(quantizer, x, params, least, keys)
-      return jnp.where(n >= FLOAT_BITS, x, rounded)
+      in_float = width(bits.activations, path) >= FLOAT_BITS
+      return jnp.where(in_float, x, rounded)
 
     def quantize_gradient(path: str, y: Array) -> Array:
       spec = self.spec('gradients', path)

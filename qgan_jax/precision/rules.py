@@ -236,11 +236,12 @@ def _choose(
   n = FLOAT_BITS if default is None or n is None else n
   called = [other.path for other in layers if other.inputs is not None]
   ends = called[:1] + called[-1:]
+  is_input = role == 'activations' and layer.path in called[:1]
   grid = default is not None and default.name == 'grid'
   if role != 'gradients' and n < FLOAT_BITS and not grid:
     if layer.path in ends and defaults.first_last_bits is not None:
       n = defaults.first_last_bits
-    if role == 'activations' and layer.path in called[:1] and n < FLOAT_BITS:
+    if is_input and n < FLOAT_BITS:
       n = max(n, defaults.precision.input_bits)
   spec = default or QuantizerSpec(_FALLBACK[role])
   settings: dict[str, Any] = {
@@ -268,7 +269,7 @@ def _choose(
   if role == 'activations' and settings['bits'] < FLOAT_BITS:
     ranges = settings['ranges']
     if quantizer.learned:
-      ranges = 'first batch' if layer.path in called[:1] else 'learned'
+      ranges = 'first batch' if is_input else 'learned'
   quantized = settings['bits'] < FLOAT_BITS
   return Choice(
     network,

@@ -118,7 +118,7 @@ def test_gradient_descent_moves_them_by_the_papers_gradient():
     return -jnp.mean(jax.nn.log_sigmoid(judge(d, d.learned, draw(learned))))
 
   for name, loss, input_layer, least in (
-    ('discriminator', d_loss, 'Dense_1', 10),
+    ('discriminator', d_loss, 'Dense_1', 9),
     ('generator', g_loss, 'Dense_0', 15),
   ):
     learned = getattr(state, name).learned
@@ -130,13 +130,14 @@ def test_gradient_descent_moves_them_by_the_papers_gradient():
     expected = jax.tree.map(lambda p, g: p - RATE * g, learned, gradient)
     got = getattr(new, name).learned
     assert_close(got, expected, rtol=1e-4, atol=1e-7)
-    assert np.count_nonzero(leaves(expected) - leaves(learned)) >= least
+    assert np.count_nonzero(leaves(expected) - leaves(learned)) > least
     assert np.all(leaves(got['activations'][input_layer])
                   == leaves(learned['activations'][input_layer]))  # fmt: skip
   assert np.any(
     leaves(new.discriminator.learned['activations']['Dense_0'])
     != leaves(state.discriminator.learned['activations']['Dense_0'])
   )
+  learned = state.generator.learned
   # Whether codes are signed is no number to learn.
   assert learned['weights']['Dense_0']['signed'] == 1
   assert new.generator.learned['weights']['Dense_0']['signed'] == 1
