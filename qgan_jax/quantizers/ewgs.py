@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import finite
-from qgan_jax.quantizers.uniform import codes_symmetric, uniform
+from qgan_jax.quantizers.uniform import codes_symmetric, position, uniform
 
 
 @jax.custom_vjp
@@ -66,11 +66,11 @@ def ewgs(*, delta: float = 1e-3, axis: int | None = None) -> Quantizer:
   ) -> Array:
     del key
     zero_point, qmin, qmax = codes_symmetric(bits)
-    position = x.astype(jnp.float32) / params['scale'] + zero_point
-    codes = jnp.clip(jnp.round(position), qmin, qmax)
-    inside = (position >= qmin - 0.5) & (position <= qmax + 0.5)
+    at = position(x, params['scale'], zero_point)
+    codes = jnp.clip(jnp.round(at), qmin, qmax)
+    inside = (at >= qmin - 0.5) & (at <= qmax + 0.5)
     y = finite((codes - zero_point) * params['scale'])
-    error = delta * (position - codes) / (qmax - qmin)
+    error = delta * (at - codes) / (qmax - qmin)
     return scale_gradient(x, y, inside, error)
 
   return plain._replace(apply=apply)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import finite, largest, positive, tensor_range
 from qgan_jax.quantizers.straight_through import straight_through
-from qgan_jax.quantizers.uniform import codes_symmetric, rounding
+from qgan_jax.quantizers.uniform import codes_symmetric, position, rounding
 
 
 def round_stochastically(x: Array, key: Array) -> Array:
@@ -56,9 +56,9 @@ def stochastic(*, axis: int | None = None) -> Quantizer:
     if key is None:
       return nearest.apply(x, params, bits)
     zero_point, qmin, qmax = codes_symmetric(bits)
-    position = x.astype(jnp.float32) / params['scale'] + zero_point
-    codes = jnp.clip(round_stochastically(position, key), qmin, qmax)
-    inside = (position >= qmin - 0.5) & (position <= qmax + 0.5)
+    at = position(x, params['scale'], zero_point)
+    codes = jnp.clip(round_stochastically(at, key), qmin, qmax)
+    inside = (at >= qmin - 0.5) & (at <= qmax + 0.5)
     y = finite((codes - zero_point) * params['scale'])
     return straight_through(x, y, inside)
 

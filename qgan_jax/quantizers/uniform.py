@@ -48,20 +48,29 @@ def fake_quantize(
   return finite((codes - zero_point) * scale).astype(x.dtype)
 
 
+def position(x: Array, scale: Array, zero_point: Array) -> Array:
+  """Where x lies among the codes, not yet rounded: x / scale + zero_point.
+
+  By the reciprocal, as the kernels of PyTorch and TensorFlow have it. XLA takes
+  a product into every loop that needs it; of a quotient, that is dear, it makes
+  an array of its own.
+  """
+  return x.astype(jnp.float32) * (1 / scale) + zero_point
+
+
 def round_to_codes(
   x: Array, scale: Array, zero_point: Array, qmin: Array, qmax: Array
 ) -> Array:
   """The codes q of `fake_quantize`, as float32."""
-  codes = jnp.round(x.astype(jnp.float32) / scale + zero_point)
-  return jnp.clip(codes, qmin, qmax)
+  return jnp.clip(jnp.round(position(x, scale, zero_point)), qmin, qmax)
 
 
 def _fwd(x, scale, zero_point, qmin, qmax):
   # Calls the custom_vjp function itself: a second derivative goes through
   # this line, and must meet the straight-through rule there, not `round`.
   y = fake_quantize(x, scale, zero_point, qmin, qmax)
-  position = x.astype(jnp.float32) / scale + zero_point
-  inside = (position >= qmin - 0.5) & (position <= qmax + 0.5)
+  at = position(x, scale, zero_point)
+  inside = (at >= qmin - 0.5) & (at <= qmax + 0.5)
   return y, inside
 
 
