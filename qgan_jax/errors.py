@@ -19,7 +19,8 @@ class UserError(Exception):
 def run(main: Callable[[], None]) -> NoReturn:
   """Runs a command's body; a `UserError` becomes one line and exit code 2.
 
-  A reader that has seen enough of the output (`| head`) is no error.
+  A reader that has seen enough of the output (`| head`) is no error, nor is a
+  person who has (Ctrl-C).
   """
   try:
     main()
@@ -27,6 +28,9 @@ def run(main: Callable[[], None]) -> NoReturn:
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
   except BrokenPipeError:
     # Python flushes once more as it ends, and must not find the pipe.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,10 +1,16 @@
 import os
+import signal
 
 # Unset, JAX would try to reach accelerators that a test must not depend on.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import command_line
 import pytest
+
+
+def pytest_configure():
+  # A shell's background jobs ignore it, and so would the commands they start.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')
