@@ -51,10 +51,23 @@ def to_float(images: Array) -> Array:
   return images.astype(jnp.float32) / 127.5 - 1
 
 
+def _quantize(
+  network: Network, state: NetworkState, trained: Trained, noise: Array | None
+) -> Trained:
+  """What is trained, its weights quantized: once for all that an update runs.
+
+  `noise` is the key of stochastic quantizers.
+  """
+  weights = network.precision.quantize_weights(
+    trained.params, state.bits, learned=trained.learned, key=noise
+  )
+  return trained._replace(params=weights)
+
+
 def _forward(
   network: Network,
   state: NetworkState,
-  trained: Trained,
+  quantized: Trained,
   *args: Array | None,
   noise: Array | None,
   call: int,
@@ -63,19 +76,15 @@ def _forward(
 ) -> tuple[Array, NetworkState]:
   """Runs a network in training: (output, state with stats and ranges moved).
 
-  `noise` is the key of stochastic quantizers. Calls that share it share their
-  weights; the inputs of each `call` are rounded on their own.
+  The inputs of each `call` are rounded on their own, by keys of `noise`.
   """
-  weights = network.precision.quantize_weights(
-    trained.params, state.bits, learned=trained.learned, key=noise
-  )
   (output, stats), ranges = network.precision.apply(
     network.module,
-    {'params': weights, **state.stats},
+    {'params': quantized.params, **state.stats},
     state.ranges,
     state.bits,
     *args,
-    learned=trained.learned,
+    learned=quantized.learned,
     key=None if noise is None else jax.random.fold_in(noise, call),
     update=True,
     axis_name=axis_name,
@@ -209,8 +218,9 @@ def make_step(
     trained, d_state, real, real_labels, fake, fake_labels, weight, key, noise
   ):
     judge = functools.partial(forward, discriminator, noise=noise)
-    real_logits, d_state = judge(d_state, trained, real, real_labels, call=0)
-    fake_logits, d_state = judge(d_state, trained, fake, fake_labels, call=1)
+    quantized = _quantize(discriminator, d_state, trained, noise)
+    real_logits, d_state = judge(d_state, quantized, real, real_labels, call=0)
+    fake_logits, d_state = judge(d_state, quantized, fake, fake_labels, call=1)
     value = loss.discriminator(real_logits, fake_logits)
     metrics = {
       'd_loss': value,
@@ -228,7 +238,7 @@ def make_step(
       frozen = d_state  # The penalty moves neither ranges nor statistics.
 
       def logits(images: Array) -> Array:
-        return judge(frozen, trained, images, labels, call=2)[0]
+        return judge(frozen, quantized, images, labels, call=2)[0]
 
       mix = jax.random.uniform(
         jax.random.fold_in(key, 0), (count * num_shards, 1, 1, 1)
@@ -301,9 +311,9 @@ def make_step(
       def generate(
         trained, latents=latents, labels=fake_labels, g=g_state, i=i
       ):
-        return forward(
-          generator, g, trained, latents, labels, noise=noise(generator, i)
-        )
+        g_noise = noise(generator, i)
+        quantized = _quantize(generator, g, trained, g_noise)
+        return forward(generator, g, quantized, latents, labels, noise=g_noise)
 
       fake, pull_back, g_state = jax.vjp(
         generate, g_state.trained, has_aux=True
@@ -324,13 +334,10 @@ def make_step(
       d_state = _update(discriminator, d_state, d_grads, rate)
 
     def g_loss(fake):
+      d_noise = noise(discriminator, d_steps)
+      quantized = _quantize(discriminator, d_state, d_state.trained, d_noise)
       logits, _ = forward(
-        discriminator,
-        d_state,
-        d_state.trained,
-        fake,
-        fake_labels,
-        noise=noise(discriminator, d_steps),
+        discriminator, d_state, quantized, fake, fake_labels, noise=d_noise
       )
       return loss.generator(logits)
 
