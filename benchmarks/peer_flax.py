@@ -63,8 +63,8 @@ class Discriminator(nn.Module):
         self.channels << i, (4, 4), (2, 2), dtype=self.dtype, name=f'down{i}'
       )(x)
       x = nn.leaky_relu(x, 0.2)
-    x = x.reshape(x.shape[0], -1)
-    logits = nn.Dense(1, dtype=self.dtype, name='logit')(x)[:, 0]
+    logit = nn.DenseGeneral(1, (-3, -2, -1), dtype=self.dtype, name='logit')
+    logits = logit(x)[:, 0]
     return logits.astype(jnp.float32)
 
 

@@ -171,11 +171,15 @@ class Discriminator(nn.Module):
       if i > 0:
         x = _norm(self.norm, train, axis, self.dtype)(x)
       x = nn.leaky_relu(x, 0.2)
-    x = x.reshape(x.shape[0], -1)
 
     def dense(name, features):
-      return lambda: nn.Dense(
-        features, kernel_init=_INIT, dtype=self.dtype, name=name
+      # Not flattened: what is done to each channel of x stays in rows of them.
+      return lambda: nn.DenseGeneral(
+        features,
+        axis=(-3, -2, -1),
+        kernel_init=_INIT,
+        dtype=self.dtype,
+        name=name,
       )
 
     logits = layer(dense('logit', 1), x)[:, 0]

@@ -114,6 +114,20 @@ def _update(
   return state.replace(learned=learned, learned_opt_state=opt_state)
 
 
+def _computed_once(grads: PyTree, step: Array) -> PyTree:
+  """The gradients of kernels, each as an array of its own.
+
+  On a CPU, XLA puts what a gradient comes from (a mask, a transposition) into
+  every loop that reads it: both moments, the update, the norm, the check. Only
+  what is dear it does not repeat, and a quotient is: so all is divided by 1,
+  which is exact, and which the compiler cannot know to be 1.
+  """
+  if jax.default_backend() != 'cpu':
+    return grads
+  one = (step >= 0).astype(jnp.float32)
+  return jax.tree.map(lambda x: x / one if x.ndim > 1 else x, grads)
+
+
 def _scaled(updates: PyTree, rate: Array | float) -> PyTree:
   return jax.tree.map(lambda x: rate * x, updates)
 
@@ -331,6 +345,7 @@ def make_step(
         noise(discriminator, i),
       )
       d_grads, metrics = mean((grads, metrics))
+      d_grads = _computed_once(d_grads, state.step)
       d_state = _update(discriminator, d_state, d_grads, rate)
 
     def g_loss(fake):
@@ -343,6 +358,7 @@ def make_step(
 
     g_value, fake_grads = jax.value_and_grad(g_loss)(fake)
     g_grads, metrics['g_loss'] = mean((pull_back(fake_grads)[0], g_value))
+    g_grads = _computed_once(g_grads, state.step)
     g_state = _update(generator, g_state, g_grads, rate)
 
     metrics['d_gradient_norm'] = optax.global_norm(d_grads.params)
