@@ -21,6 +21,7 @@ from qgan_jax.precision_plan import make_schedule, plan_precision
 from qgan_jax.training import devices, diagnosis, losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
+from qgan_jax.training.network import Network
 from qgan_jax.training.optimizers import (
   make_decay,
   make_optimizer,
@@ -44,8 +45,8 @@ class Gan:
     table: what every layer is quantized with.
   """
 
-  generator: step_lib.Network
-  discriminator: step_lib.Network
+  generator: Network
+  discriminator: Network
   generator_kwargs: dict[str, Any]
   latent_dim: int
   num_classes: int
@@ -132,7 +133,7 @@ def make_gan(
   }
   precisions, _, table = plan_precision(config, layers)
   generator, discriminator = (
-    step_lib.Network(
+    Network(
       module,
       precisions[network],
       _optimizer(config[network]),

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from qgan_jax.precision import diagnostics, FLOAT_BITS
+from qgan_jax.training.network import Network
 from qgan_jax.training.state import TrainState
-from qgan_jax.training.step import make_step, Network, to_float
+from qgan_jax.training.step import make_step, to_float
 
 PyTree = Any
 Report = dict[str, dict[str, float]]  # 'NETWORK/LAYER/ROLE' → numbers

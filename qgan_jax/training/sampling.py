@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from qgan_jax.precision import Precision
+from qgan_jax.training.network import Network
 from qgan_jax.training.state import TrainState
-from qgan_jax.training.step import Network
 
 PyTree = Any
 _BATCH = 256

@@ -7,20 +7,18 @@ float master weights.
 """
 
 from collections.abc import Callable, Mapping
-import dataclasses
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
 import optax
 
-from qgan_jax.precision import Precision
 from qgan_jax.precision.noise import shard_of
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.training.losses import Loss, Penalty
+from qgan_jax.training.network import AxisGroups, computed_once, Network
 from qgan_jax.training.state import (
   average_of,
   NetworkState,
@@ -32,104 +30,12 @@ Array = jax.Array
 PyTree = Any
 Batch = Mapping[str, Array]
 Metrics = dict[str, PyTree]
-AxisGroups = tuple[tuple[int, ...], ...] | None
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-  """A network with all that is static about its training."""
-
-  module: nn.Module
-  precision: Precision
-  optimizer: optax.GradientTransformation
-  quantizer_optimizer: optax.GradientTransformation | None = None
 
 
 def to_float(images: Array) -> Array:
   """uint8 images to float32 in [−1, 1]."""
   return images.astype(jnp.float32) / 127.5 - 1
-
-
-def _quantize(
-  network: Network, state: NetworkState, trained: Trained, noise: Array | None
-) -> Trained:
-  """What is trained, its weights quantized: once for all that an update runs.
-
-  `noise` is the key of stochastic quantizers.
-  """
-  weights = network.precision.quantize_weights(
-    trained.params, state.bits, learned=trained.learned, key=noise
-  )
-  return trained._replace(params=weights)
-
-
-def _forward(
-  network: Network,
-  state: NetworkState,
-  quantized: Trained,
-  *args: Array | None,
-  noise: Array | None,
-  call: int,
-  axis_name: str | None,
-  axis_groups: AxisGroups,
-) -> tuple[Array, NetworkState]:
-  """Runs a network in training: (output, state with stats and ranges moved).
-
-  The inputs of each `call` are rounded on their own, by keys of `noise`.
-  """
-  (output, stats), ranges = network.precision.apply(
-    network.module,
-    {'params': quantized.params, **state.stats},
-    state.ranges,
-    state.bits,
-    *args,
-    learned=quantized.learned,
-    key=None if noise is None else jax.random.fold_in(noise, call),
-    update=True,
-    axis_name=axis_name,
-    axis_groups=axis_groups,
-    mutable=list(state.stats),
-    train=True,
-  )
-  moved = state.replace(stats=dict(stats), ranges=ranges)
-  return output, lax.stop_gradient(moved)
-
-
-def _update(
-  network: Network, state: NetworkState, grads: Trained, rate: Array | float
-) -> NetworkState:
-  """One step of the optimizers, `rate` of their learning rates long."""
-  updates, opt_state = network.optimizer.update(
-    grads.params, state.opt_state, state.params
-  )
-  params = optax.apply_updates(state.params, _scaled(updates, rate))
-  state = state.replace(params=params, opt_state=opt_state)
-  if network.quantizer_optimizer is None or not state.learned:
-    return state
-  updates, opt_state = network.quantizer_optimizer.update(
-    grads.learned, state.learned_opt_state, state.learned
-  )
-  learned = optax.apply_updates(state.learned, _scaled(updates, rate))
-  return state.replace(learned=learned, learned_opt_state=opt_state)
-
-
-def _computed_once(grads: PyTree, step: Array) -> PyTree:
-  """The gradients of kernels, each as an array of its own.
-
-  On a CPU, XLA puts what a gradient comes from (a mask, a transposition) into
-  every loop that reads it: both moments, the update, the norm, the check. Only
-  what is dear it does not repeat, and a quotient is: so all is divided by 1,
-  which is exact, and which the compiler cannot know to be 1.
-  """
-  if jax.default_backend() != 'cpu':
-    return grads
-  one = (step >= 0).astype(jnp.float32)
-  return jax.tree.map(lambda x: x / one if x.ndim > 1 else x, grads)
-
-
-def _scaled(updates: PyTree, rate: Array | float) -> PyTree:
-  return jax.tree.map(lambda x: rate * x, updates)
 
 
 def _finite(grads: Trained) -> dict[str, PyTree]:
@@ -186,9 +92,9 @@ def make_step(
     return lax.pmean(tree, axis_name, axis_index_groups=axis_groups)
 
   def forward(
-    *args: Any, noise: Array | None, call: int = 0
+    network: Network, *args: Any, noise: Array | None, call: int = 0
   ) -> tuple[Array, NetworkState]:
-    return _forward(
+    return network.run(
       *args,
       noise=noise,
       call=call,
@@ -232,7 +138,7 @@ def make_step(
     trained, d_state, real, real_labels, fake, fake_labels, weight, key, noise
   ):
     judge = functools.partial(forward, discriminator, noise=noise)
-    quantized = _quantize(discriminator, d_state, trained, noise)
+    quantized = discriminator.quantize(d_state, trained, noise)
     real_logits, d_state = judge(d_state, quantized, real, real_labels, call=0)
     fake_logits, d_state = judge(d_state, quantized, fake, fake_labels, call=1)
     value = loss.discriminator(real_logits, fake_logits)
@@ -326,7 +232,7 @@ def make_step(
         trained, latents=latents, labels=fake_labels, g=g_state, i=i
       ):
         g_noise = noise(generator, i)
-        quantized = _quantize(generator, g, trained, g_noise)
+        quantized = generator.quantize(g, trained, g_noise)
         return forward(generator, g, quantized, latents, labels, noise=g_noise)
 
       fake, pull_back, g_state = jax.vjp(
@@ -345,12 +251,12 @@ def make_step(
         noise(discriminator, i),
       )
       d_grads, metrics = mean((grads, metrics))
-      d_grads = _computed_once(d_grads, state.step)
-      d_state = _update(discriminator, d_state, d_grads, rate)
+      d_grads = computed_once(d_grads, state.step)
+      d_state = discriminator.update(d_state, d_grads, rate)
 
     def g_loss(fake):
       d_noise = noise(discriminator, d_steps)
-      quantized = _quantize(discriminator, d_state, d_state.trained, d_noise)
+      quantized = discriminator.quantize(d_state, d_state.trained, d_noise)
       logits, _ = forward(
         discriminator, d_state, quantized, fake, fake_labels, noise=d_noise
       )
@@ -358,8 +264,8 @@ def make_step(
 
     g_value, fake_grads = jax.value_and_grad(g_loss)(fake)
     g_grads, metrics['g_loss'] = mean((pull_back(fake_grads)[0], g_value))
-    g_grads = _computed_once(g_grads, state.step)
-    g_state = _update(generator, g_state, g_grads, rate)
+    g_grads = computed_once(g_grads, state.step)
+    g_state = generator.update(g_state, g_grads, rate)
 
     metrics['d_gradient_norm'] = optax.global_norm(d_grads.params)
     metrics['g_gradient_norm'] = optax.global_norm(g_grads.params)

@@ -14,6 +14,7 @@ from qgan_jax.training import losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.network import Network
 from qgan_jax.training.optimizers import make_quantizer_optimizer
 
 LEARNED = Precision(
@@ -32,7 +33,7 @@ def make(precision, optimizer=None, n=3, gradients=None, seed=0, **kwargs):
   images = jax.random.uniform(key, (4, 4, 4, 1), minval=-1)
   optimizer = optimizer or make_quantizer_optimizer(1e-2)
   g, d = (
-    step_lib.Network(module, precision, optax.sgd(RATE), optimizer)
+    Network(module, precision, optax.sgd(RATE), optimizer)
     for module in (G(), D())
   )
   states = [

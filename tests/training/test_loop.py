@@ -17,6 +17,7 @@ from qgan_jax.training import devices, loop, losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.network import Network
 from qgan_jax.training.tracking import Tracker
 
 KEY = jax.random.PRNGKey(0)
@@ -48,9 +49,7 @@ def make(learning_rate=0.01):
     input_bits=8,
   )
   optimizer = optax.adam(learning_rate)
-  networks = [
-    step_lib.Network(module, precision, optimizer) for module in (G(), D())
-  ]
+  networks = [Network(module, precision, optimizer) for module in (G(), D())]
   examples = (jnp.ones((4, 3)), step_lib.to_float(IMAGES[:4]))
   state = state_lib.init_state(
     KEY,

@@ -9,6 +9,7 @@ from qgan_jax.precision import Bits, make_precision, Precision
 from qgan_jax.training import losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
+from qgan_jax.training.network import Network
 
 KEY = jax.random.PRNGKey(0)
 RATE = 0.1
@@ -27,7 +28,7 @@ class D(nn.Module):
 
 
 def network(module, precision=None):
-  return step_lib.Network(module, precision or Precision(), optax.sgd(RATE))
+  return Network(module, precision or Precision(), optax.sgd(RATE))
 
 
 def make(g, d, n=32, penalty_weight=0.0, ema_decay=0.999, **kwargs):

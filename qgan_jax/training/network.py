@@ -1,0 +1,128 @@
+"""One network in training: its weights quantized, run, updated."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from qgan_jax.precision import Precision
+from qgan_jax.training.state import NetworkState, Trained
+
+Array = jax.Array
+PyTree = Any
+AxisGroups = tuple[tuple[int, ...], ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network with all that is static about its training."""
+
+  module: nn.Module
+  precision: Precision
+  optimizer: optax.GradientTransformation
+  quantizer_optimizer: optax.GradientTransformation | None = None
+
+  def quantize(
+    self, state: NetworkState, trained: Trained, noise: Array | None
+  ) -> Trained:
+    """What is trained, its weights quantized: once for all that runs them.
+
+    Args:
+      state: the network's, for its bits.
+      trained: the weights in float, and what its quantizers have learned.
+      noise: key of stochastic quantizers; None rounds to nearest.
+
+    Returns:
+      `trained` with quantized weights, straight-through.
+    """
+    weights = self.precision.quantize_weights(
+      trained.params, state.bits, learned=trained.learned, key=noise
+    )
+    return trained._replace(params=weights)
+
+  def run(
+    self,
+    state: NetworkState,
+    quantized: Trained,
+    *args: Array | None,
+    noise: Array | None,
+    call: int,
+    axis_name: str | None,
+    axis_groups: AxisGroups,
+  ) -> tuple[Array, NetworkState]:
+    """Runs the network as training does.
+
+    Args:
+      state: the network's, for its bits, ranges and statistics.
+      quantized: what `quantize` returns.
+      *args: positional arguments of the module.
+      noise: key of stochastic quantizers; None rounds to nearest.
+      call: which of an update's runs this is. Each rounds inputs on its own.
+      axis_name: the mapped axis that the batch is sharded over, or None.
+      axis_groups: its indices that are reduced together; all if None.
+
+    Returns:
+      (the module's output, the state with statistics and ranges moved on).
+    """
+    (output, stats), ranges = self.precision.apply(
+      self.module,
+      {'params': quantized.params, **state.stats},
+      state.ranges,
+      state.bits,
+      *args,
+      learned=quantized.learned,
+      key=None if noise is None else jax.random.fold_in(noise, call),
+      update=True,
+      axis_name=axis_name,
+      axis_groups=axis_groups,
+      mutable=list(state.stats),
+      train=True,
+    )
+    moved = state.replace(stats=dict(stats), ranges=ranges)
+    return output, lax.stop_gradient(moved)
+
+  def update(
+    self, state: NetworkState, grads: Trained, rate: Array | float
+  ) -> NetworkState:
+    """One step of the optimizers, `rate` of their learning rates long."""
+    updates, opt_state = self.optimizer.update(
+      grads.params, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, _scaled(updates, rate))
+    state = state.replace(params=params, opt_state=opt_state)
+    if self.quantizer_optimizer is None or not state.learned:
+      return state
+    updates, opt_state = self.quantizer_optimizer.update(
+      grads.learned, state.learned_opt_state, state.learned
+    )
+    learned = optax.apply_updates(state.learned, _scaled(updates, rate))
+    return state.replace(learned=learned, learned_opt_state=opt_state)
+
+
+def _scaled(updates: PyTree, rate: Array | float) -> PyTree:
+  return jax.tree.map(lambda x: rate * x, updates)
+
+
+def computed_once(grads: PyTree, step: Array) -> PyTree:
+  """The gradients of kernels, each as an array of its own.
+
+  On a CPU, XLA puts what a gradient comes from (a mask, a transposition) into
+  every loop that reads it: both moments, the update, the norm, the check. Only
+  what is dear it does not repeat, and a quotient is: so all is divided by 1,
+  which is exact, and which the compiler cannot know to be 1.
+
+  Args:
+    grads: any tree of arrays.
+    step: number of the training step, from 0.
+
+  Returns:
+    The same values.
+  """
+  if jax.default_backend() != 'cpu':
+    return grads
+  one = (step >= 0).astype(jnp.float32)
+  return jax.tree.map(lambda x: x / one if x.ndim > 1 else x, grads)
