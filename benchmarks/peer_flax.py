@@ -1,7 +1,8 @@
 """The benchmark's networks and step as one writes them in plain Flax.
 
 `nn.ConvTranspose` and `nn.Conv` on XLA's own convolutions, `jax.jit`, Optax.
-The parameter trees are those of `qgan_jax.models.dcgan`.
+The parameter trees are those of `qgan_jax.models.dcgan`, whose logit is not
+flattened first either.
 """
 
 from collections.abc import Callable

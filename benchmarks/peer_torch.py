@@ -101,7 +101,7 @@ def load_flax(
   for i, down in enumerate(downs):
     _set(down[-1].weight, d[f'down{i}']['kernel'].transpose(3, 2, 0, 1))
     _set(down[-1].bias, d[f'down{i}']['bias'])
-  kernel = d['logit']['kernel'].reshape(4, 4, -1)  # Flattened as H, W, C.
+  kernel = d['logit']['kernel'][..., 0]
   _set(discriminator.logit.weight, kernel.transpose(2, 0, 1).reshape(1, -1))
   _set(discriminator.logit.bias, d['logit']['bias'])
 

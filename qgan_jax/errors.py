@@ -29,13 +29,18 @@ def run(main: Callable[[], None]) -> NoReturn:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
+    _drop_output()  # Whoever read it was interrupted, too.
     print('interrupted', file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
   except BrokenPipeError:
-    # Python flushes once more as it ends, and must not find the pipe.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_output()
     sys.exit(128 + signal.SIGPIPE)
   sys.exit(0)
+
+
+def _drop_output() -> None:
+  """Python flushes once more as it ends, and must not find a broken pipe."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse_flags(

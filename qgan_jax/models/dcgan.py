@@ -173,7 +173,8 @@ class Discriminator(nn.Module):
       x = nn.leaky_relu(x, 0.2)
 
     def dense(name, features):
-      # Not flattened: what is done to each channel of x stays in rows of them.
+      # Not flattened: XLA:CPU would run x's activation and quantizer in one
+      # loop over [B, 16C], which it can't vectorize for the bias per channel.
       return lambda: nn.DenseGeneral(
         features,
         axis=(-3, -2, -1),

@@ -1,7 +1,7 @@
 """How one network is quantized, and the network run so.
 
 Weights are a transform of the parameter tree; activations are caught at the
-input of every layer that multiplies (`nn.Dense`, `nn.Conv`,
+input of every layer that multiplies (`nn.Dense`, `nn.DenseGeneral`, `nn.Conv`,
 `nn.ConvTranspose` and what derives from them), gradients at its output. The
 module itself is untouched and does not know.
 """

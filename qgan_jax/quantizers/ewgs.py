@@ -5,7 +5,12 @@ import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import finite
-from qgan_jax.quantizers.uniform import codes_symmetric, position, uniform
+from qgan_jax.quantizers.uniform import (
+  codes_symmetric,
+  in_steps,
+  is_inside,
+  uniform,
+)
 
 
 @jax.custom_vjp
@@ -66,11 +71,12 @@ def ewgs(*, delta: float = 1e-3, axis: int | None = None) -> Quantizer:
   ) -> Array:
     del key
     zero_point, qmin, qmax = codes_symmetric(bits)
-    at = position(x, params['scale'], zero_point)
-    codes = jnp.clip(jnp.round(at), qmin, qmax)
-    inside = (at >= qmin - 0.5) & (at <= qmax + 0.5)
-    y = finite((codes - zero_point) * params['scale'])
-    error = delta * (at - codes) / (qmax - qmin)
+    scale = params['scale']
+    steps = in_steps(x, scale, zero_point)
+    codes = jnp.clip(jnp.round(steps), qmin, qmax)
+    inside = is_inside(x, scale, zero_point, qmin, qmax)
+    y = finite((codes - zero_point) * scale)
+    error = delta * (steps - codes) / (qmax - qmin)
     return scale_gradient(x, y, inside, error)
 
   return plain._replace(apply=apply)

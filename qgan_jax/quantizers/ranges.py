@@ -40,9 +40,12 @@ def largest(low: Array, high: Array) -> Array:
 
 
 def positive(scale: Array) -> Array:
-  """A finite scale that is safe to divide by: 1 where all is zero."""
-  limits = jnp.finfo(jnp.float32)
-  return jnp.where(scale > 0, jnp.clip(scale, limits.tiny, limits.max), 1.0)
+  """A scale that is safe to divide by, as its reciprocal: 1 where all is zero.
+
+  Both have all their digits: 2⁻¹²⁶ … 2¹²⁶.
+  """
+  tiny = float(jnp.finfo(jnp.float32).tiny)
+  return jnp.where(scale > 0, jnp.clip(scale, tiny, 1 / tiny), 1.0)
 
 
 def finite(x: Array) -> Array:

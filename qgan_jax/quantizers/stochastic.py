@@ -6,7 +6,12 @@ import jax.numpy as jnp
 from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import finite, largest, positive, tensor_range
 from qgan_jax.quantizers.straight_through import straight_through
-from qgan_jax.quantizers.uniform import codes_symmetric, position, rounding
+from qgan_jax.quantizers.uniform import (
+  codes_symmetric,
+  in_steps,
+  is_inside,
+  rounding,
+)
 
 
 def round_stochastically(x: Array, key: Array) -> Array:
@@ -56,10 +61,11 @@ def stochastic(*, axis: int | None = None) -> Quantizer:
     if key is None:
       return nearest.apply(x, params, bits)
     zero_point, qmin, qmax = codes_symmetric(bits)
-    at = position(x, params['scale'], zero_point)
-    codes = jnp.clip(round_stochastically(at, key), qmin, qmax)
-    inside = (at >= qmin - 0.5) & (at <= qmax + 0.5)
-    y = finite((codes - zero_point) * params['scale'])
+    scale = params['scale']
+    steps = in_steps(x, scale, zero_point)
+    codes = jnp.clip(round_stochastically(steps, key), qmin, qmax)
+    inside = is_inside(x, scale, zero_point, qmin, qmax)
+    y = finite((codes - zero_point) * scale)
     return straight_through(x, y, inside)
 
   return nearest._replace(apply=apply, stochastic=True)

@@ -48,30 +48,40 @@ def fake_quantize(
   return finite((codes - zero_point) * scale).astype(x.dtype)
 
 
-def position(x: Array, scale: Array, zero_point: Array) -> Array:
-  """Where x lies among the codes, not yet rounded: x / scale + zero_point.
+def in_steps(x: Array, scale: Array, zero_point: Array) -> Array:
+  """The code of x before it is rounded and clipped: x / scale + zero_point.
 
-  By the reciprocal, as the kernels of PyTorch and TensorFlow have it. XLA takes
-  a product into every loop that needs it; of a quotient, that is dear, it makes
-  an array of its own.
+  By the reciprocal, as the kernels of PyTorch and TensorFlow have it: XLA may
+  keep a quotient as an array of its own, a product it fuses into every loop.
   """
   return x.astype(jnp.float32) * (1 / scale) + zero_point
+
+
+def is_inside(
+  x: Array, scale: Array, zero_point: Array, qmin: Array, qmax: Array
+) -> Array:
+  """Whether x lies in the cell of some code, its ends included.
+
+  In units of x, not of codes: at one bit the largest |x| is such an end, and
+  would be on either side of it by how XLA rounds `in_steps`.
+  """
+  low = (qmin - 0.5 - zero_point) * scale
+  high = (qmax + 0.5 - zero_point) * scale
+  return (x >= low) & (x <= high)
 
 
 def round_to_codes(
   x: Array, scale: Array, zero_point: Array, qmin: Array, qmax: Array
 ) -> Array:
   """The codes q of `fake_quantize`, as float32."""
-  return jnp.clip(jnp.round(position(x, scale, zero_point)), qmin, qmax)
+  return jnp.clip(jnp.round(in_steps(x, scale, zero_point)), qmin, qmax)
 
 
 def _fwd(x, scale, zero_point, qmin, qmax):
   # Calls the custom_vjp function itself: a second derivative goes through
   # this line, and must meet the straight-through rule there, not `round`.
   y = fake_quantize(x, scale, zero_point, qmin, qmax)
-  at = position(x, scale, zero_point)
-  inside = (at >= qmin - 0.5) & (at <= qmax + 0.5)
-  return y, inside
+  return y, is_inside(x, scale, zero_point, qmin, qmax)
 
 
 def _bwd(inside, g):

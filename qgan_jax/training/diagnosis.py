@@ -175,7 +175,7 @@ def make_diagnose(
       },
     ]
     if penalty is not None:
-      # D's gradient is linear in the penalty's weight.
+      # D's gradient is linear in the penalty's weight (of EWGS, to its δ).
       alone = [
         jax.tree.map(
           lambda a, b: a - b,

@@ -9,7 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from qgan_jax.precision import Precision
+from qgan_jax.precision import Learned, Precision
 from qgan_jax.training.state import NetworkState, Trained
 
 Array = jax.Array
@@ -28,8 +28,8 @@ class Network:
 
   def quantize(
     self, state: NetworkState, trained: Trained, noise: Array | None
-  ) -> Trained:
-    """What is trained, its weights quantized: once for all that runs them.
+  ) -> PyTree:
+    """The parameters with every weight quantized, once for all that use them.
 
     Args:
       state: the network's, for its bits.
@@ -37,17 +37,17 @@ class Network:
       noise: key of stochastic quantizers; None rounds to nearest.
 
     Returns:
-      `trained` with quantized weights, straight-through.
+      What `run` takes, straight-through.
     """
-    weights = self.precision.quantize_weights(
+    return self.precision.quantize_weights(
       trained.params, state.bits, learned=trained.learned, key=noise
     )
-    return trained._replace(params=weights)
 
   def run(
     self,
     state: NetworkState,
-    quantized: Trained,
+    weights: PyTree,
+    learned: Learned,
     *args: Array | None,
     noise: Array | None,
     call: int,
@@ -58,7 +58,8 @@ class Network:
 
     Args:
       state: the network's, for its bits, ranges and statistics.
-      quantized: what `quantize` returns.
+      weights: what `quantize` returns.
+      learned: what its quantizers have learned.
       *args: positional arguments of the module.
       noise: key of stochastic quantizers; None rounds to nearest.
       call: which of an update's runs this is. Each rounds inputs on its own.
@@ -70,11 +71,11 @@ class Network:
     """
     (output, stats), ranges = self.precision.apply(
       self.module,
-      {'params': quantized.params, **state.stats},
+      {'params': weights, **state.stats},
       state.ranges,
       state.bits,
       *args,
-      learned=quantized.learned,
+      learned=learned,
       key=None if noise is None else jax.random.fold_in(noise, call),
       update=True,
       axis_name=axis_name,
@@ -107,16 +108,17 @@ def _scaled(updates: PyTree, rate: Array | float) -> PyTree:
   return jax.tree.map(lambda x: rate * x, updates)
 
 
-def computed_once(grads: PyTree, step: Array) -> PyTree:
-  """The gradients of kernels, each as an array of its own.
+def computed_once(grads: Trained, step: Array) -> Trained:
+  """The gradients; those of kernels, each as an array of its own.
 
   On a CPU, XLA puts what a gradient comes from (a mask, a transposition) into
-  every loop that reads it: both moments, the update, the norm, the check. Only
-  what is dear it does not repeat, and a quotient is: so all is divided by 1,
-  which is exact, and which the compiler cannot know to be 1.
+  every loop that reads it: both moments, the update, the norm, the check. An
+  `optimization_barrier` is gone by then. What it does not repeat is a quotient
+  by a number that several arrays share: so they are divided by 1, which is
+  exact, and which the compiler cannot know to be 1.
 
   Args:
-    grads: any tree of arrays.
+    grads: float32.
     step: number of the training step, from 0.
 
   Returns:
@@ -125,4 +127,5 @@ def computed_once(grads: PyTree, step: Array) -> PyTree:
   if jax.default_backend() != 'cpu':
     return grads
   one = (step >= 0).astype(jnp.float32)
-  return jax.tree.map(lambda x: x / one if x.ndim > 1 else x, grads)
+  params = jax.tree.map(lambda x: x / one if x.ndim > 1 else x, grads.params)
+  return grads._replace(params=params)

@@ -91,7 +91,8 @@ def unflatten(
     raise UserError(
       f'checkpoint {path} is of another model: {len(different)} arrays differ, '
       f'such as {name}: {_describe(saved.get(name))} in the checkpoint, '
-      f'{_describe(wanted.get(name))} now; use the config it was trained with'
+      f'{_describe(wanted.get(name))} now; use the config and the version of '
+      'qgan_jax that it was trained with'
     )
   return jax.tree.unflatten(
     jax.tree.structure(like), [leaves[name] for name in wanted]

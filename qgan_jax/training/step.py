@@ -138,9 +138,10 @@ def make_step(
     trained, d_state, real, real_labels, fake, fake_labels, weight, key, noise
   ):
     judge = functools.partial(forward, discriminator, noise=noise)
-    quantized = discriminator.quantize(d_state, trained, noise)
-    real_logits, d_state = judge(d_state, quantized, real, real_labels, call=0)
-    fake_logits, d_state = judge(d_state, quantized, fake, fake_labels, call=1)
+    weights = discriminator.quantize(d_state, trained, noise)
+    quantized = weights, trained.learned
+    real_logits, d_state = judge(d_state, *quantized, real, real_labels, call=0)
+    fake_logits, d_state = judge(d_state, *quantized, fake, fake_labels, call=1)
     value = loss.discriminator(real_logits, fake_logits)
     metrics = {
       'd_loss': value,
@@ -158,7 +159,7 @@ def make_step(
       frozen = d_state  # The penalty moves neither ranges nor statistics.
 
       def logits(images: Array) -> Array:
-        return judge(frozen, quantized, images, labels, call=2)[0]
+        return judge(frozen, *quantized, images, labels, call=2)[0]
 
       mix = jax.random.uniform(
         jax.random.fold_in(key, 0), (count * num_shards, 1, 1, 1)
@@ -232,8 +233,16 @@ def make_step(
         trained, latents=latents, labels=fake_labels, g=g_state, i=i
       ):
         g_noise = noise(generator, i)
-        quantized = generator.quantize(g, trained, g_noise)
-        return forward(generator, g, quantized, latents, labels, noise=g_noise)
+        weights = generator.quantize(g, trained, g_noise)
+        return forward(
+          generator,
+          g,
+          weights,
+          trained.learned,
+          latents,
+          labels,
+          noise=g_noise,
+        )
 
       fake, pull_back, g_state = jax.vjp(
         generate, g_state.trained, has_aux=True
@@ -256,9 +265,15 @@ def make_step(
 
     def g_loss(fake):
       d_noise = noise(discriminator, d_steps)
-      quantized = discriminator.quantize(d_state, d_state.trained, d_noise)
+      weights = discriminator.quantize(d_state, d_state.trained, d_noise)
       logits, _ = forward(
-        discriminator, d_state, quantized, fake, fake_labels, noise=d_noise
+        discriminator,
+        d_state,
+        weights,
+        d_state.learned,
+        fake,
+        fake_labels,
+        noise=d_noise,
       )
       return loss.generator(logits)
 

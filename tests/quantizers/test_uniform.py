@@ -133,6 +133,22 @@ def test_straight_through_inside_the_range_and_nothing_outside():
   np.testing.assert_array_equal(gradient, [0, 2, 3, 4, 0, 0])
 
 
+@pytest.mark.parametrize('name', ['uniform', 'ewgs', 'stochastic', 'affine'])
+def test_the_largest_values_pass_their_gradient_however_compiled(name):
+  quantizer = quantizers.by_name(name)
+
+  @jax.jit
+  def gradient(x, bits, key):
+    params = quantizer.fit(x, bits)
+    return jax.grad(lambda x: quantizer.apply(x, params, bits, key).sum())(x)
+
+  for seed in range(200):
+    x = np.random.RandomState(seed).randn(64).astype(np.float32)
+    for bits in (1.0, 2.0, 8.0):
+      g = np.asarray(gradient(x, bits, jax.random.key(seed)))
+      assert (g != 0).all(), (seed, bits)
+
+
 @pytest.mark.parametrize('name', [*BY_BITS, 'grid'])
 def test_gradient_penalty_is_the_straight_through_one(name):
   """∂/∂w of ½‖∂D/∂x‖² for D(x) = v · tanh(x Q(w)), by hand."""
