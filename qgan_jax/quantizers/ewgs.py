@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
-from qgan_jax.quantizers.ranges import finite
 from qgan_jax.quantizers.uniform import (
   codes_symmetric,
   in_steps,
@@ -75,7 +74,7 @@ def ewgs(*, delta: float = 1e-3, axis: int | None = None) -> Quantizer:
     steps = in_steps(x, scale, zero_point)
     codes = jnp.clip(jnp.round(steps), qmin, qmax)
     inside = is_inside(x, scale, zero_point, qmin, qmax)
-    y = finite((codes - zero_point) * scale)
+    y = plain.decode(codes, params, bits)
     error = delta * (steps - codes) / (qmax - qmin)
     return scale_gradient(x, y, inside, error)
 

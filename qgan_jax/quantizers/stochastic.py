@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
-from qgan_jax.quantizers.ranges import finite, largest, positive, tensor_range
+from qgan_jax.quantizers.ranges import largest, positive, tensor_range
 from qgan_jax.quantizers.straight_through import straight_through
 from qgan_jax.quantizers.uniform import (
   codes_symmetric,
@@ -65,7 +65,7 @@ def stochastic(*, axis: int | None = None) -> Quantizer:
     steps = in_steps(x, scale, zero_point)
     codes = jnp.clip(round_stochastically(steps, key), qmin, qmax)
     inside = is_inside(x, scale, zero_point, qmin, qmax)
-    y = finite((codes - zero_point) * scale)
+    y = nearest.decode(codes, params, bits)
     return straight_through(x, y, inside)
 
   return nearest._replace(apply=apply, stochastic=True)

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 
 from qgan_jax.precision import Learned, Precision
+from qgan_jax.precision.activations import AxisGroups
 from qgan_jax.training.state import NetworkState, Trained
 
 Array = jax.Array
 PyTree = Any
-AxisGroups = tuple[tuple[int, ...], ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Network:
   def run(
     self,
     state: NetworkState,
+    *args: Array | None,
     weights: PyTree,
     learned: Learned,
-    *args: Array | None,
     noise: Array | None,
     call: int,
     axis_name: str | None,
@@ -58,9 +58,9 @@ class Network:
 
     Args:
       state: the network's, for its bits, ranges and statistics.
+      *args: positional arguments of the module.
       weights: what `quantize` returns.
       learned: what its quantizers have learned.
-      *args: positional arguments of the module.
       noise: key of stochastic quantizers; None rounds to nearest.
       call: which of an update's runs this is. Each rounds inputs on its own.
       axis_name: the mapped axis that the batch is sharded over, or None.
@@ -93,19 +93,17 @@ class Network:
     updates, opt_state = self.optimizer.update(
       grads.params, state.opt_state, state.params
     )
-    params = optax.apply_updates(state.params, _scaled(updates, rate))
+    updates = optax.tree.scale(rate, updates)
+    params = optax.apply_updates(state.params, updates)
     state = state.replace(params=params, opt_state=opt_state)
     if self.quantizer_optimizer is None or not state.learned:
       return state
     updates, opt_state = self.quantizer_optimizer.update(
       grads.learned, state.learned_opt_state, state.learned
     )
-    learned = optax.apply_updates(state.learned, _scaled(updates, rate))
+    updates = optax.tree.scale(rate, updates)
+    learned = optax.apply_updates(state.learned, updates)
     return state.replace(learned=learned, learned_opt_state=opt_state)
-
-
-def _scaled(updates: PyTree, rate: Array | float) -> PyTree:
-  return jax.tree.map(lambda x: rate * x, updates)
 
 
 def computed_once(grads: Trained, step: Array) -> Trained:

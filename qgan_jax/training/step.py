@@ -15,10 +15,11 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
+from qgan_jax.precision.activations import AxisGroups
 from qgan_jax.precision.noise import shard_of
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.training.losses import Loss, Penalty
-from qgan_jax.training.network import AxisGroups, computed_once, Network
+from qgan_jax.training.network import computed_once, Network
 from qgan_jax.training.state import (
   average_of,
   NetworkState,
@@ -92,14 +93,10 @@ def make_step(
     return lax.pmean(tree, axis_name, axis_index_groups=axis_groups)
 
   def forward(
-    network: Network, *args: Any, noise: Array | None, call: int = 0
+    network: Network, *args: Any, call: int = 0, **kwargs: Any
   ) -> tuple[Array, NetworkState]:
     return network.run(
-      *args,
-      noise=noise,
-      call=call,
-      axis_name=axis_name,
-      axis_groups=axis_groups,
+      *args, call=call, axis_name=axis_name, axis_groups=axis_groups, **kwargs
     )
 
   def when(flag: Array, compute: Callable[[], PyTree], other: PyTree) -> PyTree:
@@ -137,11 +134,16 @@ def make_step(
   def d_loss(
     trained, d_state, real, real_labels, fake, fake_labels, weight, key, noise
   ):
-    judge = functools.partial(forward, discriminator, noise=noise)
     weights = discriminator.quantize(d_state, trained, noise)
-    quantized = weights, trained.learned
-    real_logits, d_state = judge(d_state, *quantized, real, real_labels, call=0)
-    fake_logits, d_state = judge(d_state, *quantized, fake, fake_labels, call=1)
+    judge = functools.partial(
+      forward,
+      discriminator,
+      weights=weights,
+      learned=trained.learned,
+      noise=noise,
+    )
+    real_logits, d_state = judge(d_state, real, real_labels, call=0)
+    fake_logits, d_state = judge(d_state, fake, fake_labels, call=1)
     value = loss.discriminator(real_logits, fake_logits)
     metrics = {
       'd_loss': value,
@@ -159,7 +161,7 @@ def make_step(
       frozen = d_state  # The penalty moves neither ranges nor statistics.
 
       def logits(images: Array) -> Array:
-        return judge(frozen, *quantized, images, labels, call=2)[0]
+        return judge(frozen, images, labels, call=2)[0]
 
       mix = jax.random.uniform(
         jax.random.fold_in(key, 0), (count * num_shards, 1, 1, 1)
@@ -237,10 +239,10 @@ def make_step(
         return forward(
           generator,
           g,
-          weights,
-          trained.learned,
           latents,
           labels,
+          weights=weights,
+          learned=trained.learned,
           noise=g_noise,
         )
 
@@ -269,10 +271,10 @@ def make_step(
       logits, _ = forward(
         discriminator,
         d_state,
-        weights,
-        d_state.learned,
         fake,
         fake_labels,
+        weights=weights,
+        learned=d_state.learned,
         noise=d_noise,
       )
       return loss.generator(logits)
