@@ -11,7 +11,7 @@ is said.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 import tempfile
 from typing import Any
@@ -21,23 +21,20 @@ from measuring import save, say, start_record
 import numpy as np
 from rich.table import Table
 
-from qgan_jax import artifacts, build, metrics, post_training
+from qgan_jax import artifacts, build, metrics
 from qgan_jax.artifacts import drawing
 from qgan_jax.config_name import config_string_of
 from qgan_jax.errors import UserError
 from qgan_jax.export import export
+from qgan_jax.precision import Quantized
 from qgan_jax.trained_run import TrainedRun
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'onnxruntime', 'openvino',
             'onnx')  # fmt: skip
 
 
-def trained(run: TrainedRun, kwargs: Mapping[str, Any]) -> drawing.Drawer:
+def trained(run: TrainedRun, network: Quantized) -> drawing.Drawer:
   """The run's best state as training draws from it."""
-  fields = {f: kwargs[f] for f in ('bits', 'variables', 'ranges', 'learned')}
-  network = post_training.Quantized(
-    run.gan.generator.module, kwargs['precision'], **fields
-  )
   draw = jax.jit(network.__call__)
   return drawing.Drawer(
     lambda latents, labels: np.asarray(draw(latents, labels)),
@@ -79,8 +76,9 @@ def run_case(workdir: Path, samples: int) -> dict[str, Any]:
   run = TrainedRun(workdir, samples=64, seed=0)
   extractor = build.make_extractor(run.config, run.dataset)
   held_out = extractor.extract(run.dataset.test_images).features
-  kwargs = build.artifact_kwargs(run.config, run.gan, run.state)
-  expected = images(trained(run, kwargs), samples)
+  network = run.sampler.network(run.state)
+  kwargs = build.artifact_kwargs(run.config, run.gan, network)
+  expected = images(trained(run, network), samples)
   as_trained = extractor.extract(expected).features
   reference = metrics.frechet_distance(held_out, as_trained)
   rows: dict[str, Any] = {}

@@ -14,7 +14,8 @@ import numpy as np
 
 from qgan_jax import data, metrics, models
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Bits
+from qgan_jax.precision import Bits, Quantized
+from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.precision.layers import find_layers, Layer
 from qgan_jax.precision.rules import Choice
 from qgan_jax.precision_plan import make_schedule, plan_precision
@@ -27,6 +28,8 @@ from qgan_jax.training.optimizers import (
   make_optimizer,
   make_quantizer_optimizer,
 )
+from qgan_jax.training.refit import Refit
+from qgan_jax.training.sampling import Sampler
 
 PyTree = Any
 
@@ -174,13 +177,7 @@ def make_states(
     dataset: the images.
     starts: of each member, variables by network to start from, or None.
   """
-  init = jax.jit(
-    _make_init(gan, dataset),
-    # Runs once: the time to compile it is all that counts.
-    compiler_options={'xla_backend_optimization_level': 0}
-    if jax.default_backend() == 'cpu'
-    else None,
-  )
+  init = compile_quickly(_make_init(gan, dataset))
   return [
     _with_hyperparameters(
       jax.device_get(
@@ -219,16 +216,12 @@ def _bits(config: Any, gan: Gan) -> tuple[Bits, Bits]:
 
 def _make_init(gan: Gan, dataset: data.ImageDataset) -> Any:
   """The function (key, bits of G and D, variables to start from) → state."""
-  size = min(64, len(dataset.train_images))
-  images = dataset.train_images[:size]
-  labels = jnp.arange(size) % gan.num_classes if gan.num_classes else None
 
   def init(
     key: jax.Array, bits: tuple[Bits, Bits], start: Any = None
   ) -> state_lib.TrainState:
     start = start or {'generator': None, 'discriminator': None}
     g_key, d_key, latents_key, run_key = jax.random.split(key, 4)
-    latents = jax.random.normal(latents_key, (size, gan.latent_dim))
     parts = [
       state_lib.init_network(
         network.module,
@@ -236,25 +229,60 @@ def _make_init(gan: Gan, dataset: data.ImageDataset) -> Any:
         network.optimizer,
         widths,
         key,
-        example,
-        labels,
+        *inputs,
         quantizer_optimizer=network.quantizer_optimizer,
         variables=variables,
       )
-      for network, widths, key, example, variables in (
-        (gan.generator, bits[0], g_key, latents, start['generator']),
-        (
-          gan.discriminator,
-          bits[1],
-          d_key,
-          step_lib.to_float(jnp.asarray(images)),
-          start['discriminator'],
-        ),
+      for network, widths, key, inputs, variables in zip(
+        (gan.generator, gan.discriminator),
+        bits,
+        (g_key, d_key),
+        _examples(gan, dataset, latents_key),
+        (start['generator'], start['discriminator']),
+        strict=True,
       )
     ]
     return state_lib.init_state(run_key, *parts)
 
   return init
+
+
+def _examples(
+  gan: Gan, dataset: data.ImageDataset, key: jax.Array
+) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+  """Arguments of G and of D that their quantizers are fitted to."""
+  size = min(64, len(dataset.train_images))
+  labels = jnp.arange(size) % gan.num_classes if gan.num_classes else None
+  latents = jax.random.normal(key, (size, gan.latent_dim))
+  images = step_lib.to_float(jnp.asarray(dataset.train_images[:size]))
+  return (latents, labels), (images, labels)
+
+
+def make_refit(
+  config: Any, gan: Gan, dataset: data.ImageDataset, seed: int = 0
+) -> Refit:
+  """What fits learned quantizers anew where the bits change.
+
+  Args:
+    config: resolved.
+    gan: its networks.
+    dataset: the images.
+    seed: of the latents that activations are fitted to.
+  """
+  inputs = _examples(gan, dataset, jax.random.PRNGKey(seed))
+  return Refit(gan.generator, gan.discriminator, make_schedule(config), *inputs)
+
+
+def make_sampler(config: Any, gan: Gan) -> Sampler:
+  """What draws from the states of a run.
+
+  Args:
+    config: resolved.
+    gan: its networks, on one device.
+  """
+  return Sampler(
+    gan.generator, make_schedule(config), gan.latent_dim, gan.num_classes
+  )
 
 
 def _with_hyperparameters(
@@ -297,7 +325,6 @@ def make_program(
     rate_at=make_decay(config.learning_rate_decay, config.steps),
     axis_name=layout.axis_name,
     axis_groups=layout.axis_groups,
-    lanes_name=layout.lanes_name,
   )
   return devices.Program(step, layout)
 
@@ -336,15 +363,15 @@ def make_extractor(
 
 
 def artifact_kwargs(
-  config: Any, gan: Gan, state: state_lib.TrainState
+  config: Any, gan: Gan, network: Quantized
 ) -> Mapping[str, Any]:
-  """What `artifacts.save_generator` needs of a state, on the host."""
+  """What `artifacts.save_generator` needs of what a `Sampler` draws from."""
   return {
     'model': config.model.name,
     'model_kwargs': gan.generator_kwargs,
-    'variables': {'params': state.average['params'], **state.average['stats']},
-    'ranges': state.generator.ranges,
-    'precision': gan.generator.precision,
-    'bits': state.generator.bits,
-    'learned': state.average['learned'],
+    'variables': network.variables,
+    'ranges': network.ranges,
+    'precision': network.precision,
+    'bits': network.bits,
+    'learned': network.learned,
   }

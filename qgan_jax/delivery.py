@@ -9,7 +9,7 @@ from qgan_jax.config_name import config_string_of
 from qgan_jax.data import ImageDataset
 from qgan_jax.evaluate import score_state
 from qgan_jax.run_folder import versions, write_json
-from qgan_jax.training.sampling import Draw
+from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import TrainState
 
 
@@ -21,7 +21,7 @@ def deliver(
   *,
   best: TrainState,
   last: TrainState,
-  draw: Draw,
+  sampler: Sampler,
   extractor: metrics.Extractor,
 ) -> str:
   """Packs the best generator, and scores the best and the last.
@@ -33,7 +33,7 @@ def deliver(
     dataset: its images.
     best: the state to pack.
     last: the state after the last step.
-    draw: draws images from a state.
+    sampler: draws from a state.
     extractor: gives the features that scores compare.
 
   Returns:
@@ -49,7 +49,7 @@ def deliver(
       'step': int(best.step),
       'versions': versions(),
     },
-    **build.artifact_kwargs(config, gan, best),
+    **build.artifact_kwargs(config, gan, sampler.network(best)),
   )
   scores: dict[str, Any] = {
     'dataset': dataset.name,
@@ -63,7 +63,7 @@ def deliver(
       scores['best']
       if same
       else score_state(
-        state, draw, extractor, dataset, samples=config.scores.samples
+        state, sampler, extractor, dataset, samples=config.scores.samples
       )
     )
   write_json(workdir / 'scores.json', scores)

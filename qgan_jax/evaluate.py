@@ -21,14 +21,15 @@ from qgan_jax import artifacts, build, config_flags, errors, metrics
 from qgan_jax.artifacts import drawing
 from qgan_jax.data import ImageDataset
 from qgan_jax.run_folder import read_run
+from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.sampling import Draw, make_draw
+from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import TrainState
 
 
 def score_state(
   state: TrainState,
-  draw: Draw,
+  sampler: Sampler,
   extractor: metrics.Extractor,
   dataset: ImageDataset,
   *,
@@ -36,7 +37,7 @@ def score_state(
   seed: int = 0,
 ) -> dict[str, Any]:
   """Scores a state's moving average against the held-out images."""
-  fake = draw(state, samples, seed=seed)
+  fake = sampler(state, samples, seed=seed)
   scores = metrics.score(extractor, dataset.test_images, fake)
   return {
     'step': int(state.step),
@@ -78,19 +79,16 @@ def evaluate_run(
     raise errors.UserError(
       f'the run learned {name}, and what is found now is {dataset.name}'
     )
-  gan = build.make_gan(config, dataset)
+  gan = build.make_gan(config, dataset, devices.ALONE)
   like = build.make_state(config, gan, dataset)
   checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
   if step is None:
     _, state = checkpoints.restore_best_or_latest(like)
   else:
     state = checkpoints.restore(step, like)
-  draw = make_draw(
-    gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
-  )
   return score_state(
     state,
-    draw,
+    build.make_sampler(config, gan),
     build.make_extractor(config, dataset),
     dataset,
     samples=samples or config.scores.samples,

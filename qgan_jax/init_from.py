@@ -17,6 +17,7 @@ from qgan_jax import build
 from qgan_jax import config as config_lib
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
+from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
 
 PyTree = Any
@@ -42,7 +43,8 @@ def load_start(
   try:
     record = json.loads((Path(folder) / 'config.json').read_text())
     old = config_lib.from_json(json.dumps(record['config']))
-    shapes = build.state_shapes(old, build.make_gan(old, dataset), dataset)
+    old_gan = build.make_gan(old, dataset, devices.ALONE)
+    shapes = build.state_shapes(old, old_gan, dataset)
   except (
     OSError, ValueError, LookupError, TypeError, AttributeError
   ) as error:  # fmt: skip
@@ -52,9 +54,9 @@ def load_start(
     ) from None
   checkpoints = Checkpoints(Path(folder) / 'checkpoints', primary=False)
   _, state = checkpoints.restore_best_or_latest(shapes)
-  average, d = state.average, state.discriminator
+  d = state.discriminator
   start = {
-    'generator': {'params': average['params'], **average['stats']},
+    'generator': build.make_sampler(old, old_gan).network(state).variables,
     'discriminator': {'params': d.params, **d.stats},
   }
   own = build.state_shapes(config, gan, dataset)

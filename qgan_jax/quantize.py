@@ -35,12 +35,13 @@ from qgan_jax.precision import Bits, Precision, QuantizerSpec
 from qgan_jax.run_folder import open_folder
 from qgan_jax.trained_run import (
   METHODS,
+  networks,
   quantize_state,
   quantized_config,
   TrainedRun,
 )
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.sampling import make_draw
+from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import TrainState
 
 _FLOAT = 32
@@ -180,15 +181,16 @@ def main() -> None:
       rules=rules,
     )
 
-  def make(config: Any, how: str) -> tuple[build.Gan, TrainState]:
-    return quantize_state(
+  def make(config: Any) -> tuple[build.Gan, Sampler, TrainState]:
+    gan, state = quantize_state(
       run,
       config,
-      method=how,
+      method=method.value,
       calibration=calibration.value,
       bias_correction=bias_correction.value,
       rounding_steps=steps.value,
     )
+    return gan, build.make_sampler(config, gan), state
 
   config, what = config_of(None), f'w_bits={weights},a_bits={activations}'
   if any(mixed):
@@ -200,7 +202,7 @@ def main() -> None:
         *run.inputs[network],
         batch_size=min(64, len(run.inputs[network][0])),
       )  # fmt: skip
-      for network, part in run.networks(gan, state).items()
+      for network, part in networks(gan, state).items()
     }
     if max_ratio.value is None:
       mean = _mean_bits_for_size(run, size.value or 0)
@@ -208,7 +210,7 @@ def main() -> None:
     else:
       mean = _fewest_bits(
         run, extractor, max_ratio.value, rows,
-        lambda rules: make(config_of(rules), method.value),
+        lambda rules: make(config_of(rules)),
       )  # fmt: skip
       what = f'max_ratio={max_ratio.value:g},a_bits={activations}'
     allocation = post_training.allocate_bits(rows, mean)
@@ -230,17 +232,14 @@ def main() -> None:
     run.dataset.name,
     primary=True,
   )
-  gan, state = make(config, method.value)
+  gan, sampler, state = make(config)
   step = int(state.step)
   Checkpoints(folder / 'checkpoints').save(step, state)
-  draw = make_draw(
-    gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
-  )
   samples_folder = folder / 'samples'
   samples_folder.mkdir(exist_ok=True)
   artifacts.save_grid(
     samples_folder / f'step_{step:07d}.png',
-    draw(state, 64),
+    sampler(state, 64),
     description=f'{run.dataset.name}, {what} after training',
   )
   summary = deliver(
@@ -250,14 +249,14 @@ def main() -> None:
     run.dataset,
     best=state,
     last=state,
-    draw=draw,
+    sampler=sampler,
     extractor=extractor,
   )
   print(summary)
   count = config.scores.samples
   qfd = metrics.frechet_distance(
-    extractor.extract(run.draw(run.state, count)).features,
-    extractor.extract(draw(state, count)).features,
+    extractor.extract(run.sampler(run.state, count)).features,
+    extractor.extract(sampler(state, count)).features,
   )
   print(f'  to the float generator, same latents: Fréchet {qfd:.3f}')
 
@@ -294,18 +293,16 @@ def _fewest_bits(
   count = min(10_000, len(run.dataset.train_images))
   reference = extractor.extract(run.dataset.train_images[:count]).features
 
-  def distance(gan: build.Gan, state: TrainState) -> float:
-    draw = make_draw(
-      gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
-    )
-    fake = extractor.extract(draw(state, _EVALUATED)).features
+  def distance(sampler: Sampler, state: TrainState) -> float:
+    fake = extractor.extract(sampler(state, _EVALUATED)).features
     return metrics.frechet_distance(reference, fake)
 
   def quantized(mean: float) -> float:
     allocation = post_training.allocate_bits(rows, mean)
-    return distance(*make(post_training.rules_of(allocation)))
+    _, sampler, state = make(post_training.rules_of(allocation))
+    return distance(sampler, state)
 
-  bound = max_ratio * distance(run.gan, run.state)
+  bound = max_ratio * distance(run.sampler, run.state)
   low, high = 1.0, 8.0
   found = quantized(high)
   if found > bound:

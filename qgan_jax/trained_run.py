@@ -9,11 +9,10 @@ import numpy as np
 
 from qgan_jax import build, errors, post_training
 from qgan_jax import config as config_lib
-from qgan_jax.post_training import Quantized
+from qgan_jax.precision import Quantized
 from qgan_jax.run_folder import read_run
 from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.sampling import make_draw
 from qgan_jax.training.state import fill, TrainState
 
 PyTree = Any
@@ -52,6 +51,10 @@ def quantized_config(
     'quantizer': quantizer,
     'ranges': 'dynamic' if dynamic else 'moving',
     'rules': rules,
+    # What is quantized is so at once, whenever training was to begin with it.
+    'start_step': 0,
+    'anneal_steps': 0,
+    'alternate_steps': 0,
   }
   result = FrozenConfigDict(c)
   config_lib.validate(result)
@@ -67,7 +70,7 @@ class TrainedRun:
     gan: its networks.
     state: its best checkpoint, else the newest.
     inputs: for calibration, latents and training images with labels.
-    draw: draws images from its state.
+    sampler: draws from its state.
   """
 
   def __init__(self, workdir: Path, *, samples: int, seed: int):
@@ -88,7 +91,7 @@ class TrainedRun:
         f'{workdir} was trained on {name}, and here is {self.dataset.name}; '
         'prepare that data set first'
       )
-    self.layout = devices.Layout(1, group=1)
+    self.layout = devices.ALONE
     gan = build.make_gan(self.config, self.dataset, self.layout)
     shapes = build.state_shapes(self.config, gan, self.dataset)
     checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
@@ -107,38 +110,25 @@ class TrainedRun:
       'generator': (latents, labels),
       'discriminator': (images, labels),
     }
-    self.draw = make_draw(
-      gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
-    )
+    self.sampler = build.make_sampler(self.config, gan)
 
   def initial_state(self, config: Any, gan: build.Gan) -> TrainState:
     """The state of quantized networks that start from the trained ones."""
-    average, d = self.state.average, self.state.discriminator
+    d = self.state.discriminator
     start = {
-      'generator': {'params': average['params'], **average['stats']},
+      'generator': self.sampler.network(self.state).variables,
       'discriminator': {'params': d.params, **d.stats},
     }
     return build.make_states([config], gan, self.dataset, [start])[0]
 
-  def networks(self, gan: build.Gan, state: TrainState) -> dict[str, Quantized]:
-    """Both networks in float, with the precision and bits of another state."""
-    average, d = self.state.average, self.state.discriminator
-    return {
-      'generator': Quantized(
-        gan.generator.module,
-        gan.generator.precision,
-        state.generator.bits,
-        {'params': average['params'], **average['stats']},
-        learned=state.generator.learned,
-      ),
-      'discriminator': Quantized(
-        gan.discriminator.module,
-        gan.discriminator.precision,
-        state.discriminator.bits,
-        {'params': d.params, **d.stats},
-        learned=state.discriminator.learned,
-      ),
-    }
+
+def networks(gan: build.Gan, state: TrainState) -> dict[str, Quantized]:
+  """Both networks of a state, whose activations have no ranges yet."""
+  parts = {
+    'generator': gan.generator.quantized(state.generator),
+    'discriminator': gan.discriminator.quantized(state.discriminator),
+  }
+  return {name: network.replace(ranges={}) for name, network in parts.items()}
 
 
 def quantize_state(
@@ -155,7 +145,7 @@ def quantize_state(
   state = run.initial_state(config, gan)
   batch = min(64, len(run.inputs['generator'][0]))
   parts = {}
-  for name, network in run.networks(gan, state).items():
+  for name, network in networks(gan, state).items():
     inputs = run.inputs[name]
     if method != 'nearest':
       network = post_training.fit_weights(network)
@@ -166,9 +156,7 @@ def quantize_state(
     # Before BatchNorm's statistics follow what is corrected.
     if bias_correction:
       network = post_training.correct_biases(network, *inputs, batch_size=batch)
-    network = post_training.reestimate_batch_stats(
-      network, *inputs, batch_size=batch
-    )
+    network = network.with_batch_stats(post_training.batches(inputs, batch))
     if network.precision.activations is not None:
       ranges = post_training.activation_ranges(
         network, *inputs, method=calibration, batch_size=batch

@@ -28,7 +28,7 @@ from qgan_jax.precision.rules import format_table
 from qgan_jax.run_folder import open_folder, write_json
 from qgan_jax.training import devices, diagnosis, loop
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.sampling import Draw, make_draw
+from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import fill, TrainState
 from qgan_jax.training.tracking import Tracker
 
@@ -94,7 +94,7 @@ class _Run:
   gan: build.Gan
   checkpoints: Checkpoints
   shapes: TrainState
-  draw: Draw
+  sampler: Sampler
 
   @property
   def config(self) -> Any:
@@ -194,6 +194,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
       d_steps=config.discriminator.steps,
       log_every=config.logging.log_every,
       checkpoint_every=config.logging.checkpoint_every,
+      refit=build.make_refit(shared, gan, dataset),
     )
   if extractor is not None:
     for i, (run, last) in enumerate(zip(runs, ended.states, strict=True)):
@@ -207,7 +208,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
             dataset,
             best=best[1] if best else last,
             last=last,
-            draw=run.draw,
+            sampler=run.sampler,
             extractor=extractor,
           )
         except UserError as error:  # The others are delivered all the same.
@@ -242,7 +243,7 @@ def _open(
     suffix = '-on-digits' if dataset.is_standin else ''
     workdir = Path(default_workdir(config) + suffix)
   open_folder(workdir, trial.experiment, dataset.name, primary=primary)
-  gan = build.make_gan(config, dataset)
+  gan = build.make_gan(config, dataset, devices.ALONE)
   if primary:
     table = [choice._asdict() for choice in gan.table]
     write_json(workdir / 'precision.json', table)
@@ -255,9 +256,7 @@ def _open(
     gan=gan,
     checkpoints=Checkpoints(workdir / 'checkpoints', primary=primary),
     shapes=shapes[key],
-    draw=make_draw(
-      gan.generator, latent_dim=gan.latent_dim, num_classes=gan.num_classes
-    ),
+    sampler=build.make_sampler(config, gan),
   )
 
 
@@ -318,7 +317,7 @@ def _periodic(
   def save_samples(step: int, state: TrainState) -> dict[str, float]:
     samples.mkdir(exist_ok=True)
     path = samples / f'step_{step:07d}.png'
-    images = run.draw(state, _GRID)
+    images = run.sampler(state, _GRID)
     artifacts.save_grid(
       path, images, description=f'{dataset.name}, step {step}'
     )
@@ -326,7 +325,7 @@ def _periodic(
     return loop.singular_values(state)
 
   def evaluate(step: int, state: TrainState) -> dict[str, float]:
-    fake = extractor.extract(run.draw(state, config.logging.eval_samples))
+    fake = extractor.extract(run.sampler(state, config.logging.eval_samples))
     distance = metrics.frechet_distance(reference.features, fake.features)
     run.checkpoints.save_best(step, state, distance)
     values = {
@@ -368,12 +367,12 @@ def _diagnosis(
   if run.gan.num_classes and dataset.train_labels is not None:
     batch['labels'] = dataset.train_labels[None, :size]
   key = _static(run.gan)
+  refit = build.make_refit(config, run.gan, dataset)
 
   def diagnose(step: int, state: TrainState) -> dict[str, float]:
     if key not in made:
-      gan = build.make_gan(config, dataset, devices.Layout(1, group=1))
-      made[key] = build.make_diagnosis(config, gan)
-    report = made[key](state, batch)
+      made[key] = build.make_diagnosis(config, run.gan)
+    report = made[key](refit.for_target(state), batch)
     if step == config.steps:
       tracker.message(diagnosis.format_report(report))
     return {

@@ -18,7 +18,6 @@ import pytest
 from qgan_jax import artifacts, build
 from qgan_jax import config as config_lib
 from qgan_jax.training.checkpoints import Checkpoints, saved_steps
-from qgan_jax.training.sampling import make_draw
 
 STEPS = 32
 # SGD with momentum: Adam's first steps are signs, which noise of 1e-7 turns.
@@ -45,12 +44,13 @@ def load(path):
 
 @pytest.fixture(scope='module')
 def gan(run):
-  """The networks of the run, and its state before the first step."""
+  """The run's networks, its state before the first step, what draws."""
   record = load(run[0] / 'config.json')
   config = config_lib.from_json(json.dumps(record['config']))
   dataset = build.load_dataset(config, standin=False)
   networks = build.make_gan(config, dataset)
-  return networks, build.make_state(config, networks, dataset)
+  state = build.make_state(config, networks, dataset)
+  return networks, state, build.make_sampler(config, networks)
 
 
 def last_state(workdir, like):
@@ -121,8 +121,9 @@ def test_what_a_run_leaves_behind(run):
 
 def test_the_artifact_is_the_generator_that_was_trained(run, gan):
   workdir, _, _ = run
-  networks, like = gan
+  networks, like, sampler = gan
   step, state = Checkpoints(workdir / 'checkpoints').restore_best(like)
+  assert step == STEPS  # Its last step was trained with the target's bits.
   packed = artifacts.load_generator(workdir / 'generator.qgan')
   assert packed.metadata['step'] == step
   assert packed.metadata['dataset'] == 'digits'
@@ -153,7 +154,7 @@ def test_the_artifact_is_the_generator_that_was_trained(run, gan):
   latents = np.stack(
     [jax.random.normal(jax.random.fold_in(key, i), (64,)) for i in range(8)]
   )
-  drawn = make_draw(generator, latent_dim=64)(state, 8)
+  drawn = sampler(state, 8)
   got = artifacts.to_uint8(artifacts.images(packed, latents))
   np.testing.assert_allclose(got.astype(int), drawn, atol=1)
   assert (got != drawn).mean() < 0.01

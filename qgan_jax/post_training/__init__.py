@@ -15,25 +15,20 @@ from qgan_jax.post_training.calibration import (
   activation_ranges,
   RANGE_METHODS,
 )
-from qgan_jax.post_training.network import Quantized
 from qgan_jax.post_training.rounding import adaround
-from qgan_jax.post_training.weights import (
-  correct_biases,
-  fit_weights,
-  reestimate_batch_stats,
-)
+from qgan_jax.post_training.watch import batches
+from qgan_jax.post_training.weights import correct_biases, fit_weights
 
 __all__ = [
-  'Quantized',
   'RANGE_METHODS',
   'Sensitivity',
   'activation_ranges',
   'adaround',
   'allocate_bits',
+  'batches',
   'correct_biases',
   'fit_weights',
   'format_allocation',
-  'reestimate_batch_stats',
   'rules_of',
   'sensitivity',
 ]

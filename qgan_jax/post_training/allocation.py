@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax.post_training.network import batches, Quantized
+from qgan_jax.post_training.watch import batches
 from qgan_jax.post_training.weights import fit_weights
-from qgan_jax.precision import FLOAT_BITS, is_weight
+from qgan_jax.precision import FLOAT_BITS, is_weight, Quantized
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)
 

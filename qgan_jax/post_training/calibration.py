@@ -11,12 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax.post_training.network import (
-  batches,
-  call_order,
-  Quantized,
-  watch,
-)
+from qgan_jax.post_training.watch import batches, call_order, watch
+from qgan_jax.precision import Quantized
 from qgan_jax.quantizers import tensor_range
 
 Array = jax.Array

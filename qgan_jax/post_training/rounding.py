@@ -10,13 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qgan_jax.post_training.network import (
-  batches,
-  call_order,
-  Quantized,
-  watch,
-)
-from qgan_jax.precision import width
+from qgan_jax.post_training.watch import batches, call_order, watch
+from qgan_jax.precision import Quantized, width
 from qgan_jax.quantizers import Quantizer
 
 Array = jax.Array

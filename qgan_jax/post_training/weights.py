@@ -7,13 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax.post_training.network import (
-  batches,
-  call_order,
-  Quantized,
-  watch,
-)
-from qgan_jax.precision import FLOAT_BITS, is_weight, width
+from qgan_jax.post_training.watch import batches, call_order, watch
+from qgan_jax.precision import FLOAT_BITS, is_weight, Quantized, width
 
 Array = jax.Array
 # Of the largest magnitude: fine where many bits end, coarse down to what 1 bit
@@ -121,44 +116,3 @@ def correct_biases(
     corrected[name] = corrected[name] + jnp.mean(jnp.stack(shifts), 0)
   params = traverse_util.unflatten_dict(corrected, sep='/')
   return network.replace(variables={**network.variables, 'params': params})
-
-
-def reestimate_batch_stats(
-  network: Quantized, *args: Any, batch_size: int = 64
-) -> Quantized:
-  """BatchNorm's statistics anew, of the quantized network's own features.
-
-  Args:
-    network: with 'batch_stats' among its variables, or it stays as it is.
-    *args: calibration inputs [N, …].
-    batch_size: of the runs, whose statistics are averaged.
-  """
-  if 'batch_stats' not in network.variables:
-    return network
-  params = network.weights(network.variables['params'])
-
-  @jax.jit
-  def batch_stats(args):
-    def moved(start):
-      variables = {**network.variables, 'batch_stats': start}
-      _, changed = network.replace(variables=variables).run(
-        params, *args, train=True, mutable=['batch_stats']
-      )
-      return changed['batch_stats']
-
-    # One call takes x to m·x + (1 − m)·batch: two calls tell m.
-    old = network.variables['batch_stats']
-    from_0 = moved(jax.tree.map(jnp.zeros_like, old))
-    from_1 = moved(jax.tree.map(jnp.ones_like, old))
-
-    def exact(path, before, a, b):
-      # Spectral norm keeps its vectors in this collection, too.
-      if path[-1].key not in ('mean', 'var'):
-        return before
-      return a / (1 - (b - a))
-
-    return jax.tree_util.tree_map_with_path(exact, old, from_0, from_1)
-
-  found = [batch_stats(part) for part in batches(args, batch_size)]
-  stats = jax.tree.map(lambda *xs: jnp.mean(jnp.stack(xs), 0), *found)
-  return network.replace(variables={**network.variables, 'batch_stats': stats})

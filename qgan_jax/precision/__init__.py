@@ -6,6 +6,7 @@ from qgan_jax.precision.network import (
   make_precision,
   Precision,
 )
+from qgan_jax.precision.quantized import Quantized
 from qgan_jax.precision.spec import (
   Bits,
   FLOAT_BITS,
@@ -20,6 +21,7 @@ __all__ = [
   'FLOAT_BITS',
   'Learned',
   'Precision',
+  'Quantized',
   'QuantizerSpec',
   'ROLES',
   'is_layer',

@@ -37,14 +37,6 @@ class Replicas(NamedTuple):
       return tree
     return lax.pmean(tree, self.axis_name, axis_index_groups=self.axis_groups)
 
-  def gather(self, x: Array) -> Array:
-    """All of a batch, from each one's part."""
-    if self.axis_name is None:
-      return x
-    return lax.all_gather(
-      x, self.axis_name, axis_index_groups=self.axis_groups, tiled=True
-    )
-
   def span(self, low: Array, high: Array) -> tuple[Array, Array]:
     """The least and the greatest over them."""
     if self.axis_name is None:
@@ -61,10 +53,9 @@ def fit_to_batch(
 ) -> Params:
   """Parameters fitted to a batch, the same on every replica.
 
-  Of a learned quantizer, they are where it starts: as its own `fit` says, or
-  from a part of the batch's range, whichever leaves the least squared error.
-  That is seldom, so replicas see all of the batch. Others are fitted as they
-  say, to each replica's part, and the mean is taken.
+  They are fitted as the quantizer says, to each replica's part, and the mean
+  is taken. A learned quantizer starts from a part of the batch's range instead
+  where that leaves less squared error.
 
   Args:
     spec: the quantizer.
@@ -73,15 +64,12 @@ def fit_to_batch(
     replicas: that hold the rest of the batch.
   """
   quantizer = spec.quantizer
-  if not quantizer.learned:
-    return replicas.mean(quantizer.fit(x, bits))
-  x, alone = replicas.gather(x), Replicas()
-  own = quantizer.fit(x, bits)
-  if quantizer.from_range is None:
+  own = replicas.mean(quantizer.fit(x, bits))
+  if not quantizer.learned or quantizer.from_range is None:
     return own
-  low, high = quantizers.tensor_range(x)
-  error, clipped = _least_error(quantizer, x, bits, low, high, alone)
-  better = error < _error(quantizer, x, bits, own, alone)
+  low, high = replicas.span(*quantizers.tensor_range(x))
+  error, clipped = _least_error(quantizer, x, bits, low, high, replicas)
+  better = error < _error(quantizer, x, bits, own, replicas)
   return jax.tree.map(lambda a, b: jnp.where(better, a, b), clipped, own)
 
 

@@ -121,6 +121,12 @@ class Precision:
       spec.quantizer.learned for role in ROLES for spec in self._specs(role)
     )
 
+  @property
+  def fits_to_bits(self) -> bool:
+    """Whether a state holds something that was fitted for certain bits."""
+    clipped = (spec.ranges == 'mse' for spec in self._specs('activations'))
+    return self.learned or any(clipped)
+
   def weight_params(
     self, path: str, w: Array, bits: Array, learned: Learned | None
   ) -> Params:

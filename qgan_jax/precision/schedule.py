@@ -6,6 +6,7 @@ packed on the way has the target's bits, those of the artifact.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -96,13 +97,34 @@ class Schedule:
     """Whether a step quantizes, and with other bits than the one before it.
 
     Learned quantizers then start again; in float they wait as they are.
+
+    Args:
+      bits: the target.
+      step: steps done before, of any shape.
+
+    Returns:
+      Booleans of the shape of `step`.
     """
-    now, before = self.at(bits, step), self.at(bits, step - 1)
-    pairs = zip(
-      jax.tree.leaves(now._replace(sparsity=None)),
-      jax.tree.leaves(before._replace(sparsity=None)),
-      strict=True,
-    )
-    different = [a != b for a, b in pairs]
-    changed = jnp.stack(different).any() & (step > 0)
-    return changed & ~self.is_float(step)
+    changed = _differ(self.at(bits, step), self.at(bits, step - 1))
+    return changed & (step > 0) & ~self.is_float(step)
+
+  def is_on_the_way(self, bits: Bits, step: Array) -> Array:
+    """Whether the step before had other bits than the target's.
+
+    What quantizers have learned there does not fit the target's bits.
+
+    Args:
+      bits: the target.
+      step: steps done before.
+    """
+    return (step > 0) & _differ(self.at(bits, step - 1), bits)
+
+
+def _differ(a: Bits, b: Bits) -> Array:
+  """Whether some width differs; sparsity does not count."""
+  pairs = zip(
+    jax.tree.leaves(a._replace(sparsity=None)),
+    jax.tree.leaves(b._replace(sparsity=None)),
+    strict=True,
+  )
+  return functools.reduce(jnp.logical_or, (x != y for x, y in pairs))

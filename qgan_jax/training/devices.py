@@ -17,7 +17,6 @@ from qgan_jax.training import flat
 
 PyTree = Any
 AXIS = 'devices'
-_LANES = 'lanes'
 _SMALL = 4096  # Values.
 
 
@@ -133,16 +132,14 @@ class Layout:
     starts = range(0, self.width * self.group, self.group)
     return tuple(tuple(range(i, i + self.group)) for i in starts)
 
-  @property
-  def lanes_name(self) -> str | None:
-    """The mapped axis of the members side by side, if there are several."""
-    return _LANES if self.lanes > 1 else None
-
   def place(self, member: int) -> tuple[int, int, int]:
     """(round, device, lane) of a member."""
     slot, lane = divmod(member, self.lanes)
     call, place = divmod(slot, self.width)
     return call, place * self.group, lane
+
+
+ALONE = Layout(1, group=1)  # A member on one device.
 
 
 def make_layout(members: int, *, vmap: bool | None = None) -> Layout:
@@ -238,8 +235,8 @@ class Program:
     otherwise states are stacked, one on each device. Either is donated.
 
     Args:
-      step: of one member, over `layout.axis_name`, `layout.axis_groups` and
-        `layout.lanes_name`; its metrics are scalars.
+      step: of one member, over `layout.axis_name` and `layout.axis_groups`;
+        its metrics are scalars.
       layout: of the members.
     """
     self.layout = layout
@@ -258,7 +255,7 @@ class Program:
       )
 
     self._step = jax.pmap(
-      jax.vmap(packed, axis_name=_LANES) if layout.lanes > 1 else packed,
+      jax.vmap(packed) if layout.lanes > 1 else packed,
       axis_name=AXIS,
       in_axes=(None if alone else 0, 0),
       out_axes=(None, None) if alone else 0,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from qgan_jax.precision import diagnostics, FLOAT_BITS
+from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.training.network import Network
 from qgan_jax.training.state import TrainState
 from qgan_jax.training.step import make_step, to_float
@@ -139,14 +140,7 @@ def make_diagnose(
       )
     return found
 
-  # They run a few times in all: the time to compile them is what counts.
-  options = (
-    {'xla_backend_optimization_level': 0}
-    if jax.default_backend() == 'cpu'
-    else None
-  )
-  take = jax.jit(take, compiler_options=options)
-  observe = jax.jit(observe, compiler_options=options)
+  take, observe = compile_quickly(take), compile_quickly(observe)
 
   def diagnose(state: TrainState, batch: Mapping[str, Any]) -> Report:
     weight = state.hyperparameters.penalty_weight

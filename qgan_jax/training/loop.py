@@ -15,6 +15,7 @@ from qgan_jax.data import Batches, prefetched
 from qgan_jax.precision import is_weight
 from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.refit import Refit
 from qgan_jax.training.state import TrainState
 from qgan_jax.training.tracking import Tracker
 
@@ -158,6 +159,7 @@ def train(
   d_steps: int,
   log_every: int,
   checkpoint_every: int,
+  refit: Refit | None = None,
 ) -> Ended:
   """Trains all members up to a step.
 
@@ -171,6 +173,8 @@ def train(
       means over these steps.
     checkpoint_every: steps from one checkpoint to the next; the last step has
       one too.
+    refit: fits learned quantizers where bits change; None where there are
+      none.
 
   Returns:
     The states after the last step. A member with a value that is not finite
@@ -205,10 +209,27 @@ def train(
       [stack_batches(member.batches, step, d_steps) for member in members]
     )
 
+  refits = [
+    refit.steps(state, total_steps) if refit else () for state in states
+  ]
+
+  def refitted(states: list[TrainState]) -> list[TrainState]:
+    """The states with quantizers for their next step's bits."""
+    assert refit is not None
+    return devices.from_primary(
+      [
+        refit.before_step(state) if step in due and not state.halted else state
+        for state, due in zip(states, refits, strict=True)
+      ]
+    )
+
   feed = prefetched(batches_of, step, total_steps)
   with _signals() as received, contextlib.closing(feed):
     while step < total_steps and running():
       batches = next(feed)
+      if any(step in due for due in refits):
+        with _all_paused(members):
+          carried = program.put(refitted(program.get(carried)))
       with jax.transfer_guard('disallow'):
         carried, metrics = program(carried, batches)
       window.append(metrics)

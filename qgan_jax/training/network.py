@@ -9,7 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from qgan_jax.precision import Learned, Precision
+from qgan_jax.precision import Learned, Precision, Quantized
 from qgan_jax.precision.activations import AxisGroups
 from qgan_jax.training.state import NetworkState, Trained
 
@@ -25,6 +25,17 @@ class Network:
   precision: Precision
   optimizer: optax.GradientTransformation
   quantizer_optimizer: optax.GradientTransformation | None = None
+
+  def quantized(self, state: NetworkState) -> Quantized:
+    """The network of a state, as it is once training is over."""
+    return Quantized(
+      self.module,
+      self.precision,
+      state.bits,
+      {'params': state.params, **state.stats},
+      state.ranges,
+      state.learned,
+    )
 
   def quantize(
     self, state: NetworkState, trained: Trained, noise: Array | None

@@ -93,6 +93,11 @@ class TrainState(struct.PyTreeNode):
   average: dict[str, PyTree]
   hyperparameters: Hyperparameters
 
+  @property
+  def averaged_generator(self) -> NetworkState:
+    """G's part with its moving averages: what is drawn, scored and packed."""
+    return self.generator.replace(**self.average)
+
 
 def init_network(
   module: nn.Module,

@@ -59,7 +59,6 @@ def make_step(
   rate_at: optax.Schedule = lambda step: 1.0,
   axis_name: str | None = None,
   axis_groups: AxisGroups = None,
-  lanes_name: str | None = None,
 ) -> Step:
   """Makes the step.
 
@@ -73,11 +72,12 @@ def make_step(
     penalty_fraction: share of the batch that it is computed on: a fraction
       costs a fraction, and its expectation is the same.
     schedule: of bits and sparsity; None for those of the state at every step.
+      Where bits change, learned quantizers are fitted anew before the step, by
+      `Refit`.
     rate_at: the share of their learning rates that the optimizers take at a
       step.
     axis_name: the mapped axis that the batch is sharded over, or None.
     axis_groups: its indices by member, where several members share it.
-    lanes_name: the mapped axis of members side by side on a device, or None.
 
   Returns:
     A pure function of (state, batch). The batch holds 'images', uint8
@@ -98,18 +98,6 @@ def make_step(
     return network.run(
       *args, call=call, axis_name=axis_name, axis_groups=axis_groups, **kwargs
     )
-
-  def when(flag: Array, compute: Callable[[], PyTree], other: PyTree) -> PyTree:
-    """What is computed where the flag is set, else the other."""
-    if lanes_name is None:
-      return lax.cond(flag, compute, lambda: other)
-    # A condition of each lane's own would be computed at every step.
-    any_lane = lax.pmax(flag.astype(jnp.int32), lanes_name) > 0
-
-    def select() -> PyTree:
-      return jax.tree.map(lambda a, b: jnp.where(flag, a, b), compute(), other)
-
-    return lax.cond(any_lane, select, lambda: other)
 
   def shard(x: Array) -> Array:
     """This replica's part of what all of them drew alike."""
@@ -174,51 +162,16 @@ def make_step(
       value += weight * metrics['penalty']
     return value, (d_state, metrics)
 
-  def scheduled(
-    state: TrainState, batch: Batch, schedule: Schedule
-  ) -> tuple[NetworkState, NetworkState]:
-    """Both networks with the bits of this step.
-
-    Where they are others than before, what learned quantizers have learned is
-    of no use: they start again from the weights and from this batch.
-    """
-    images = to_float(batch['images'][0])
-    labels = batch['labels'][0] if num_classes else None
-    latents, _ = draw(state.key, images.shape[0])
-
-    def of(network: Network, part: NetworkState, x: Array) -> NetworkState:
-      bits = schedule.at(part.bits, state.step)
-      if not part.learned or not schedule.changes_bits:
-        return part.replace(bits=bits)
-
-      def fit() -> PyTree:
-        variables = {'params': part.params, **part.stats}
-        return network.precision.init(
-          network.module,
-          variables,
-          bits,
-          x,
-          labels,
-          axis_name=axis_name,
-          axis_groups=axis_groups,
-        )[1]
-
-      refits = schedule.refits(part.bits, state.step)
-      learned = when(refits, fit, part.learned)
-      return part.replace(bits=bits, learned=learned)
-
-    return (
-      of(generator, state.generator, latents),
-      of(discriminator, state.discriminator, images),
-    )
-
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     d_steps, batch_size = batch['images'].shape[:2]
     g_state, d_state = state.generator, state.discriminator
     key = jax.random.fold_in(state.key, state.step)
     rate = rate_at(state.step)
     if schedule is not None:
-      g_state, d_state = scheduled(state, batch, schedule)
+      g_state, d_state = (
+        part.replace(bits=schedule.at(part.bits, state.step))
+        for part in (g_state, d_state)
+      )
 
     def noise(network: Network, i: int) -> Array | None:
       """The key of a network's stochastic quantizers, for an update."""
@@ -304,14 +257,6 @@ def make_step(
       state.average,
       average_of(g_state),
     )
-    if schedule is not None and schedule.changes_bits and g_state.learned:
-      # An average with scales of other bits would fit neither.
-      refitted = schedule.refits(state.generator.bits, state.step)
-      average['learned'] = jax.tree.map(
-        lambda slow, fast: jnp.where(refitted, fast, slow),
-        average['learned'],
-        g_state.learned,
-      )
     proposed = state.replace(
       step=state.step + 1,
       generator=g_state.replace(bits=state.generator.bits),

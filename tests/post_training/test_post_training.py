@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from qgan_jax import post_training
-from qgan_jax.post_training import allocation, Quantized
-from qgan_jax.post_training.network import watch
-from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.post_training import allocation
+from qgan_jax.post_training.watch import watch
+from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
 from qgan_jax.quantize import quantize
 
 KEY = jax.random.PRNGKey(0)
@@ -192,7 +192,7 @@ def test_bias_correction_restores_the_means(variables, inputs):
 
 def test_batch_statistics_are_those_of_the_quantized_network(variables, inputs):
   network = post_training.fit_weights(make(variables, 2))
-  moved = post_training.reestimate_batch_stats(network, inputs, batch_size=16)
+  moved = network.with_batch_stats(post_training.batches((inputs,), 16))
   run = network.with_float_activations()
   weights = run.weights(variables['params'])
   y = np.float64(watch(lambda: run.run(weights, inputs))['conv'][1])
@@ -206,7 +206,7 @@ def test_batch_statistics_are_those_of_the_quantized_network(variables, inputs):
   without = run.replace(
     variables={'params': variables['params']}, module=nn.Dense(1)
   )
-  assert post_training.reestimate_batch_stats(without, inputs) is without
+  assert without.with_batch_stats([(inputs,)]) is without
 
 
 def test_adaround_beats_rounding_to_nearest(variables, inputs):
