@@ -119,6 +119,25 @@ def test_what_a_run_leaves_behind(run):
   assert list((workdir / 'tensorboard').iterdir())
 
 
+def test_scores_before_anything_is_quantized_are_those_of_float(
+  run, commands, tmp_path
+):
+  half = STRING.replace('bits=8', 'bits=32').replace(
+    f'steps={STEPS}', f'steps={STEPS // 2}'
+  )
+  config = f'--config=experiments/digits.py:{half}'
+  finish(commands('main', config, f'--workdir={tmp_path}'))
+
+  def scored(folder):
+    rows = [json.loads(x) for x in (folder / 'metrics.jsonl').open()]
+    name = 'eval/frechet_distance_train'
+    (score,) = [r[name] for r in rows if name in r and r['step'] == STEPS // 2]
+    return score
+
+  # The same weights, once in float and once with 8 bits that fit them.
+  np.testing.assert_allclose(scored(run[0]), scored(tmp_path), rtol=0.03)
+
+
 def test_the_artifact_is_the_generator_that_was_trained(run, gan):
   workdir, _, _ = run
   networks, like, sampler = gan

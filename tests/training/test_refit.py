@@ -10,7 +10,7 @@ import optax
 import pytest
 from test_learned import LEARNED, make
 from test_loop import BATCHES
-from test_step import assert_close, D, G, KEY
+from test_step import assert_close, batch, D, G, KEY
 
 from qgan_jax.precision import Bits, Precision, QuantizerSpec
 from qgan_jax.precision.schedule import Schedule
@@ -85,6 +85,15 @@ def test_the_bits_of_the_next_step_are_what_quantizers_are_fitted_to():
   assert_close(found.average['params'], state.average['params'], rtol=0)
   assert_close(found.generator.params, state.generator.params, rtol=0)
   assert found.step == 4
+
+
+def test_the_step_gathers_nothing_from_other_devices():
+  # Else the memory of each would grow with their number.
+  schedule = Schedule(start_step=2, anneal_steps=4, anneal_from=5)
+  state, step = make(LEARNED, schedule=schedule, axis_name='devices')
+  traced = jax.make_jaxpr(step, axis_env=[('devices', 256)])(state, batch())
+  assert 'psum' in str(traced)
+  assert 'all_gather' not in str(traced)
 
 
 def test_it_is_due_where_a_step_quantizes_with_other_bits_than_before():
