@@ -75,10 +75,16 @@ def _summary(scores: dict[str, Any], workdir: Path) -> str:
   lines = [f'{scores["config"]} on {scores["dataset"]}']
   for name in ('best', 'last'):
     s = scores[name]
-    key = 'fid' if 'fid' in s else 'frechet_distance'
+    if 'fid' in s:
+      distances = f'FID {s["fid"]:.2f}  KID {s["kid_mean"]:.4f}'
+    else:
+      distances = (
+        f'frechet_distance {s["frechet_distance"]:.2f}  '
+        f'kernel_distance {s["kernel_distance_mean"]:.4f}'
+      )
     lines.append(
-      f'  {name:4} step {s["step"]:>7,}: {key} {s[key]:.2f}  '
-      f'KID {s["kid_mean"]:.4f}  precision {s["precision"]:.3f}  '
+      f'  {name:4} step {s["step"]:>7,}: {distances}  '
+      f'precision {s["precision"]:.3f}  '
       f'recall {s["recall"]:.3f}  density {s["density"]:.3f}  '
       f'coverage {s["coverage"]:.3f}'
     )

@@ -4,7 +4,7 @@ from qgan_jax.metrics.classifier import classifier_extractor
 from qgan_jax.metrics.extractors import Extractor, Features
 from qgan_jax.metrics.frechet import frechet_distance
 from qgan_jax.metrics.inception import inception_extractor
-from qgan_jax.metrics.kernel import kid
+from qgan_jax.metrics.kernel import kernel_distance, kid
 from qgan_jax.metrics.modes import (
   effective_rank,
   inception_score,
@@ -23,6 +23,7 @@ __all__ = (
   'frechet_distance',
   'inception_extractor',
   'inception_score',
+  'kernel_distance',
   'kid',
   'kl_to_reference',
   'mode_histogram',

@@ -8,7 +8,7 @@ from qgan_jax.errors import UserError
 from qgan_jax.metrics.extractors import Extractor, Features
 from qgan_jax.metrics.frechet import frechet_distance
 from qgan_jax.metrics.inception import NAME as INCEPTION
-from qgan_jax.metrics.kernel import kid
+from qgan_jax.metrics.kernel import kernel_distance, kid
 from qgan_jax.metrics.modes import (
   effective_rank,
   inception_score,
@@ -37,6 +37,13 @@ def _class_scores(
   }
 
 
+def _as_many(real: np.ndarray, fake: np.ndarray, seed: int) -> list[np.ndarray]:
+  """As many of each, drawn at random: sets of images may be in some order."""
+  count = min(len(real), len(fake))
+  rng = np.random.default_rng(seed)
+  return [x[rng.choice(len(x), count, replace=False)] for x in (real, fake)]
+
+
 def score_features(
   extractor: Extractor, real: Features, fake: Features, *, seed: int = 0
 ) -> dict[str, Any]:
@@ -48,7 +55,7 @@ def score_features(
     extractor: Where the features came from.
     real: Features of the reference images.
     fake: Features of the generated images.
-    seed: Seed of KID's subsets and the inception score's splits.
+    seed: As for `score`.
   """
   num_real, num_fake = len(real.features), len(fake.features)
   if min(num_real, num_fake) < _MIN_IMAGES:
@@ -56,13 +63,17 @@ def score_features(
       f'scores need at least {_MIN_IMAGES} images on either side, but there '
       f'are {num_real} real and {num_fake} generated ones: ask for more'
     )
-  distance = frechet_distance(real.features, fake.features)
-  kid_mean, kid_std = kid(real.features, fake.features, seed=seed)
+  if extractor.name == INCEPTION:
+    names, kernel = ('fid', 'kid'), kid
+  else:
+    names, kernel = ('frechet_distance', 'kernel_distance'), kernel_distance
+  mean, std = kernel(real.features, fake.features, seed=seed)
+  neighbours = _as_many(real.features, fake.features, seed)
   scores = {
-    'fid' if extractor.name == INCEPTION else 'frechet_distance': distance,
-    'kid_mean': kid_mean,
-    'kid_std': kid_std,
-    **neighbour_scores(real.features, fake.features)._asdict(),
+    names[0]: frechet_distance(real.features, fake.features),
+    f'{names[1]}_mean': mean,
+    f'{names[1]}_std': std,
+    **neighbour_scores(*neighbours)._asdict(),
     'effective_rank': effective_rank(fake.features),
     'effective_rank_real': effective_rank(real.features),
   }
@@ -78,6 +89,7 @@ def score_features(
     },
     'num_real': num_real,
     'num_fake': num_fake,
+    'num_neighbours': len(neighbours[0]),
     'seed': seed,
   }
 
@@ -98,17 +110,22 @@ def score(
     extractor: Gives the features in which images are compared.
     real_images: Reference images, uint8, `[N, H, W, C]`.
     fake_images: Generated images, uint8, `[M, H, W, C]`.
-    seed: Seed of KID's subsets and the inception score's splits.
+    seed: Seed of every choice of images: the kernel distance's subsets, the
+      neighbours, the inception score's splits.
 
   Returns:
-    A dict that JSON can hold. `fid` with Inception features and
-    `frechet_distance` with any others; `kid_mean`, `kid_std`, `precision`,
-    `recall`, `density`, `coverage`, `effective_rank` (`_real`: of the reference
-    images); where the extractor classifies, also `inception_score_mean`,
-    `inception_score_std`, `mode_histogram`, `modes_covered` (out of `modes`)
-    and `mode_kl`, whose reference is the same classifier's view of the
-    reference images, so that its own errors cancel. Then the provenance:
-    `extractor`, `num_real`, `num_fake`, `seed`.
+    A dict that JSON can hold. With Inception features `fid`, `kid_mean` and
+    `kid_std`; with any others `frechet_distance`, `kernel_distance_mean` and
+    `kernel_distance_std`, whose kernel is another one. The deviation is None
+    where a subset is a whole set. Then `precision`, `recall`, `density`
+    and `coverage`, of min(N, M) images on either side, as their authors have
+    it: ten thousand fakes cover any few hundred images; `effective_rank`
+    (`_real`: of the reference images); where the extractor classifies, also
+    `inception_score_mean`, `inception_score_std`, `mode_histogram`,
+    `modes_covered` (out of `modes`) and `mode_kl`, whose reference is the same
+    classifier's view of the reference images, so that its own errors cancel.
+    Then the provenance: `extractor`, `num_real`, `num_fake`, `num_neighbours`,
+    `seed`.
 
   Raises:
     UserError: Too few images, or shapes that do not go together.

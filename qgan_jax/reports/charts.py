@@ -20,7 +20,6 @@ DASHES = ('solid', 'dash', 'dot', 'dashdot')
 TITLES = {
   'fid': 'FID',
   'frechet_distance': 'Fréchet distance',
-  'kid_mean': 'KID',
   'precision': 'Precision',
   'recall': 'Recall',
   'density': 'Density',

@@ -274,6 +274,10 @@ def _provenance(trials: pd.DataFrame) -> list[tuple[str, str]]:
         f'{_values(scored["num_fake"])} generated against '
         f'{_values(scored["num_real"])} real ones',
       ),
+      (
+        'Images of either kind for precision, recall, density, coverage',
+        _values(scored['num_neighbours']),
+      ),
       ('Seeds of the scores', _values(scored['score_seed'])),
     ]
   facts += [

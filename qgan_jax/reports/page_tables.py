@@ -105,6 +105,7 @@ def settings_on_page(
     Column('density', 'density', _share),
     Column('coverage', 'coverage', _share),
     Column('kid_mean', 'KID', number),
+    Column('kernel_distance_mean', 'kernel distance', number),
     Column('mode_kl', 'class KL', number),
     Column('effective_rank', 'rank', number),
     Column('score_std', 'std', number),

@@ -13,8 +13,8 @@ from qgan_jax.reports.settings import settings_of
 CHECKPOINTS = ('best', 'last')
 DISTANCES = ('fid', 'frechet_distance')
 SCORES = (
-  'score', 'kid_mean', 'precision', 'recall', 'density', 'coverage',
-  'effective_rank', 'mode_kl', 'modes_covered',
+  'score', 'kid_mean', 'kernel_distance_mean', 'precision', 'recall',
+  'density', 'coverage', 'effective_rank', 'mode_kl', 'modes_covered',
 )  # fmt: skip
 # Scores that differ in one of these cannot be compared.
 _COMPARED = (
@@ -68,6 +68,8 @@ def _row(run: Run, setting: Any) -> dict[str, Any]:
     row[f'{checkpoint}_score'] = found.get(name) if name else None
     for key in SCORES[1:]:
       row[f'{checkpoint}_{key}'] = found.get(key)
+    if name != 'fid':  # KID is of Inception's features, whatever a file says.
+      row[f'{checkpoint}_kid_mean'] = None
   best = scores.get('best') or {}
   extractor = best.get('extractor') or {}
   sizes = scores.get('sizes') or {}
@@ -87,6 +89,7 @@ def _row(run: Run, setting: Any) -> dict[str, Any]:
     'weights': best.get('weights'),
     'num_real': best.get('num_real'),
     'num_fake': best.get('num_fake'),
+    'num_neighbours': best.get('num_neighbours'),
     'score_seed': best.get('seed'),
     'devices': _devices(run.record.get('devices') or []),
     'versions': ', '.join(

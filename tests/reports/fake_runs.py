@@ -41,7 +41,7 @@ def scores_of(score, bits=4, *, fake=512, **changes):
     'weights': 'moving average',
     'reference': 'digits, held-out',
     'frechet_distance': score,
-    'kid_mean': score / 100,
+    'kernel_distance_mean': score / 100,
     'precision': 0.7,
     'recall': 0.6 - 0.1 / bits,
     'density': 0.65,
@@ -53,6 +53,7 @@ def scores_of(score, bits=4, *, fake=512, **changes):
     },
     'num_real': 359,
     'num_fake': fake,
+    'num_neighbours': min(359, fake),
     'seed': 0,
   }  # fmt: skip
   size = BYTES.get(bits, 50_000 * bits)

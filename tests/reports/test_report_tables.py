@@ -41,6 +41,26 @@ def test_a_row_says_where_it_comes_from(tmp_path):
   assert 'jax 0.10.2' in row['versions']
 
 
+def test_kid_is_of_inception_features_whatever_a_file_says(tmp_path):
+  old = scores_of(3.0)
+  for checkpoint in 'best', 'last':
+    mean = old[checkpoint].pop('kernel_distance_mean')
+    del old[checkpoint]['num_neighbours']
+    old[checkpoint]['kid_mean'] = mean
+  inception = {
+    checkpoint: {'fid': 9.0, 'kid_mean': 0.02}
+    for checkpoint in ('best', 'last')
+  }
+  make_run(tmp_path / 'new', scores=scores_of(3.0))
+  make_run(tmp_path / 'old', seed=1, scores=old)
+  make_run(tmp_path / 'inception', seed=2, scores=inception)
+  table = trials_table(read_runs([tmp_path])).set_index('trial')
+  assert table['best_kid_mean'].dropna().to_dict() == {'inception': 0.02}
+  distances = table['best_kernel_distance_mean'].dropna().to_dict()
+  assert distances == {'new': pytest.approx(0.03)}
+  assert table['num_neighbours'].dropna().to_dict() == {'new': 359}
+
+
 def test_pareto_is_what_nothing_beats():
   generator = np.random.default_rng(0)
   sizes, scores = pd.Series(generator.random((2, 40)).round(1).tolist())
