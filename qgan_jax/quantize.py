@@ -41,7 +41,7 @@ from qgan_jax.trained_run import (
   TrainedRun,
 )
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.sampling import Sampler
+from qgan_jax.training.sampling import CHOICE_SEED, Sampler
 from qgan_jax.training.state import TrainState
 
 _FLOAT = 32
@@ -294,8 +294,8 @@ def _fewest_bits(
   reference = extractor.extract(run.dataset.train_images[:count]).features
 
   def distance(sampler: Sampler, state: TrainState) -> float:
-    fake = extractor.extract(sampler(state, _EVALUATED)).features
-    return metrics.frechet_distance(reference, fake)
+    fake = sampler(state, _EVALUATED, seed=CHOICE_SEED)
+    return metrics.frechet_distance(reference, extractor.extract(fake).features)
 
   def quantized(mean: float) -> float:
     allocation = post_training.allocate_bits(rows, mean)

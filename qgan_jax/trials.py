@@ -28,7 +28,7 @@ from qgan_jax.precision.rules import format_table
 from qgan_jax.run_folder import open_folder, write_json
 from qgan_jax.training import devices, diagnosis, loop
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.sampling import Sampler
+from qgan_jax.training.sampling import CHOICE_SEED, Sampler
 from qgan_jax.training.state import fill, TrainState
 from qgan_jax.training.tracking import Tracker
 
@@ -325,7 +325,8 @@ def _periodic(
     return loop.singular_values(state)
 
   def evaluate(step: int, state: TrainState) -> dict[str, float]:
-    fake = extractor.extract(run.sampler(state, config.logging.eval_samples))
+    count = config.logging.eval_samples
+    fake = extractor.extract(run.sampler(state, count, seed=CHOICE_SEED))
     distance = metrics.frechet_distance(reference.features, fake.features)
     run.checkpoints.save_best(step, state, distance)
     values = {

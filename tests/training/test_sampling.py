@@ -1,0 +1,94 @@
+"""Latents of drawn images: each by its seed and index, none used twice."""
+
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from qgan_jax import metrics, trials
+from qgan_jax.precision import Bits, Precision
+from qgan_jax.precision.schedule import Schedule
+from qgan_jax.training.network import Network
+from qgan_jax.training.sampling import CHOICE_SEED, Sampler
+from qgan_jax.training.state import init_network, init_state
+
+KEY = jax.random.PRNGKey(0)
+
+
+class Show(nn.Module):
+  """A generator whose images are its latents, scaled and cut to [−1, 1]."""
+
+  @nn.compact
+  def __call__(self, latents, labels):
+    scale = self.param('scale', nn.initializers.ones, ())
+    return jnp.reshape(scale * latents / 4, (-1, 8, 8, 1))
+
+
+def make_state():
+  network = make_show().generator
+  example = jnp.zeros((1, 64)), None
+  bits = Bits(jnp.float32(32), jnp.float32(32))
+  part = init_network(
+    network.module, network.precision, network.optimizer, bits, KEY, *example
+  )
+  return init_state(KEY, part, part)
+
+
+def make_show():
+  network = Network(Show(), Precision(), optax.identity())
+  return Sampler(network, Schedule(), latent_dim=64, num_classes=0)
+
+
+def rows(images):
+  return {image.tobytes() for image in images}
+
+
+def test_an_image_depends_on_seed_and_index_alone():
+  draw, state = make_show(), make_state()
+  many = draw(state, 300, seed=5)
+  np.testing.assert_array_equal(draw(state, 20, seed=5), many[:20])
+  assert len(rows(many)) == 300
+
+
+def test_what_chooses_shares_no_latent_with_what_is_reported():
+  draw, state = make_show(), make_state()
+  reported, choice = draw(state, 2000), draw(state, 2000, seed=CHOICE_SEED)
+  assert len(rows(reported) | rows(choice)) == 4000
+
+
+def test_quick_scores_choose_by_latents_of_their_own(tmp_path):
+  drawn, best = [], []
+  show = make_show()
+
+  def draw(state, num, **kwargs):
+    images = show(state, num, **kwargs)
+    drawn.append(rows(images))
+    return images
+
+  def extract(images):
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    return metrics.Features(flat[:, :4], None)
+
+  config = types.SimpleNamespace(
+    logging=types.SimpleNamespace(
+      eval_samples=100, eval_every=1, sample_every=1, diagnose=False
+    )
+  )
+  run = types.SimpleNamespace(
+    config=config,
+    workdir=tmp_path,
+    sampler=draw,
+    checkpoints=types.SimpleNamespace(
+      save_best=lambda *args: best.append(args)
+    ),
+  )
+  reference = extract(show(make_state(), 50, seed=9))
+  extractor = metrics.Extractor('x', '', '', '', None, extract)
+  _, evaluate = trials._periodic(run, None, extractor, reference, None, {})
+  evaluate.run(1, make_state())
+  assert len(best) == 1
+  assert len(drawn[0]) == 100
+  assert not drawn[0] & rows(show(make_state(), 100))
