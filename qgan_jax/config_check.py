@@ -49,7 +49,7 @@ _BITS = Rule(
   'a whole number from 1 to 16, or 32 for float',
   lambda x: type(x) is int and (1 <= x <= 16 or x == 32),
 )
-# From 32 on a tensor is left in float, and codes of 2^-32 are past float32.
+# From 32 on a tensor is left in float; at -32 nothing above 2^-9 is rounded.
 _EXPONENT = Rule(
   'the exponent of the grid step 2^b, a number from -32 to 32 (32 is float)',
   lambda x: _is_number(x) and -32 <= x <= 32,

@@ -111,7 +111,8 @@ def _encode(
     n = width(bits.weights, layer)
     fitted = precision.weight_params(layer, w, n, learned)
     codes = spec.quantizer.encode(w, fitted, n)
-    encoded[layer] = fitted, codes, spec.quantizer.decode(codes, fitted, n)
+    # Not what the codes decode to: those of a very fine grid may saturate.
+    encoded[layer] = fitted, codes, spec.quantizer.apply(w, fitted, n)
   return {'masks': masks, 'codes': encoded}
 
 

@@ -24,7 +24,7 @@ class Quantizer(NamedTuple):
   `bits` is an array in each of them, so that one compiled program serves every
   bit width. For every x, `apply(x, params, bits)` equals
   `decode(encode(x, params, bits), params, bits)` exactly, but for what a
-  narrower dtype of x rounds off.
+  narrower dtype of x rounds off, and where `grid` needs codes past int32.
 
   Attributes:
     fit: (x, bits) → params, the quantizer's parameters (scales, zero points…)

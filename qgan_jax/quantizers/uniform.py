@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
@@ -212,32 +213,77 @@ def power_of_two_scale(*, axis: int | None = None) -> Quantizer:
   """
 
   def scale_of(top: Array, q: Array) -> Array:
-    # Where the power is past what float32 holds, values clip.
+    # Where float32 does not hold the power or its reciprocal, values clip.
     return power_of_two(ceil_log2(positive(top / q)))
 
   return _symmetric(scale_of, axis)
 
 
+# Beyond these exponents a step or its reciprocal is no normal float32.
+_MAX_EXPONENT = 126
+# The largest float32 below 2³¹, where int32 ends.
+_MAX_CODE = 2.0**31 - 2**7
+
+
+def _grid_step(exponent: Array) -> Array:
+  """2ᵇ, exact where b is an integer: `jnp.exp2` alone is not."""
+  b = jnp.clip(
+    jnp.asarray(exponent, jnp.float32), -_MAX_EXPONENT, _MAX_EXPONENT
+  )
+  whole = jnp.round(b)
+  return jnp.ldexp(jnp.exp2(b - whole), whole.astype(jnp.int32))
+
+
 def grid() -> Quantizer:
-  """Q(x) = round(x / 2ᵇ) · 2ᵇ to the letter, for any real b.
+  """Q(x) = round(x / 2ᵇ) · 2ᵇ to the letter, for any real b from −126 to 126.
 
   Here `bits` is the b of the formula, the logarithm of the step and not a
   number of bits: b = 8 is a grid of step 256, on which every weight of a
   network is 0; b = −6 is a step of 1/64. Nothing is clipped, so the number of
-  levels depends on the tensor.
+  levels depends on the tensor. For an integer b, Q(x) is exact.
+
+  Codes are int32: `encode` saturates at ±(2³¹ − 128) steps. A float32 that is
+  larger has no digits below the step, and `apply` returns it as it is.
 
   Returns:
-    A `Quantizer` whose `bits` is b.
+    A `Quantizer` whose `bits` is b. Its `fit` raises a ValueError for any other
+    b, because float32 does not hold both 2ᵇ and 2⁻ᵇ; a traced b, whose value is
+    not known yet, is clipped.
   """
-  limit = jnp.float32(2.0**30)  # Codes stay int32; no weight comes near.
-
-  def from_range(low: Array, high: Array, bits: Array) -> Params:
-    del low, high  # The formula has no range.
-    return {'scale': jnp.exp2(jnp.asarray(bits, jnp.float32))}
 
   def fit(x: Array, bits: Array) -> Params:
     del x
     return from_range(jnp.zeros(()), jnp.zeros(()), bits)
 
-  zero = jnp.zeros(())
-  return rounding(fit, from_range, lambda params, bits: (zero, -limit, limit))
+  def from_range(low: Array, high: Array, bits: Array) -> Params:
+    del low, high  # The formula has no range.
+    if not isinstance(bits, jax.core.Tracer):
+      outside = ~(np.abs(np.asarray(bits, np.float64)) <= _MAX_EXPONENT)
+      if outside.any():
+        raise ValueError(
+          f'b={np.asarray(bits)[outside].ravel()[0]:g} is no exponent of a '
+          f'grid: a number from -{_MAX_EXPONENT} to {_MAX_EXPONENT}, so that '
+          'float32 holds the step 2^b and its reciprocal'
+        )
+    return {'scale': _grid_step(bits)}
+
+  def apply(
+    x: Array, params: Params, bits: Array, key: Array | None = None
+  ) -> Array:
+    del bits, key
+    scale = params['scale']
+    rounded = fake_quantize(x, scale, zero, -infinity, infinity)
+    steps = jnp.abs(in_steps(x, scale, zero))
+    return jnp.where(steps > _MAX_CODE, x, rounded)
+
+  def encode(x: Array, params: Params, bits: Array) -> Array:
+    del bits
+    codes = jnp.round(in_steps(x, params['scale'], zero))
+    return jnp.clip(codes, -_MAX_CODE, _MAX_CODE).astype(jnp.int32)
+
+  def decode(codes: Array, params: Params, bits: Array) -> Array:
+    del bits
+    return finite(codes.astype(jnp.float32) * params['scale'])
+
+  zero, infinity = jnp.zeros(()), jnp.full((), jnp.inf)
+  return Quantizer(fit, from_range, apply, encode, decode)

@@ -84,14 +84,96 @@ def test_power_of_two_scale_keeps_an_exact_power():
   assert params['scale'] == 1.0
 
 
+EXPONENTS = np.arange(-126, 127)
+LAST_CODE = 2**31 - 128  # The last int32 that float32 holds.
+
+
+@jax.jit
+def all_grids(x):
+  """Q(x), codes and decoded codes for each of the exponents."""
+  quantizer = quantizers.grid()
+
+  def one(b):
+    params = quantizer.fit(x, b)
+    codes = quantizer.encode(x, params, b)
+    y = quantizer.apply(x, params, b)
+    return params['scale'], y, codes, quantizer.decode(codes, params, b)
+
+  return jax.vmap(one)(jnp.asarray(EXPONENTS, jnp.float32))
+
+
+def exact_grid(x, b):
+  """The formula in float64, which holds each of its terms exactly."""
+  codes = np.rint(np.ldexp(x.astype(np.float64), -b))
+  limit = float(np.finfo(np.float32).max)
+  return codes, np.clip(np.ldexp(codes, b), -limit, limit)
+
+
+def test_grid_is_the_formula_for_every_exponent():
+  rng = np.random.default_rng(0)
+  # All of float32's normal numbers, and some halves of steps.
+  x = np.ldexp(rng.uniform(0.5, 1, 2000), rng.integers(-124, 129, 2000))
+  x = np.concatenate([x, np.ldexp(np.arange(1.0, 16), -2), [0, 0.3, 1, 2**20]])
+  x = np.concatenate([x, -x]).astype(np.float32)
+  scales, ys, codes, decoded = map(np.asarray, all_grids(x))
+  np.testing.assert_array_equal(scales, np.ldexp(1.0, EXPONENTS))
+  for i, b in enumerate(EXPONENTS):
+    expected, y = exact_grid(x, b)
+    np.testing.assert_array_equal(ys[i], y, err_msg=str(b))
+    fits = np.abs(expected) <= LAST_CODE
+    assert fits.any()
+    np.testing.assert_array_equal(
+      codes[i], np.clip(expected, -LAST_CODE, LAST_CODE)
+    )
+    np.testing.assert_array_equal(decoded[i][fits], y[fits])
+
+
 @quick
-@hypothesis.given(TENSORS, st.integers(-12, 12))
-def test_grid_is_the_formula_to_the_letter(x, b):
-  # A power of two divides without rounding: float64 has to agree bit for bit.
-  got = fit_apply('grid', x, b)
-  expected = np.rint(x.astype(np.float64) / 2.0**b) * 2.0**b
-  hypothesis.assume(np.abs(x).max() / 2.0**b < 2**22)
-  np.testing.assert_array_equal(got, expected.astype(np.float32))
+@hypothesis.given(
+  st_numpy.arrays(
+    np.float32,
+    24,
+    # XLA flushes what is below the normal numbers to zero on some devices.
+    elements=st.floats(width=32, allow_nan=False, allow_infinity=False,
+                       allow_subnormal=False),
+  ),
+  st.sampled_from(EXPONENTS),
+)  # fmt: skip
+def test_grid_is_the_formula_for_any_float(x, b):
+  _, y = exact_grid(x, b)
+  np.testing.assert_array_equal(fit_apply('grid', x, b), y)
+
+
+def test_grid_passes_every_gradient():
+  x = jnp.array([1e38, -3.0, 0.2, 0.0])
+  quantizer = quantizers.grid()
+  for b in (-126, -20, 0, 126):
+    params = quantizer.fit(x, b)
+    gradient = jax.grad(lambda x, p=params: quantizer.apply(x, p, 0).sum())(x)
+    np.testing.assert_array_equal(gradient, 1)
+
+
+@pytest.mark.parametrize('b', [127, -126.5, np.inf, np.nan])
+def test_grid_refuses_a_step_that_float32_does_not_hold(b):
+  with pytest.raises(ValueError, match='from -126 to 126'):
+    quantizers.grid().fit(jnp.ones(3), b)
+
+
+def test_power_of_two_scale_at_both_ends_of_float32():
+  quantizer = quantizers.power_of_two_scale()
+  for exponent in (-124, -120, 124, 127):
+    x = np.ldexp(np.array([1.0, 0.3, -0.7], np.float32), exponent)
+    for bits in (2, 4, 8):
+      scale = float(quantizer.fit(jnp.asarray(x), bits)['scale'])
+      mantissa, _ = np.frexp(scale)
+      assert mantissa == 0.5
+      # Neither the step nor its reciprocal may leave the normal numbers.
+      assert 2.0**-126 <= scale <= 2.0**126
+      qmax = 2 ** (bits - 1) - 1
+      expected = np.rint(x.astype(np.float64) / scale).clip(-qmax, qmax) * scale
+      np.testing.assert_array_equal(
+        fit_apply('power_of_two_scale', x, bits), expected.astype(np.float32)
+      )
 
 
 @quick
