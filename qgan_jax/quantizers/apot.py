@@ -67,10 +67,13 @@ def apot(*, axis: int | None = None) -> Quantizer:
   Li et al. (APoT), https://arxiv.org/abs/1909.13144: a sign and 2ⁿ⁻¹
   magnitudes, denser near zero, whose products are shifts and sums. ∂x̂/∂γ is
   Π(x / γ) − x / γ inside the clip and sign(x) outside (eq. 9); x passes every
-  gradient, as in the authors' code. The paper normalizes weights by their
-  deviation and starts the clip at 3; here γ starts at three root mean squares,
-  which clips the same and leaves the weights their size. One bit, which has no
+  gradient, as the authors' weights do. The paper subtracts the weights' mean,
+  divides by their deviation and starts the clip at 3; here weights keep mean
+  and size, and γ starts at three root mean squares. One bit, which has no
   magnitude to choose, takes the levels ±γ / 2.
+
+  Activations are quantized as weights are. The authors' are unsigned: clamped
+  to [0, γ], in 2ⁿ levels, with no gradient outside.
 
   Args:
     axis: the axis with a γ for each index; None for one.

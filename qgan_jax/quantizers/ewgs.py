@@ -53,7 +53,8 @@ def ewgs(*, delta: float = 1e-3, axis: int | None = None) -> Quantizer:
 
   Lee et al. (EWGS), https://arxiv.org/abs/2104.00903: a step that moves a
   value away from its level is enlarged, one towards it is damped. x_n and x_q
-  are the value and its level in units of the range [0, 1].
+  are the value and its level in units of the range [0, 1]. The paper learns
+  the range's ends and the scale of its outputs; here both are `uniform`'s.
 
   Args:
     delta: δ ≥ 0; 0 is `uniform`. The paper estimates it from the Hessian, or

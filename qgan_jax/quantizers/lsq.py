@@ -154,7 +154,9 @@ def lsq_plus(*, axis: int | None = None) -> Quantizer:
   ∂x̂/∂β is 0 inside the range and 1 outside, both times 1 / √(N · Qp). Codes
   are −2ⁿ⁻¹ … 2ⁿ⁻¹ − 1. Fitted to a tensor (weights), s starts as
   max(|μ − 3σ|, |μ + 3σ|) / 2ⁿ⁻¹ and β as 0; from a range (activations), as
-  s = (max − min) / (2ⁿ − 1) and β such that the least code is min.
+  s = (max − min) / (2ⁿ − 1) and β such that the least code is min. In the paper
+  weights are symmetric, without β, and activations start at the least squared
+  error.
 
   Args:
     axis: the axis with s and β for each index; None for one of each.

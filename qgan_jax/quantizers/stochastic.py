@@ -30,8 +30,9 @@ def round_stochastically(x: Array, key: Array) -> Array:
 def stochastic(*, axis: int | None = None) -> Quantizer:
   """`uniform` with stochastic rounding: E[x̂] = x inside the range.
 
-  Gupta et al., https://arxiv.org/abs/1502.02551. At one bit the levels are
-  ±max|x|, the only two between which every value lies.
+  Gupta et al., https://arxiv.org/abs/1502.02551, round so to a fixed-point
+  format; here the scale comes from max|x|. At one bit the levels are ±max|x|,
+  the only two between which every value lies.
 
   Args:
     axis: the axis with a scale for each index; None for one scale.

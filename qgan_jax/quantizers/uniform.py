@@ -202,8 +202,12 @@ def power_of_two_scale(*, axis: int | None = None) -> Quantizer:
   """Q(x) = round(x / 2ᵉ) · 2ᵉ, with e from the bit width and the range.
 
   e = ceil(log2(max|x| / (2ⁿ⁻¹ − 1))), the least exponent that clips nothing: a
-  multiplication by the scale is a shift. Jain et al. (TQT),
-  https://arxiv.org/abs/1903.08066. Unlike `grid`, `bits` is a bit width.
+  multiplication by the scale is a shift. Unlike `grid`, `bits` is a bit width.
+
+  Jain et al. (TQT), https://arxiv.org/abs/1903.08066, restrict scales so, but
+  take e = ceil(log2 t) − (n − 1) with a threshold t that is trained, and codes
+  from −2ⁿ⁻¹. With t = max|x| = 1 and 8 bits theirs is 2⁻⁷, which clips 1 to
+  127/128; here it is 2⁻⁶. Nothing is trained here.
 
   Args:
     axis: the axis with an exponent for each index; None for one exponent.
