@@ -15,6 +15,7 @@ from qgan_jax.quantizers.mse import least_error_scale
 from qgan_jax.quantizers.ranges import (
   deviation,
   finite,
+  is_within,
   largest,
   mean,
   mean_magnitude,
@@ -86,9 +87,13 @@ def _learned_rounding(
     q = codes - zero_point
     # Without a zero, the cells of the outermost levels are inside too.
     margin = jnp.abs(zero_point)
-    inside = (steps >= qmin - zero_point - margin) & (
-      steps <= qmax - zero_point + margin
+    # In units of x: in steps, an end of the range is a difference of numbers
+    # that are large where the offset is.
+    low, high = (
+      end * _step(params) + params.get('offset', 0.0)
+      for end in (qmin - zero_point - margin, qmax - zero_point + margin)
     )
+    inside = is_within(x, low, high)
     # N values share a scale.
     shared = x.size / params['scale'].size
     rate = jax.lax.rsqrt(jnp.maximum(shared * (qmax - zero_point), 1e-6))

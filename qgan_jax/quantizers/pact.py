@@ -16,7 +16,9 @@ def pact(*, axis: int | None = None) -> Quantizer:
   """Clips, y = ½(|x| − |x − α| + α), and rounds to n bits; α is learned.
 
   Choi et al. (PACT), https://arxiv.org/abs/1805.06085, eqs. 1 to 3: ∂y/∂α is
-  1[x ≥ α], and x passes its gradient where 0 ≤ x < α.
+  1[x ≥ α]. x passes its gradient where 0 ≤ x ≤ α: unlike in the paper, at α
+  itself too, where all of an image's white pixels are and a penalty of the
+  gradient by the image would not see them.
 
   The paper clips the output of a ReLU. Where a tensor had negative values when
   its params were made (after a leaky ReLU; latents), params['signed'] is 1 for
@@ -66,9 +68,10 @@ def pact(*, axis: int | None = None) -> Quantizer:
     del key
     y = decode(round_to_codes(x, *grid(params, bits)), params, bits)
     alpha = params['alpha']
+    signed = params['signed'] > 0
     above = x >= alpha
-    below = (params['signed'] > 0) & (x <= -alpha)
-    inside = ((params['signed'] > 0) | (x >= 0)) & ~above & ~below
+    below = signed & (x <= -alpha)
+    inside = (x >= jnp.where(signed, -alpha, 0.0)) & (x <= alpha)
     slope = above.astype(jnp.float32) - below.astype(jnp.float32)
     return straight_through_learned(
       x, {'alpha': alpha}, y, inside, {'alpha': slope}

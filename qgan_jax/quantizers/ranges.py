@@ -39,6 +39,18 @@ def largest(low: Array, high: Array) -> Array:
   return jnp.maximum(jnp.abs(low), jnp.abs(high)).astype(jnp.float32)
 
 
+def is_within(x: Array, low: Array, high: Array) -> Array:
+  """Whether x lies in a range, its ends included however they were rounded.
+
+  The ends of a quantizer's range are computed from its scale, which was itself
+  computed from them: they come back a few units in the last place off, and XLA
+  may round them otherwise in every program. So the range is taken a millionth
+  of its larger end wider.
+  """
+  slack = 2.0**-20 * largest(low, high)
+  return (x >= low - slack) & (x <= high + slack)
+
+
 def positive(scale: Array) -> Array:
   """A scale that is safe to divide by, as its reciprocal: 1 where all is zero.
 

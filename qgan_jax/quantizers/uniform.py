@@ -16,6 +16,7 @@ from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   ceil_log2,
   finite,
+  is_within,
   largest,
   positive,
   power_of_two,
@@ -63,12 +64,12 @@ def is_inside(
 ) -> Array:
   """Whether x lies in the cell of some code, its ends included.
 
-  In units of x, not of codes: at one bit the largest |x| is such an end, and
-  would be on either side of it by how XLA rounds `in_steps`.
+  At one bit the largest |x| is such an end, and of an affine range whose zero
+  lies halfway between two codes the least or the greatest.
   """
   low = (qmin - 0.5 - zero_point) * scale
   high = (qmax + 0.5 - zero_point) * scale
-  return (x >= low) & (x <= high)
+  return is_within(x, low, high)
 
 
 def round_to_codes(
