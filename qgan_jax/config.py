@@ -12,7 +12,9 @@ once every flag is parsed, so that a value follows whatever it depends on:
 The most specific wins. `g_bits` and `a_bits` are equally specific: where they
 disagree about the generator's activations, `g_a_bits` has to say. 32 is float.
 With `quantizer=grid`, `bits` is the exponent b of Q(x) = round(x / 2^b) · 2^b
-and speaks of weights alone; activations have 8 bits or what `a_bits` says.
+and speaks of weights alone; activations have 8 bits or what `a_bits` says. A
+quantizer whose definition fixes its width (ternary, xnor…) has that width where
+nothing is said, and takes no other.
 
 Activations learn their ranges, unless `activation_quantizer` says otherwise, or
 `ranges` how `affine` ones are found. D's learn an offset too (`lsq_plus`), for
@@ -28,7 +30,7 @@ from typing import Any
 
 from ml_collections import config_dict, ConfigDict, FrozenConfigDict
 
-from qgan_jax import config_string
+from qgan_jax import config_string, quantizers
 from qgan_jax.config_check import validate
 from qgan_jax.config_string import parse, SHARED
 from qgan_jax.errors import UserError
@@ -241,6 +243,11 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
         levels | {f'{name[0]}_{role[0]}_bits': network['bits'][role]},
         name,
         role,
+        quantizer=(
+          precision['quantizer']
+          if role == 'weights'
+          else network['activation_quantizer']
+        ),
         grid=precision['quantizer'] == 'grid',
       )
       for role in ROLES
@@ -268,7 +275,12 @@ def _source(experiment: str, source: str | None, folder: str | None) -> str:
 
 
 def _bits(
-  given: Mapping[str, float | None], network: str, role: str, *, grid: bool
+  given: Mapping[str, float | None],
+  network: str,
+  role: str,
+  *,
+  quantizer: str,
+  grid: bool,
 ) -> float:
   """The bits of a network's role: the most specific that is given."""
   n, r = network[0], role[0]
@@ -289,6 +301,8 @@ def _bits(
       'quantizer=grid needs bits=b, the exponent of its step 2^b: -6 is a step '
       'of 1/64, and 8 one of 256, on which every weight is 0'
     )
+  if bits is None and quantizer in quantizers.NAMES:
+    bits = quantizers.by_name(quantizer).fixed_bits
   bits = _first(bits, _BITS)
   return int(bits) if float(bits).is_integer() else bits
 

@@ -11,6 +11,7 @@ from qgan_jax import quantizers
 from qgan_jax.config_string import did_you_mean, SHARED, SHORT_NAMES
 from qgan_jax.errors import UserError
 from qgan_jax.precision import rules
+from qgan_jax.precision.spec import allowed_bits, takes_bits
 from qgan_jax.training import losses, optimizers
 
 
@@ -49,6 +50,13 @@ _BITS = Rule(
   'a whole number from 1 to 16, or 32 for float',
   lambda x: type(x) is int and (1 <= x <= 16 or x == 32),
 )
+
+
+def _widths(quantizer: str) -> Rule:
+  """The bits that a quantizer can have."""
+  return Rule(allowed_bits(quantizer), lambda x: takes_bits(quantizer, x))
+
+
 # From 32 on a tensor is left in float; at -32 nothing above 2^-9 is rounded.
 _EXPONENT = Rule(
   'the exponent of the grid step 2^b, a number from -32 to 32 (32 is float)',
@@ -100,7 +108,6 @@ RULES = {
   'generator.optimizer': _OPTIMIZER,
   'generator.learning_rate': _POSITIVE,
   'generator.sparsity': _DECAY,
-  'generator.bits.activations': _BITS,
   'discriminator.channels': _whole(1),
   'discriminator.norm': _NORM,
   'discriminator.activation_quantizer': _ACTIVATIONS,
@@ -108,7 +115,6 @@ RULES = {
   'discriminator.optimizer': _OPTIMIZER,
   'discriminator.learning_rate': _POSITIVE,
   'discriminator.sparsity': _DECAY,
-  'discriminator.bits.activations': _BITS,
   'discriminator.steps': _whole(1),
   'precision.quantizer': _choice(*quantizers.WEIGHTS),
   'precision.per_channel': _FLAG,
@@ -121,7 +127,6 @@ RULES = {
   ),
   'precision.rules': Rule('rules', lambda x: x is None or _TEXT.accepts(x)),
   'precision.gradient_quantizer': _choice(*quantizers.GRADIENTS),
-  'precision.gradient_bits': _BITS,
   'precision.learning_rate': _NOT_NEGATIVE,
   'precision.start_step': _whole(0),
   'precision.anneal_steps': _whole(0),
@@ -173,8 +178,14 @@ def validate(config: ConfigDict) -> None:
     _check(config, path, RULES[path])
   grid = config.precision.quantizer == 'grid'
   for network in ('generator', 'discriminator'):
-    _check(config, f'{network}.bits.weights', _EXPONENT if grid else _BITS)
+    names = (config.precision.quantizer, config[network].activation_quantizer)
+    weights, activations = map(_widths, names)
+    path = f'{network}.bits'
+    _check(config, f'{path}.weights', _EXPONENT if grid else weights)
+    _check(config, f'{path}.activations', activations)
     _check_network(config, network)
+  gradients = _widths(config.precision.gradient_quantizer)
+  _check(config, 'precision.gradient_bits', gradients)
   _check_precision(config)
   _check_together(config)
 

@@ -14,11 +14,15 @@ from qgan_jax.precision import (
 from qgan_jax.precision import rules as rules_lib
 from qgan_jax.precision.layers import Layer
 from qgan_jax.precision.schedule import Schedule
+from qgan_jax.precision.table import Choice
+
+# Images are quantized as the bytes that they were; latents as the rest of G.
+_INPUTS = {'generator': None, 'discriminator': 'pixels'}
 
 
 def plan_precision(
   config: Any, layers: Mapping[str, tuple[Layer, ...]]
-) -> tuple[dict[str, Precision], dict[str, Bits], list[rules_lib.Choice]]:
+) -> tuple[dict[str, Precision], dict[str, Bits], list[Choice]]:
   """How a config quantizes networks of these layers.
 
   Returns:
@@ -50,11 +54,28 @@ def plan_precision(
         config[network].sparsity or None,
       ),
       p.first_last_bits,
+      input_quantizer=_INPUTS[network],
+      start_step=p.start_step,
     )
     for network in layers
   }
   rules = rules_lib.parse_rules(p.rules)
   return rules_lib.resolve_rules(layers, defaults, rules)
+
+
+def describe_schedule(config: Any) -> str:
+  """From which step on a config quantizes, in words."""
+  p = config.precision
+  parts = [f'quantized from step {p.start_step:,} of {config.steps:,}']
+  if p.start_step >= config.steps:
+    parts = [f'in float for all {config.steps:,} steps, and rounded afterwards']
+  if p.anneal_steps:
+    parts.append(
+      f'from {p.anneal_from} bits down to these in {p.anneal_steps:,} steps'
+    )
+  if p.alternate_steps:
+    parts.append(f'then {p.alternate_steps:,} steps so and as many in float')
+  return ', '.join(parts)
 
 
 def make_schedule(config: Any) -> Schedule:

@@ -208,11 +208,19 @@ def main() -> None:
       f'seq, not {name}'
     )
 
-  def first(*values: int | None) -> int:
-    return next(value for value in (*values, 8) if value is not None)
+  fixed = quantizers_lib.by_name(name).fixed_bits
+  if fixed and any(mixed):
+    raise errors.UserError(
+      f'--size and --max_ratio choose the bits of every layer, and {name} has '
+      f'no other width than {fixed}; say --w_bits={fixed} instead'
+    )
 
-  weights = first(w_bits.value, bits.value)
-  activations = first(a_bits.value, bits.value)
+  def first(of: str, *values: int | None) -> int:
+    own = quantizers_lib.by_name(of).fixed_bits
+    return next(value for value in (*values, own, 8) if value is not None)
+
+  weights = first(name, w_bits.value, bits.value)
+  activations = first(activation_quantizer.value, a_bits.value, bits.value)
   run = TrainedRun(Path(workdir.value), samples=samples.value, seed=seed.value)
   sparse = any(run.config[n].sparsity for n in config_lib.NETWORKS)
   if method.value == 'adaround' and sparse:

@@ -24,7 +24,8 @@ from qgan_jax.data import Batches, ImageDataset
 from qgan_jax.delivery import deliver
 from qgan_jax.errors import UserError
 from qgan_jax.init_from import load_start
-from qgan_jax.precision.rules import format_table
+from qgan_jax.precision.table import format_table
+from qgan_jax.precision_plan import describe_schedule
 from qgan_jax.run_folder import open_folder, write_json
 from qgan_jax.training import devices, diagnosis, loop
 from qgan_jax.training.checkpoints import Checkpoints
@@ -347,6 +348,10 @@ def _periodic(
   )
 
 
+def _is_quantized(run: _Run) -> bool:
+  return any(choice.quantizer for choice in run.gan.table)
+
+
 _EXAMPLES = 64  # Images that quantization is looked at with.
 
 
@@ -361,7 +366,7 @@ def _diagnosis(
   `made` holds what other trials of the same program have compiled for it.
   """
   config = run.config
-  if not config.logging.diagnose or not any(c.quantizer for c in run.gan.table):
+  if not config.logging.diagnose or not _is_quantized(run):
     return ()
   size = min(_EXAMPLES, len(dataset.train_images))
   batch = {'images': dataset.train_images[None, :size]}
@@ -399,6 +404,7 @@ def _describe(run: _Run, dataset: ImageDataset, state: TrainState) -> str:
       line('generator', state.generator.params),
       line('discriminator', state.discriminator.params),
       format_table(run.gan.table),
+      *([describe_schedule(run.config)] if _is_quantized(run) else []),
       f'{jax.device_count()} × {jax.devices()[0].device_kind}, {run.workdir}',
     )
   )

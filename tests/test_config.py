@@ -134,6 +134,10 @@ def test_every_short_name_is_a_key_and_every_page_default_a_key():
     ('g_bits=4,a_bits=8,g_a_bits=8', (4, 8, 8, 8)),
     # The exponent of a grid speaks of weights alone.
     ('quantizer=grid,bits=-6', (-6, 8, -6, 8)),
+    ('quantizer=ternary', (2, 8, 2, 8)),
+    ('quantizer=ternary,a_bits=4', (2, 4, 2, 4)),
+    ('quantizer=ternary,bits=32', (32, 32, 32, 32)),
+    ('d_activation_quantizer=xnor', (8, 8, 8, 1)),
     ('quantizer=grid,bits=-6.5,a_bits=4', (-6.5, 4, -6.5, 4)),
     ('quantizer=grid,bits=-6,g_bits=-4', (-4, 8, -6, 8)),
     ('quantizer=grid,g_bits=-4,d_bits=-5,a_bits=4', (-4, 4, -5, 4)),
@@ -227,8 +231,13 @@ def test_every_key_has_a_rule_and_the_defaults_pass():
   ruled = {*config_check.RULES} | {
     f'{network}.{rest}'
     for network in ('generator', 'discriminator')
-    for rest in ('bits.weights', *(f'optimizer_kwargs.{k}' for k in kwargs))
+    for rest in (
+      'bits.weights',
+      'bits.activations',
+      *(f'optimizer_kwargs.{k}' for k in kwargs),
+    )
   }
+  ruled.add('precision.gradient_bits')
   assert {*config_lib.leaves(config)} <= ruled
   assert {*config_lib.base().optimizer_kwargs} == {*kwargs}
 
@@ -240,6 +249,10 @@ def test_every_key_has_a_rule_and_the_defaults_pass():
     ('bits=17', '1 to 16, or 32'),
     ('w_bits=8.5', r'generator.bits.weights=8.5 \(set by bits .* g_w_bits\)'),
     ('quantizer=grid,bits=-40', 'exponent of the grid'),
+    ('quantizer=ternary,bits=8', r'w_bits\) is .* with ternary 2 alone, or 32'),
+    ('quantizer=apot,w_bits=16', 'with apot a whole number from 1 to 8, or 32'),
+    ('activation_quantizer=mxfp4,g_a_bits=3', 'generator.*with mxfp4 4 alone'),
+    ('gradient_quantizer=mxfp4,gradient_bits=8', 'with mxfp4 4 alone'),
     ('quantizer=unifrom', "did you mean 'uniform'"),
     ('activation_quantizer=grid', 'one of uniform, affine'),
     ('batch_size=0', r'batch_size=0 .*from 1 up'),
@@ -306,7 +319,8 @@ def test_types_are_checked_whoever_set_the_value(path, value):
 
 def test_all_that_is_on_offer_is_allowed():
   for name in quantizers.WEIGHTS:
-    validated(f'quantizer={name},bits=2')
+    exponent = ',bits=2' if name == 'grid' else ''
+    validated(f'quantizer={name}{exponent}')
   for name in ('sgd', 'momentum', 'adagrad', 'adam', 'lion', 'optax.adamw'):
     validated(f'optimizer={name}')
   validated('penalty=r1,loss=wasserstein,spectral_norm=true,dtype=bfloat16')

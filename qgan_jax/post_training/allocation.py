@@ -47,7 +47,7 @@ def sensitivity(
   Args:
     network: its precision says by what; its bits are not used.
     *args: calibration inputs [N, …].
-    widths: to try.
+    widths: to try, of those that a layer's quantizer can have.
     batch_size: of the runs.
 
   Returns:
@@ -67,9 +67,11 @@ def sensitivity(
   variance = float(np.var(np.concatenate([np.asarray(y) for y in expected])))
   rows = []
   for layer, w in weights.items():
-    if network.precision.spec('weights', layer) is None:
+    spec = network.precision.spec('weights', layer)
+    if spec is None:
       continue
-    for bits in widths:
+    possible = spec.quantizer.widths
+    for bits in (n for n in widths if n in possible):
       chosen = {path: jnp.float32(FLOAT_BITS) for path in weights}
       chosen[layer] = jnp.float32(bits)
       one = fit_weights(
@@ -148,8 +150,9 @@ def allocate_bits(
   """Bits by network and layer, for so many bits a weight on average."""
   allocation = {}
   for network, found in rows.items():
-    eight = sum(row.size for row in found if row.bits == 8)
-    allocation[network] = allocate(found, eight * mean_bits / 8)
+    # Of each layer, the bytes of a bit a weight: from any of its rows.
+    one_bit = {row.layer: row.size / row.bits for row in found}
+    allocation[network] = allocate(found, mean_bits * sum(one_bit.values()))
   return allocation
 
 

@@ -18,12 +18,23 @@ import fnmatch
 import math
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from qgan_jax import quantizers
 from qgan_jax.errors import UserError
 from qgan_jax.precision.activations import RANGES
 from qgan_jax.precision.layers import Layer
 from qgan_jax.precision.network import Precision
-from qgan_jax.precision.spec import Bits, FLOAT_BITS, QuantizerSpec, ROLES
+from qgan_jax.precision.spec import (
+  allowed_bits,
+  Bits,
+  FLOAT_BITS,
+  QuantizerSpec,
+  ROLES,
+  takes_bits,
+)
+from qgan_jax.precision.table import Choice
 
 NETWORKS = ('generator', 'discriminator')
 REGISTRIES = {
@@ -58,33 +69,6 @@ class Rule(NamedTuple):
     return all(fnmatch.fnmatchcase(*pair) for pair in patterns)
 
 
-class Choice(NamedTuple):
-  """What one layer's role is quantized with: a line of the table.
-
-  Attributes:
-    network: 'generator'….
-    layer: its module path.
-    role: one of `ROLES`.
-    quantizer: its name, '' for float.
-    bits: its width, 32 for float.
-    per_channel: whether each output channel has its own scale.
-    ranges: of activations, one of `RANGES`, 'learned', or 'first batch' where
-      a learned quantizer has the network's own input; '' of the rest.
-    shape: of the tensor, without the batch.
-    rule: the last rule that caught it, '' for the default.
-  """
-
-  network: str
-  layer: str
-  role: str
-  quantizer: str
-  bits: float
-  per_channel: bool
-  ranges: str
-  shape: tuple[int, ...]
-  rule: str
-
-
 @dataclasses.dataclass(frozen=True)
 class Defaults:
   """What a network's layers get where no rule speaks.
@@ -94,11 +78,16 @@ class Defaults:
     bits: their widths, plain numbers.
     first_last_bits: of weights and activations of the layers called first and
       last; None for those of the rest.
+    input_quantizer: of the network's own input; None for that of the rest, or
+      'affine' where it cannot have as many bits as the input keeps.
+    start_step: steps in float before anything is quantized.
   """
 
   precision: Precision
   bits: Bits
   first_last_bits: int | None = None
+  input_quantizer: str | None = None
+  start_step: int = 0
 
 
 def _bits(text: str) -> float:
@@ -231,19 +220,10 @@ def _choose(
   defaults: Defaults,
   rules: Sequence[Rule],
 ) -> Choice:
-  default = getattr(defaults.precision, role)
-  n: Any = getattr(defaults.bits, role)
-  n = FLOAT_BITS if default is None or n is None else n
   called = [other.path for other in layers if other.inputs is not None]
-  ends = called[:1] + called[-1:]
   is_input = role == 'activations' and layer.path in called[:1]
-  grid = default is not None and default.name == 'grid'
-  if role != 'gradients' and n < FLOAT_BITS and not grid:
-    if layer.path in ends and defaults.first_last_bits is not None:
-      n = defaults.first_last_bits
-    if is_input and n < FLOAT_BITS:
-      n = max(n, defaults.precision.input_bits)
-  spec = default or QuantizerSpec(_FALLBACK[role])
+  is_end = role != 'gradients' and layer.path in called[:1] + called[-1:]
+  spec, n = _default(role, defaults, is_input=is_input, is_end=is_end)
   settings: dict[str, Any] = {
     'bits': n,
     'quantizer': spec.name,
@@ -251,37 +231,95 @@ def _choose(
     'ranges': spec.ranges
     or ('moving' if defaults.precision.momentum else 'dynamic'),
   }
-  last = ranged = None
+  said: dict[str, Rule] = {}  # The rule that decides, by key.
+  last = None
   for rule in rules:
     if rule.catches(network, role, layer.path):
       settings |= rule.settings
+      said |= dict.fromkeys(rule.settings, rule)
       last = rule
-      ranged = rule if 'ranges' in rule.settings else ranged
-      _check(rule, role, settings)
-  quantizer = quantizers.by_name(settings['quantizer'])
-  if ranged and quantizer.learned and role == 'activations':
+      _check_name(rule, role, settings['quantizer'])
+  name = settings['quantizer']
+  quantizer = quantizers.by_name(name)
+  n = settings['bits']
+  if 'quantizer' in said and 'bits' not in said and n < FLOAT_BITS:
+    n = quantizer.fixed_bits or n
+  if name != 'grid' and not takes_bits(name, n):
+    why = f'precision.rules: {last.text!r}' if last else f'bits={n}'
+    if not last and is_end and defaults.first_last_bits is not None:
+      why = f'precision.first_last_bits={n}'
     raise UserError(
-      f'precision.rules: {ranged.text!r}: the activations of the {network} '
-      f'have {settings["quantizer"]}, which learns its range; say '
-      'quantizer=affine as well'
+      f'{why}: the {role} of {network}/{layer.path} cannot have bits={n}: they '
+      f'take {allowed_bits(name)}'
     )
+  quantized = n < FLOAT_BITS
   ranges = ''
-  if role == 'activations' and settings['bits'] < FLOAT_BITS:
-    ranges = settings['ranges']
-    if quantizer.learned:
-      ranges = 'first batch' if is_input else 'learned'
-  quantized = settings['bits'] < FLOAT_BITS
+  if role == 'activations' and quantized:
+    ranges = _range_of(quantizer, settings['ranges'], is_input=is_input)
+    # Of an input with a quantizer of its own, a rule for all may say anything.
+    own = is_input and defaults.input_quantizer and 'quantizer' not in said
+    if 'ranges' in said and ranges != settings['ranges'] and not own:
+      raise UserError(
+        f'precision.rules: {said["ranges"].text!r}: the activations of the '
+        f'{network} have {name}, whose range is {_WHY[ranges]}; say '
+        'quantizer=affine as well'
+      )
   return Choice(
     network,
     layer.path,
     role,
-    settings['quantizer'] if quantized else '',
-    settings['bits'],
+    name if quantized else '',
+    n,
     role == 'weights' and settings['per_channel'] and quantized,
     ranges,
     layer.shape(role),
     last.text if last else '',
+    defaults.start_step if quantized else None,
   )
+
+
+def _default(
+  role: str, defaults: Defaults, *, is_input: bool, is_end: bool
+) -> tuple[QuantizerSpec, Any]:
+  """(quantizer, bits) of a layer's role that no rule speaks of."""
+  spec: QuantizerSpec | None = getattr(defaults.precision, role)
+  n: Any = getattr(defaults.bits, role)
+  if spec is None or n is None:
+    spec, n = spec or QuantizerSpec(_FALLBACK[role]), FLOAT_BITS
+  if spec.name == 'grid':
+    return spec, n
+  if n < FLOAT_BITS:
+    n = spec.quantizer.fixed_bits or n
+    if is_end and defaults.first_last_bits is not None:
+      n = defaults.first_last_bits
+  if is_input:
+    n = max(n, defaults.precision.input_bits)
+    name = defaults.input_quantizer or spec.name
+    name = name if takes_bits(name, n) else _FALLBACK[role]
+    spec = dataclasses.replace(spec, name=name)
+  return spec, n
+
+
+def _range_of(
+  quantizer: quantizers.Quantizer, ranges: str, *, is_input: bool
+) -> str:
+  """Where the range of an activation comes from, as `Precision` finds it."""
+  if quantizer.learned:
+    return 'first batch' if is_input else 'learned'
+  if quantizer.from_range is not None:
+    return ranges
+  x = jax.ShapeDtypeStruct((1,), jnp.float32)
+  bits = jax.ShapeDtypeStruct((), jnp.float32)
+  return 'fitted' if jax.eval_shape(quantizer.fit, x, bits) else 'fixed'
+
+
+# Why a range is not where a rule wants it from.
+_WHY = {
+  'first batch': 'that of the first batch',
+  'learned': 'learned',
+  'fitted': 'fitted to each batch',
+  'fixed': 'fixed by its definition',
+}
 
 
 # What a rule that says bits alone gives a role that is in float by default.
@@ -292,20 +330,12 @@ _FALLBACK = {
 }
 
 
-def _check(rule: Rule, role: str, settings: Mapping[str, Any]) -> None:
-  name, n = settings['quantizer'], settings['bits']
+def _check_name(rule: Rule, role: str, name: str) -> None:
   names = REGISTRIES[role]
   if name not in names:
     raise UserError(
       f'precision.rules: {rule.text!r}: {role} have no quantizer {name!r}'
       f'{_hint(name, names)}; there are {", ".join(names)}'
-    )
-  if name != 'grid' and not (
-    n == FLOAT_BITS or (type(n) is int and 1 <= n <= 16)
-  ):
-    raise UserError(
-      f'precision.rules: {rule.text!r}: bits takes {_SETTINGS["bits"][1]}, not '
-      f'{n}'
     )
 
 
@@ -328,11 +358,12 @@ def _together(
     base = dataclasses.replace(base, **{role: default})
     plain = all(not c.rule for c in mine)
     ends = defaults.first_last_bits is not None and role != 'gradients'
-    fields[role] = (
-      getattr(defaults.bits, role)
-      if plain and not ends
-      else {choice.layer: choice.bits for choice in mine}
-    )
+    if not plain or ends:
+      fields[role] = {choice.layer: choice.bits for choice in mine}
+    elif getattr(defaults.bits, role) is None:
+      fields[role] = None
+    else:
+      _, fields[role] = _default(role, defaults, is_input=False, is_end=False)
   return dataclasses.replace(base, exceptions=tuple(exceptions)), Bits(**fields)
 
 
@@ -343,30 +374,6 @@ def _spec(
     return None
   axis = layer.channel_axis if choice.per_channel else None
   ranges = choice.ranges if choice.ranges in RANGES else None
-  if not choice.rule and default is not None:
+  if not choice.rule and default and choice.quantizer == default.name:
     ranges = default.ranges
   return QuantizerSpec(choice.quantizer, axis, ranges)
-
-
-def format_table(table: Sequence[Choice]) -> str:
-  """The table as text, one line for every layer and role that has a choice."""
-  rows = [('network', 'layer', 'role', 'bits', 'quantizer', 'range', 'shape')]
-  for c in table:
-    if c.role == 'gradients' and not c.quantizer:
-      continue
-    name = c.quantizer or 'float'
-    rows.append(
-      (
-        c.network,
-        c.layer or '(itself)',
-        c.role,
-        f'{c.bits:g}',
-        f'{name} per channel' if c.per_channel else name,
-        c.ranges or '-',
-        '×'.join(map(str, c.shape)) + (f'  ← {c.rule}' if c.rule else ''),
-      )
-    )
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return '\n'.join(
-    '  '.join(map(str.ljust, row, widths)).rstrip() for row in rows
-  )

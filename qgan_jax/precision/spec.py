@@ -48,6 +48,24 @@ def width(bits: Any, path: str) -> Any:
   return bits[path]
 
 
+def takes_bits(name: str, bits: Any) -> bool:
+  """Whether a tensor with the quantizer of this name can have so many bits."""
+  if bits == FLOAT_BITS:
+    return True
+  return type(bits) is int and bits in quantizers.by_name(name).widths
+
+
+def allowed_bits(name: str) -> str:
+  """What `takes_bits` accepts, for a reader."""
+  widths = quantizers.by_name(name).widths
+  if len(widths) == 1:
+    return f'with {name} {widths[0]} alone, or 32 for float'
+  return (
+    f'with {name} a whole number from {widths[0]} to {widths[-1]}, or 32 for '
+    'float'
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class QuantizerSpec:
   """A quantizer by name: what a configuration or an artifact can hold.

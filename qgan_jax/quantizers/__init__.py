@@ -15,6 +15,7 @@ from qgan_jax.quantizers.lsq import lsq, lsq_plus, seq
 from qgan_jax.quantizers.mse import uniform_mse
 from qgan_jax.quantizers.mx import mx
 from qgan_jax.quantizers.pact import pact
+from qgan_jax.quantizers.pixels import pixels
 from qgan_jax.quantizers.qgan_em import qgan_em
 from qgan_jax.quantizers.ranges import tensor_range
 from qgan_jax.quantizers.registry import (
@@ -55,6 +56,7 @@ __all__ = [
   'lsq_plus',
   'mx',
   'pact',
+  'pixels',
   'power_of_two_scale',
   'qgan_em',
   'seq',

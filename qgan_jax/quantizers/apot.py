@@ -124,4 +124,6 @@ def apot(*, axis: int | None = None) -> Quantizer:
     slope = jnp.where(inside, y / clip_of(params) - unit, jnp.sign(unit))
     return straight_through_learned(x, params, y, jnp.ones(()), {'clip': slope})
 
-  return Quantizer(fit, from_range, apply, encode, decode, ('clip',))
+  return Quantizer(
+    fit, from_range, apply, encode, decode, ('clip',), most_bits=MAX_BITS
+  )

@@ -31,7 +31,8 @@ class Quantizer(NamedTuple):
       taken from the tensor itself: a flat dict of arrays, which may be empty.
       No gradient flows into them.
     from_range: (low, high, bits) → params, the same from a known range; None
-      where a range is not enough, and params are fitted to every tensor.
+      where a range is not enough, and params are fitted to every tensor, and
+      where there are no params, since the range is a part of the definition.
     apply: (x, params, bits, key=None) → x̂ of x's shape and dtype, with the
       quantizer's own gradient (`jax.custom_vjp`, differentiable again).
     encode: (x, params, bits) → codes, int32 of x's shape.
@@ -44,6 +45,8 @@ class Quantizer(NamedTuple):
       given. Without one it rounds to nearest, as `encode` always does.
     fixed_bits: the width of a code where the definition fixes it, and `bits`
       is ignored; None where `bits` says it.
+    most_bits: where `bits` says it, the most that there is a code for; more
+      give no more levels.
   """
 
   fit: Callable[[Array, Array], Params]
@@ -54,3 +57,11 @@ class Quantizer(NamedTuple):
   learned: tuple[str, ...] = ()
   stochastic: bool = False
   fixed_bits: int | None = None
+  most_bits: int = 16
+
+  @property
+  def widths(self) -> range:
+    """The widths that a code can have."""
+    if self.fixed_bits is not None:
+      return range(self.fixed_bits, self.fixed_bits + 1)
+    return range(1, self.most_bits + 1)

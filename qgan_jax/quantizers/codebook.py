@@ -90,4 +90,6 @@ def codebook() -> Quantizer:
     shared = y - jax.lax.stop_gradient(y)
     return straight_through(x, y, jnp.ones(())) + shared.astype(x.dtype)
 
-  return Quantizer(fit, from_range, apply, encode, decode, ('centroids',))
+  return Quantizer(
+    fit, from_range, apply, encode, decode, ('centroids',), most_bits=MAX_BITS
+  )

@@ -89,10 +89,6 @@ def dorefa_activation() -> Quantizer:
     del x, bits
     return {}
 
-  def from_range(low: Array, high: Array, bits: Array) -> Params:
-    del low, high, bits
-    return {}
-
   def rounded(x: Array, bits: Array) -> Array:
     return jnp.round(jnp.clip(x.astype(jnp.float32), 0.0, 1.0) * _steps(bits))
 
@@ -111,7 +107,7 @@ def dorefa_activation() -> Quantizer:
     y = decode(rounded(x, bits), params, bits)
     return straight_through(x, y, (x >= 0) & (x <= 1))
 
-  return Quantizer(fit, from_range, apply, encode, decode)
+  return Quantizer(fit, None, apply, encode, decode)
 
 
 def dorefa_gradient(*, axis: int | None = None) -> Quantizer:

@@ -12,6 +12,8 @@ from qgan_jax.quantizers.ranges import (
 )
 from qgan_jax.quantizers.straight_through import straight_through
 
+_MAX_BITS = 9  # 2⁸ − 1 exponents; of normal float32, 254.
+
 
 def _round_log2(x: Array) -> Array:
   """round(log2 x) of positive float32; int32."""
@@ -32,7 +34,7 @@ def logarithmic(*, axis: int | None = None) -> Quantizer:
     axis: the axis with a largest exponent for each index; None for one.
 
   Returns:
-    A `Quantizer` for 1 to 16 bits; beyond 9, float32 has no more exponents.
+    A `Quantizer` for 1 to 9 bits: float32 has no more exponents.
   """
 
   def from_range(low: Array, high: Array, bits: Array) -> Params:
@@ -72,4 +74,4 @@ def logarithmic(*, axis: int | None = None) -> Quantizer:
     end = 2.0**0.5 * power_of_two(params['exponent'])
     return straight_through(x, y, jnp.abs(x) <= end)
 
-  return Quantizer(fit, from_range, apply, encode, decode)
+  return Quantizer(fit, from_range, apply, encode, decode, most_bits=_MAX_BITS)

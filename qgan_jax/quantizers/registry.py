@@ -22,6 +22,7 @@ from qgan_jax.quantizers.lsq import lsq, lsq_plus, seq
 from qgan_jax.quantizers.mse import uniform_mse
 from qgan_jax.quantizers.mx import mx
 from qgan_jax.quantizers.pact import pact
+from qgan_jax.quantizers.pixels import pixels
 from qgan_jax.quantizers.qgan_em import qgan_em
 from qgan_jax.quantizers.stochastic import stochastic
 from qgan_jax.quantizers.ternary import ternary
@@ -46,6 +47,7 @@ _ENTRIES = {
   'stochastic': _Entry(lambda axis: stochastic(axis=axis), 'wag'),
   'dorefa': _Entry(lambda axis: dorefa(axis=axis), 'w'),
   'dorefa_activation': _Entry(lambda axis: dorefa_activation(), 'a'),
+  'pixels': _Entry(lambda axis: pixels(), 'a'),
   'dorefa_gradient': _Entry(lambda axis: dorefa_gradient(axis=axis), 'g'),
   'pact': _Entry(lambda axis: pact(axis=axis), 'a'),
   'lsq': _Entry(lambda axis: lsq(axis=axis), 'wa'),

@@ -9,10 +9,10 @@ from qgan_jax.precision import Bits, make_precision, QuantizerSpec
 from qgan_jax.precision.layers import find_layers
 from qgan_jax.precision.rules import (
   Defaults,
-  format_table,
   parse_rules,
   resolve_rules,
 )
+from qgan_jax.precision.table import format_table
 
 KEY = jax.random.PRNGKey(0)
 UNIFORM, AFFINE = QuantizerSpec('uniform', -1), QuantizerSpec('affine')
