@@ -243,8 +243,9 @@ def _open(
   if workdir is None:
     suffix = '-on-digits' if dataset.is_standin else ''
     workdir = Path(default_workdir(config) + suffix)
-  open_folder(workdir, trial.experiment, dataset.name, primary=primary)
+  # Refuses a rule that cannot be kept, before there is a folder.
   gan = build.make_gan(config, dataset, devices.ALONE)
+  open_folder(workdir, trial.experiment, dataset.name, primary=primary)
   if primary:
     table = [choice._asdict() for choice in gan.table]
     write_json(workdir / 'precision.json', table)

@@ -73,7 +73,12 @@ def test_what_a_run_leaves_behind(run):
   }  # fmt: skip
   assert 'generator: 43,273 parameters' in err
   assert re.search(r'discriminator +logit +weights +8 +lsq per', err)
+  assert re.search(r'discriminator +\w+ +activations +8 +pixels +fixed', err)
+  assert 'quantized from step 16 of 32\n' in err
   assert str(workdir / 'generator.qgan') in out
+  table = load(workdir / 'precision.json')
+  assert {row['from_step'] for row in table if row['quantizer']} == {16}
+  assert {row['from_step'] for row in table if not row['quantizer']} == {None}
 
   record = load(workdir / 'config.json')
   assert record['dataset'] == 'digits'

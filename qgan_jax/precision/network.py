@@ -312,8 +312,8 @@ class Precision:
       quantizer = spec.quantizer
       if path in given:
         # What goes into the network does not drift as what is inside does: the
-        # range of the first batch stays. To learn it, D would have to compute
-        # a gradient by its images, which nothing else needs.
+        # range of the first batch stays. To learn it, a network would have to
+        # compute a gradient by its input, which nothing else needs.
         params = lax.stop_gradient(given[path]) if is_input else given[path]
       elif (
         quantizer.learned

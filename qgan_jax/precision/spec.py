@@ -59,10 +59,10 @@ def allowed_bits(name: str) -> str:
   """What `takes_bits` accepts, for a reader."""
   widths = quantizers.by_name(name).widths
   if len(widths) == 1:
-    return f'with {name} {widths[0]} alone, or 32 for float'
+    return f'{widths[0]} alone, or 32 for float, with {name}'
   return (
-    f'with {name} a whole number from {widths[0]} to {widths[-1]}, or 32 for '
-    'float'
+    f'a whole number from {widths[0]} to {widths[-1]}, or 32 for float, with '
+    f'{name}'
   )
 
 

@@ -41,6 +41,14 @@ def test_dorefa_activations(bits):
   assert (np.abs(got - expected) > 1e-6).mean() < 0.01
 
 
+@pytest.mark.parametrize('bits', [1, 2, 4, 8])
+def test_pixels(bits):
+  levels = np.linspace(-1, 1, 2**bits)
+  x = X64 * 5  # Some of them are beyond −1 and 1.
+  expected = levels[np.abs(x[..., None] - levels).argmin(-1)]
+  np.testing.assert_allclose(fit_apply('pixels', x, bits), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize('bits', [1, 2, 4])
 def test_dorefa_gradients_without_noise(bits):
   top, n = np.abs(X64).max(axis=1, keepdims=True), 2**bits - 1

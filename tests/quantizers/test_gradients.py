@@ -44,6 +44,8 @@ def slope(name, x, params, bits):
     return (steps >= -half) & (steps <= half - 1)
   if name == 'seq':
     return np.abs(x / params['scale']) <= 2 ** (bits - 1)
+  if name == 'pixels':
+    return np.abs(x) <= 1 + 1 / (2**bits - 1)
   if name == 'logarithmic':
     return np.abs(x) <= 2 ** (params['exponent'] + 0.5)
   if name.startswith('fp8'):
