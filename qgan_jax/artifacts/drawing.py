@@ -9,9 +9,11 @@ import importlib.util
 import json
 import os
 from pathlib import Path
+import platform
 import sys
 from typing import Any
 
+from absl import logging
 import numpy as np
 
 from qgan_jax.artifacts.grids import to_uint8
@@ -225,6 +227,22 @@ def load_onnxruntime(path: Path) -> tuple[Run, Mapping[str, str]]:
   )
 
 
+def has_vnni() -> bool:
+  """Whether this processor adds products of bytes in 32 bits.
+
+  ARM's all do. x86 ones do with VNNI; without, pairs of unsigned times signed
+  bytes are added in 16 bits, which saturate. Where the system does not tell
+  (only Linux does), the answer is no.
+  """
+  if platform.machine().lower() not in ('x86_64', 'amd64'):
+    return True
+  try:
+    words = Path('/proc/cpuinfo').read_text().split()
+  except OSError:
+    return False
+  return not {'avx512_vnni', 'avx_vnni'}.isdisjoint(words)
+
+
 _LOADERS = {'openvino': load_openvino, 'onnxruntime': load_onnxruntime}
 
 
@@ -236,12 +254,21 @@ def onnx_drawer(
     record = json.loads(metadata[METADATA_KEY])
     latent_dim, num_classes = record['latent_dim'], record['num_classes']
     description = str(record['description'])
+    # Files of earlier versions do not say.
+    needs_vnni = record.get('needs_vnni', record.get('integer'))
     if type(latent_dim) is not int or type(num_classes) is not int:
       raise TypeError(f'latent_dim={latent_dim!r}, num_classes={num_classes!r}')
   except (LookupError, TypeError, ValueError) as error:
     raise UserError(
       f'{path} is an ONNX file, but not one that qgan_jax exported ({error!r})'
     ) from None
+
+  if needs_vnni and not has_vnni():
+    logging.warning(
+      '%s may draw wrong images here: it needs a processor with VNNI, and this '
+      'one shows none; export it again with --format=onnx',
+      path,
+    )
 
   def draw(latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
     feeds = {'latents': latents}

@@ -22,7 +22,7 @@ class Codes(NamedTuple):
 
   Attributes:
     codes: int32, of the weight's shape.
-    scales: float32 [channels], positive; weight = codes · scales.
+    scales: float32 [channels], of either sign, not 0; weight = codes · scales.
   """
 
   codes: Array
@@ -46,6 +46,20 @@ class Steps(NamedTuple):
   def highest(self) -> float:
     """The value of the last code."""
     return self.scale * (self.levels - 1 - self.zero_point)
+
+
+def pairs_fit(steps: Steps, codes: Codes) -> bool:
+  """Whether the sum of any two products of codes fits in 16 bits.
+
+  x86 processors without VNNI multiply unsigned by signed bytes with
+  `vpmaddubsw`, which adds neighbouring products and saturates at 16 bits.
+
+  Args:
+    steps: of the activations; their codes reach from 0 to levels − 1.
+    codes: of the weight.
+  """
+  highest = (steps.levels - 1) * int(np.abs(codes.codes).max())
+  return 2 * highest < 2**15
 
 
 def integer_codes(weight: Array, limit: int) -> Codes | None:

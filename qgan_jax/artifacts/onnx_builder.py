@@ -87,16 +87,38 @@ class Builder:
     packed = self.constant(codes.astype(kind))
     return self.op('Cast', packed, to=self._onnx.TensorProto.INT8)
 
-  def weight(self, codes: Codes, axis: int) -> str:
-    """A weight from its codes, scales along `axis`."""
+  def weight(self, codes: Codes, axis: int, *, split: bool = False) -> str:
+    """A weight from its codes.
+
+    Args:
+      codes: from −128 to 127; the first axis is that of the inputs.
+      axis: that the scales belong to.
+      split: whether to make the first axis twice as long, with two addends
+        of every code, each within ±64.
+    """
+    integers = self.integers(codes.codes)
+    if split:
+      integers = self._split(integers)
     zeros = np.zeros(codes.scales.shape, np.int8)
     return self.op(
       'DequantizeLinear',
-      self.integers(codes.codes),
+      integers,
       self.constant(codes.scales),
       self.constant(zeros),
       axis=axis,
     )
+
+  def _split(self, integers: str) -> str:
+    """Two addends within ±64, one behind the other along the first axis.
+
+    Runtimes compute them when they load the file, which holds every code once.
+    """
+    types = self._onnx.TensorProto
+    wide = self.op('Cast', integers, to=types.INT32)
+    low, high = (self.constant(np.int32(limit)) for limit in (-64, 64))
+    first = self.op('Clip', wide, low, high)
+    both = self.op('Concat', first, self.op('Sub', wide, first), axis=0)
+    return self.op('Cast', both, to=types.INT8)
 
   def quantize(self, x: str, steps: Steps) -> str:
     """Codes of x, uint8."""

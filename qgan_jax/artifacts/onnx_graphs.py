@@ -10,6 +10,9 @@
   convolution of integers has to round its output to bytes there, and this
   has not: what it computes is what was trained.
 
+A layer that is split gets its inputs twice and its codes in two parts: the
+same products, in both, as a layer of twice the inputs and smaller codes.
+
 GroupNorm and tanh stay in float in both, as in training.
 """
 
@@ -53,6 +56,7 @@ def onnx_model(plan: Plan, form: str, metadata: Mapping[str, Any]) -> bytes:
       'version': 1,
       'form': form,
       'integer': plan.layers[0].codes is not None,
+      'needs_vnni': plan.needs_vnni,
       'latent_dim': plan.latent_dim,
       'num_classes': plan.num_classes,
       'image_shape': plan.shape,
@@ -88,7 +92,9 @@ def _weight(b: Builder, layer: Layer, order: Any, axis: int) -> str:
   scales = np.broadcast_to(layer.codes.scales, layer.kernel.shape)
   # Taken through the same order, they stay with their channels.
   others = tuple(i for i in range(codes.ndim) if i != axis)
-  return b.weight(Codes(codes, order(scales).max(axis=others)), axis)
+  return b.weight(
+    Codes(codes, order(scales).max(axis=others)), axis, split=layer.split
+  )
 
 
 def _turned(kernel: np.ndarray) -> np.ndarray:
@@ -99,7 +105,10 @@ def _turned(kernel: np.ndarray) -> np.ndarray:
 def _fake_quantized(b: Builder, x: str, layer: Layer) -> str:
   if layer.steps is None:
     return x
-  return b.dequantize(b.quantize(x, layer.steps), layer.steps)
+  codes = b.quantize(x, layer.steps)
+  if layer.split:
+    codes = b.op('Concat', codes, codes, axis=1)
+  return b.dequantize(codes, layer.steps)
 
 
 def _transposed(b: Builder, x: str, plan: Plan) -> str:
@@ -181,6 +190,8 @@ def _steps(layer: Layer) -> Steps:
 
 def _product(b: Builder, codes: str, layer: Layer, order: Any) -> str:
   """Codes [.., K] times the weight as `order` makes it, [K, columns]."""
+  if layer.split:
+    codes = b.op('Concat', codes, codes, axis=-1)
   values = b.dequantize(codes, _steps(layer))
   return b.op('MatMul', values, _weight(b, layer, order, axis=1))
 

@@ -12,13 +12,19 @@ import jax
 import numpy as np
 
 from qgan_jax.artifacts.generator import PackedGenerator
-from qgan_jax.artifacts.levels import Codes, integer_codes, Steps, steps_of
+from qgan_jax.artifacts.levels import (
+  Codes,
+  integer_codes,
+  pairs_fit,
+  Steps,
+  steps_of,
+)
 from qgan_jax.errors import UserError
 from qgan_jax.models.dcgan import stage_sizes
 from qgan_jax.precision import width
 
 Array = np.ndarray
-MAX_CODE = 127  # Of a signed byte, the same on both sides of 0.
+MIN_CODE, MAX_CODE = -128, 127  # Of a signed byte.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +51,13 @@ class Layer:
   Attributes:
     name: of the module.
     kernel: [4, 4, I, O] as Flax keeps it: not turned round; quantized values.
-    codes: the same as integers and scales; None for a kernel in float.
+    codes: the same as signed bytes and scales; None for a kernel in float.
     steps: of the quantized input; None for one in float.
     bias: [O]; what a BatchNorm adds is in it.
     size: side of the output in pixels; what is beyond is cut off.
     norm: that follows; None for none, and for a folded one.
+    split: whether a graph multiplies each code as the sum of two smaller ones,
+      whose products fit in 16 bits.
   """
 
   name: str
@@ -59,6 +67,14 @@ class Layer:
   bias: Array
   size: int
   norm: Norm | None = None
+  split: bool = False
+
+  @property
+  def needs_vnni(self) -> bool:
+    """Whether the products are wrong where pairs are added in 16 bits."""
+    if self.codes is None or self.steps is None or self.split:
+      return False
+    return not pairs_fit(self.steps, self.codes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +99,22 @@ class Plan:
     last = self.layers[-1]
     return last.size, last.size, last.kernel.shape[-1]
 
+  @property
+  def needs_vnni(self) -> bool:
+    """Whether a graph of it is wrong on x86 processors without VNNI."""
+    return any(layer.needs_vnni for layer in self.layers)
 
-def make_plan(generator: PackedGenerator, *, integer: bool) -> Plan:
+
+def make_plan(
+  generator: PackedGenerator, *, integer: bool, split: bool = True
+) -> Plan:
   """Takes a generator apart.
 
   Args:
     generator: of the family 'dcgan'.
     integer: whether every layer has to be one of integers.
+    split: whether layers that need VNNI are multiplied in two parts, and so
+      are exact on every processor; this takes up to twice as long.
 
   Returns:
     The plan. In float its kernels are the quantized values, but activations
@@ -120,13 +145,13 @@ def make_plan(generator: PackedGenerator, *, integer: bool) -> Plan:
       norm = Norm(values['scale'], values['bias'])
     codes = None
     if integer:
-      codes = integer_codes(kernel, MAX_CODE)
-      if codes is None:
+      codes = integer_codes(kernel, -MIN_CODE)
+      if codes is None or codes.codes.max() > MAX_CODE:
         raise UserError(
           f'{_describe(generator, "weights", name)} are not '
-          f'integers up to {MAX_CODE} times one step for each channel, and an '
-          'integer graph has nothing else: export --format=packed, stablehlo '
-          'or onnx-float'
+          f'integers from {MIN_CODE} to {MAX_CODE} times one step for each '
+          'channel, and an integer graph has nothing else: export '
+          '--format=packed, stablehlo or onnx-float'
         )
     step = steps.get(name)
     if step is not None and i > 0:
@@ -139,7 +164,7 @@ def make_plan(generator: PackedGenerator, *, integer: bool) -> Plan:
         variables['params'][f'BatchNorm_{i}'],
         variables['batch_stats'][f'BatchNorm_{i}'],
       )
-    layers.append(layer)
+    layers.append(dataclasses.replace(layer, split=split and layer.needs_vnni))
   return Plan(module.latent_dim, module.num_classes, tuple(layers))
 
 
@@ -148,10 +173,10 @@ def _fold(layer: Layer, params: Any, stats: Any) -> Layer:
   factor = params['scale'] / np.sqrt(stats['var'] + np.float32(1e-5))
   codes = layer.codes
   if codes is not None:
-    # A scale is positive, and a channel that is turned off needs one too.
-    turned = np.sign(factor).astype(np.int32)
-    scales = np.where(factor == 0, 1, codes.scales * np.abs(factor))
-    codes = Codes(codes.codes * turned, scales.astype(np.float32))
+    # The sign goes into the scale: −128 has no opposite among the codes. A
+    # channel that is turned off needs a scale, too.
+    scales = np.where(factor == 0, 1, codes.scales * factor)
+    codes = Codes(codes.codes * (factor != 0), scales.astype(np.float32))
   return dataclasses.replace(
     layer,
     kernel=layer.kernel * factor,
