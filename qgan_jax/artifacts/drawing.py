@@ -27,6 +27,7 @@ RUNTIMES = {
   'onnx': ('openvino', 'onnxruntime'),
 }
 METADATA_KEY = 'qgan'  # Of an ONNX file's own metadata.
+_CPU_INFO = Path('/proc/cpuinfo')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +238,7 @@ def has_vnni() -> bool:
   if platform.machine().lower() not in ('x86_64', 'amd64'):
     return True
   try:
-    words = Path('/proc/cpuinfo').read_text().split()
+    words = _CPU_INFO.read_text().split()
   except OSError:
     return False
   return not {'avx512_vnni', 'avx_vnni'}.isdisjoint(words)

@@ -58,8 +58,9 @@ def pairs_fit(steps: Steps, codes: Codes) -> bool:
     steps: of the activations; their codes reach from 0 to levels − 1.
     codes: of the weight.
   """
-  highest = (steps.levels - 1) * int(np.abs(codes.codes).max())
-  return 2 * highest < 2**15
+  highest = 2 * (steps.levels - 1)
+  least, most = (highest * int(f(codes.codes)) for f in (np.min, np.max))
+  return least >= -(2**15) and most < 2**15
 
 
 def integer_codes(weight: Array, limit: int) -> Codes | None:

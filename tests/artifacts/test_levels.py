@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from qgan_jax.artifacts.levels import integer_codes, Steps, steps_of
+from qgan_jax.artifacts.levels import (
+  Codes,
+  integer_codes,
+  pairs_fit,
+  Steps,
+  steps_of,
+)
 
 
 @pytest.mark.parametrize('highest', [1, 7, 127])
@@ -30,6 +36,21 @@ def test_other_values_have_no_codes():
   assert integer_codes(x, 127) is None
   # More levels than fit.
   assert integer_codes(np.arange(300, dtype=np.float32)[:, None], 127) is None
+
+
+def test_pairs_fit_where_no_sum_of_two_products_saturates():
+  """For every highest code of activations, and every two ends of weights."""
+  for highest in (1, 127, 128, 129, 200, 254, 255):
+    steps = Steps(1.0, 0, highest + 1)
+    for least in range(-128, 1):
+      for most in range(max(1, 125 + least), 128):  # Both wide and narrow.
+        a = np.array([0, highest])[:, None, None, None]
+        b = np.array([0, highest])[:, None, None]
+        v = np.array([least, most])[:, None]
+        w = np.array([least, most])
+        pairs = a * v + b * w  # A bilinear function is largest at corners.
+        exact = (pairs == np.clip(pairs, -(2**15), 2**15 - 1)).all()
+        assert pairs_fit(steps, Codes(w, np.ones(1))) == exact
 
 
 def rounding(scale, zero_point, levels, offset=0.0):
