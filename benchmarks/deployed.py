@@ -76,7 +76,7 @@ class Network:
         bits=widths,
         metadata={},
       )
-      export.export(path, ['onnx', 'stablehlo'], path.parent)
+      export.export(path, ['onnx', 'onnx-vnni', 'stablehlo'], path.parent)
     # The baselines' graph has the weights as trained, not rounded.
     generator = dataclasses.replace(
       artifacts.load_generator(self.path(8, export.PACKED)),
@@ -115,6 +115,10 @@ class Network:
         title = name.replace('int8', f'W{bits}A8')
         title = title if title != name else f'{name}, W{bits}A8'
         files[title] = self.path(bits, file)
+    # With fewer bits they are the same files.
+    for runtime in ('OpenVINO', 'ONNX Runtime'):
+      name = f'generator-{runtime.replace(" ", "").lower()}-vnni.onnx'
+      files[f'int8 for VNNI, {runtime}'] = self.path(8, name)
     return files
 
 

@@ -194,6 +194,51 @@ def test_dynamic_ranges_go_where_they_can(tmp_path):
   assert_same(drawn, expected)
 
 
+def test_a_file_that_needs_vnni_says_so_where_there_is_none(
+  folder, tmp_path, monkeypatch, caplog
+):
+  export.export(folder / export.PACKED, ['onnx-vnni'], tmp_path)
+  paths = [*folder.glob('*.onnx'), *tmp_path.glob('*-vnni.onnx')]
+  assert len(paths) == 5
+  for there in (True, False):
+    monkeypatch.setattr(drawing, 'has_vnni', lambda there=there: there)
+    for path in paths:
+      for runtime in drawing.RUNTIMES['onnx']:
+        caplog.clear()
+        artifacts.open_drawer(path, runtime)
+        warned = 'needs a processor with VNNI' in caplog.text
+        assert warned == ('-vnni' in path.name and not there)
+        assert len(caplog.records) == warned
+
+
+def test_a_file_that_does_not_say_whether_it_needs_vnni(caplog, monkeypatch):
+  monkeypatch.setattr(drawing, 'has_vnni', lambda: False)
+  record = {'latent_dim': 8, 'num_classes': 0, 'description': ''}
+  for integer in (True, False):
+    caplog.clear()
+    metadata = {drawing.METADATA_KEY: json.dumps(record | {'integer': integer})}
+    drawing.onnx_drawer(Path('old.onnx'), 'onnxruntime', None, metadata)
+    assert ('old.onnx may draw wrong' in caplog.text) == integer
+
+
+@pytest.mark.parametrize(
+  ('machine', 'info', 'expected'),
+  [
+    ('x86_64', 'flags : fpu avx512_vnni sse', True),
+    ('AMD64', 'flags : fpu avx_vnni\nbugs :', True),
+    ('x86_64', 'flags : fpu avx2 avx512f avx512_vnni_not', False),
+    ('x86_64', None, False),
+    ('aarch64', None, True),
+  ],
+)
+def test_whether_there_is_vnni(machine, info, expected, tmp_path, monkeypatch):
+  if info is not None:
+    (tmp_path / 'cpuinfo').write_text(info)
+  monkeypatch.setattr(drawing, '_CPU_INFO', tmp_path / 'cpuinfo')
+  monkeypatch.setattr(drawing.platform, 'machine', lambda: machine)
+  assert drawing.has_vnni() == expected
+
+
 def flip(path, position):
   data = bytearray(path.read_bytes())
   data[position] ^= 0xFF

@@ -3,9 +3,11 @@
 import json
 
 from command_line import finish
+import numpy as np
 import pytest
 
 from qgan_jax import artifacts
+from qgan_jax.artifacts.plan import make_plan
 
 STRING = (
   'bits=32,channels=8,batch_size=8,steps=8,log_every=4,sample_every=8,'
@@ -58,6 +60,29 @@ def test_a_quantized_run(commands, trained, arguments, name):
   assert json.loads(again)['frechet_distance'] == pytest.approx(
     scores['best']['frechet_distance'], rel=1e-4
   )
+
+
+def test_eight_bits_become_integer_files_that_draw(commands, trained, tmp_path):
+  """As the README goes on: quantize, export, sample."""
+  folder = tmp_path / 'quantized'
+  finish(
+    commands('quantize', f'--workdir={trained}', '--bits=8', f'--out={folder}')
+  )
+  generator = artifacts.load_generator(folder / 'generator.qgan')
+  layers = make_plan(generator, integer=True).layers
+  # The least code of LSQ has no opposite.
+  assert min(layer.codes.codes.min() for layer in layers) == -128
+  finish(commands('export', f'--workdir={folder}', '--format=onnx'))
+  drawn = {}
+  for path in [folder / 'generator.qgan', *sorted(folder.glob('*.onnx'))]:
+    finish(commands('sample', f'--artifact={path}', f'--out={tmp_path}/x.npz'))
+    with np.load(tmp_path / 'x.npz') as file:
+      drawn[path.name] = file['images'].astype(int)
+  expected = drawn.pop('generator.qgan')
+  assert expected.std() > 5
+  assert len(drawn) == 2
+  for name, images in drawn.items():
+    assert (np.abs(images - expected) <= 1).mean() > 0.999, name
 
 
 @pytest.mark.parametrize(
