@@ -10,7 +10,7 @@ Files go to --out, which is the run's folder, or the artifact's:
   onnx        generator-openvino.onnx    integers, for OpenVINO
               generator-onnxruntime.onnx integers, for ONNX Runtime
   onnx-vnni   generator-openvino-vnni.onnx     the same, up to twice as fast,
-              generator-onnxruntime-vnni.onnx  for processors with VNNI alone
+              generator-onnxruntime-vnni.onnx  for processors with VNNI
   onnx-float  generator-float.onnx       weights rounded, arithmetic in float
   stablehlo   generator.stablehlo        a program for JAX, without this package
   web         generator.html             a page that draws in a browser, offline
