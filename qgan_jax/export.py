@@ -117,8 +117,7 @@ def export(
     for file, make in FORMATS[name].items()
   }
   if 'web' in formats:
-    # WebAssembly adds products of bytes in 32 bits on every processor.
-    model = _onnx(generator, form='gathered', integer=True, split=False)
+    model = _onnx(generator, form='gathered', integer=True)
     contents[out / PAGE] = web_page(model, ort_web)
   if 'packed' in formats and out / PACKED != artifact:
     contents[out / PACKED] = artifact.read_bytes()
