@@ -209,17 +209,14 @@ def train(
       [stack_batches(member.batches, step, d_steps) for member in members]
     )
 
-  refits = [
-    refit.steps(state, total_steps) if refit else () for state in states
-  ]
+  due_refits = [refit.steps(s, total_steps) for s in states] if refit else []
 
-  def refitted(states: list[TrainState]) -> list[TrainState]:
+  def refitted(refit: Refit, states: list[TrainState]) -> list[TrainState]:
     """The states with quantizers for their next step's bits."""
-    assert refit is not None
     return devices.from_primary(
       [
         refit.before_step(state) if step in due and not state.halted else state
-        for state, due in zip(states, refits, strict=True)
+        for state, due in zip(states, due_refits, strict=True)
       ]
     )
 
@@ -227,9 +224,9 @@ def train(
   with _signals() as received, contextlib.closing(feed):
     while step < total_steps and running():
       batches = next(feed)
-      if any(step in due for due in refits):
+      if refit and any(step in due for due in due_refits):
         with _all_paused(members):
-          carried = program.put(refitted(program.get(carried)))
+          carried = program.put(refitted(refit, program.get(carried)))
       with jax.transfer_guard('disallow'):
         carried, metrics = program(carried, batches)
       window.append(metrics)
