@@ -32,7 +32,8 @@ ALLOWED = {
     'training',
   },
   'config_string': {'errors'},
-  'config': {'config_check', 'config_string', 'errors'},
+  # A quantizer may fix its bits.
+  'config': {'config_check', 'config_string', 'errors', 'quantizers'},
   'run_folder': {'config', 'config_flags', 'errors'},
   'sample': {'artifacts', 'errors', 'precision'},
   'experiments': {'config'},

@@ -339,7 +339,7 @@ def start_pair(commands, *arguments, **variables):
 
 
 def test_two_processes_make_the_run_of_one(run, gan, commands, tmp_path):
-  networks, start = gan
+  networks, start, _ = gan
   pair = start_pair(commands, DIGITS, f'--workdir={tmp_path}/run')
   (out, _), (silent, _) = map(finish, pair)
   assert 'best step' in out
