@@ -1,20 +1,18 @@
 """Compilation for functions that run a few times in all."""
 
 from collections.abc import Callable
-import functools
 from typing import Any
 
 import jax
 
 
-@functools.cache
 def compile_quickly(function: Callable[..., Any]) -> Callable[..., Any]:
   """`jax.jit` that leaves XLA's optimizations out where that is quicker.
 
   On a CPU they take longer than a few runs can win back.
 
   Args:
-    function: of pytrees of arrays; the same one is compiled once.
+    function: of pytrees of arrays.
   """
   return jax.jit(
     function,

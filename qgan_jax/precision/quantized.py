@@ -1,7 +1,8 @@
 """A network with all that quantizes it, as one object."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 from flax import struct
@@ -88,7 +89,7 @@ class Quantized(struct.PyTreeNode):
     """
     if not self.precision.fits_to_bits:
       return self
-    found, learned = compile_quickly(_init)(self, args)
+    found, learned = _compiled_init()(self, args)
     ranges = dict(self.ranges)
     for path in ranges:
       spec = self.precision.spec('activations', path)
@@ -117,10 +118,14 @@ class Quantized(struct.PyTreeNode):
     return self.replace(variables={**self.variables, 'batch_stats': stats})
 
 
-def _init(network: Quantized, args: Any) -> tuple[Ranges, Learned]:
-  return network.precision.init(
-    network.module, network.variables, network.bits, *args
-  )
+@functools.cache
+def _compiled_init() -> Callable[..., tuple[Ranges, Learned]]:
+  def init(network: Quantized, args: Any) -> tuple[Ranges, Learned]:
+    return network.precision.init(
+      network.module, network.variables, network.bits, *args
+    )
+
+  return compile_quickly(init)
 
 
 @jax.jit

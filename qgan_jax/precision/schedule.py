@@ -94,7 +94,7 @@ class Schedule:
     return target * (1 - (1 - share) ** 3)
 
   def refits(self, bits: Bits, step: Array) -> Array:
-    """Whether a step quantizes, and with other bits than the one before it.
+    """Whether a step quantizes with other bits than its state is fitted to.
 
     Learned quantizers then start again; in float they wait as they are.
 
@@ -105,8 +105,12 @@ class Schedule:
     Returns:
       Booleans of the shape of `step`.
     """
-    changed = _differ(self.at(bits, step), self.at(bits, step - 1))
-    return changed & (step > 0) & ~self.is_float(step)
+    now = self.at(bits, step)
+    # What a run starts with is fitted to the target's bits.
+    changed = jnp.where(
+      step > 0, _differ(now, self.at(bits, step - 1)), _differ(now, bits)
+    )
+    return changed & ~self.is_float(step)
 
   def is_on_the_way(self, bits: Bits, step: Array) -> Array:
     """Whether the step before had other bits than the target's.

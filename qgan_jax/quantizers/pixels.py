@@ -15,8 +15,9 @@ def pixels() -> Quantizer:
   """x̂ is the nearest of 2ⁿ equally spaced levels from −1 to 1.
 
   At 8 bits these are k / 127.5 − 1, the values of an image's bytes k, each of
-  which comes through as it is. No quantizer with a level at 0 can do that:
-  0 lies halfway between the bytes 127 and 128, and then all others do, too.
+  which comes through, to the last digit of float32. No quantizer with a level
+  at 0 can do that: 0 lies halfway between the bytes 127 and 128, and then all
+  others do, too.
   Straight-through up to half a step beyond the ends. The range is fixed, so
   that there is nothing to fit.
 

@@ -173,8 +173,8 @@ def train(
       means over these steps.
     checkpoint_every: steps from one checkpoint to the next; the last step has
       one too.
-    refit: fits learned quantizers where bits change; None where there are
-      none.
+    refit: fits learned quantizers where bits change; None where bits never
+      do.
 
   Returns:
     The states after the last step. A member with a value that is not finite

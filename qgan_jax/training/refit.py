@@ -1,6 +1,6 @@
 """Learned quantizers, fitted anew where training takes up other bits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qgan_jax.precision import Bits
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.training.network import Network
 from qgan_jax.training.state import NetworkState, TrainState
@@ -22,7 +23,7 @@ class Refit:
   between two steps, on one device: the compiled step has no part in it.
 
   Attributes:
-    generator: G, on one device.
+    generator: G; called without `train`, so outside of any mapped axis.
     discriminator: D, likewise.
     schedule: of their bits.
     g_inputs: what G is called with: a batch that stays.
@@ -36,7 +37,7 @@ class Refit:
   d_inputs: tuple[Any, ...]
 
   def steps(self, state: TrainState, total_steps: int) -> frozenset[int]:
-    """The steps before which `before_step` is due, of a whole run.
+    """The steps before which `before_step` changes something, of a whole run.
 
     Args:
       state: any of the run's, for its target bits.
@@ -46,7 +47,10 @@ class Refit:
       return frozenset()
     numbers = jnp.arange(total_steps)
     due = np.zeros(total_steps, bool)
-    for network, part in self._parts(state):
+    for network, part in (
+      (self.generator, state.generator),
+      (self.discriminator, state.discriminator),
+    ):
       if network.precision.fits_to_bits:
         due |= np.asarray(self.schedule.refits(part.bits, numbers))
     return frozenset(np.flatnonzero(due).tolist())
@@ -54,48 +58,49 @@ class Refit:
   def before_step(self, state: TrainState) -> TrainState:
     """The state with quantizers for the bits of its next step.
 
-    Those of G's moving average are fitted to the average.
+    Of a network whose bits stay the same, what was learned stays, too. The
+    quantizers of G's moving average are fitted to the average.
     """
-    return self._fitted(
-      state,
-      *(
-        self.schedule.at(part.bits, state.step)
-        for _, part in self._parts(state)
-      ),
-    )
+
+    def bits_of(part: NetworkState) -> Bits | None:
+      if not self.schedule.refits(part.bits, state.step):
+        return None
+      return self.schedule.at(part.bits, state.step)
+
+    return self._fitted(state, bits_of)
 
   def for_target(self, state: TrainState) -> TrainState:
     """The state with quantizers for the target's bits.
 
-    Itself where they are those that it was trained with.
+    Of a network that was trained with those, what was learned stays.
     """
-    bits = [part.bits for _, part in self._parts(state)]
-    on_the_way = [self.schedule.is_on_the_way(b, state.step) for b in bits]
-    return self._fitted(state, *bits) if any(on_the_way) else state
 
-  def _parts(self, state: TrainState) -> Sequence[tuple[Network, NetworkState]]:
-    return (
-      (self.generator, state.generator),
-      (self.discriminator, state.discriminator),
-    )
+    def bits_of(part: NetworkState) -> Bits | None:
+      on_the_way = self.schedule.is_on_the_way(part.bits, state.step)
+      return part.bits if on_the_way else None
 
-  def _fitted(self, state: TrainState, g_bits: Any, d_bits: Any) -> TrainState:
+    return self._fitted(state, bits_of)
+
+  def _fitted(
+    self, state: TrainState, bits_of: Callable[[NetworkState], Bits | None]
+  ) -> TrainState:
+    """Fits the networks for which there are bits to fit to."""
+
     def fitted(
-      network: Network, part: NetworkState, bits: Any, inputs: Any
+      network: Network, part: NetworkState, inputs: tuple[Any, ...]
     ) -> NetworkState:
+      bits = bits_of(part)
+      if bits is None:
+        return part
       found = network.quantized(part.replace(bits=bits)).fitted(*inputs)
       return part.replace(ranges=found.ranges, learned=found.learned)
 
-    average = fitted(
-      self.generator, state.averaged_generator, g_bits, self.g_inputs
-    )
+    average = fitted(self.generator, state.averaged_generator, self.g_inputs)
     return jax.device_get(
       state.replace(
-        generator=fitted(
-          self.generator, state.generator, g_bits, self.g_inputs
-        ),
+        generator=fitted(self.generator, state.generator, self.g_inputs),
         discriminator=fitted(
-          self.discriminator, state.discriminator, d_bits, self.d_inputs
+          self.discriminator, state.discriminator, self.d_inputs
         ),
         average={**state.average, 'learned': average.learned},
       )

@@ -63,6 +63,9 @@ class Sampler:
       _CALIBRATION_BATCHES * _CALIBRATION_SIZE, _CALIBRATION_SIZE, key
     )
     if on_the_way:
+      # Activations are fitted behind statistics that are the average's own.
+      in_float = network.in_float().with_batch_stats(batches)
+      network = network.replace(variables=in_float.variables)
       network = network.fitted(*batches[0])
     return network.with_batch_stats(batches)
 

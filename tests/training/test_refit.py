@@ -110,6 +110,34 @@ def test_it_is_due_where_a_step_quantizes_with_other_bits_than_before():
   assert refit(schedule, clipped).steps(make(clipped)[0], 20) == {2, 4, 6}
 
 
+def test_a_network_whose_bits_stay_keeps_what_it_has_learned():
+  schedule = Schedule(start_step=2, anneal_steps=6, anneal_from=4)
+  state = moved(make(LEARNED, n=3)[0], 8)
+  four = Bits(jnp.float32(4), jnp.float32(4))
+  state = state.replace(generator=state.generator.replace(bits=four))
+  # Four bits are G's target from step 2 on; D's three begin at step 8.
+  assert refit(schedule).steps(state, 20) == {2, 8}
+  found = refit(schedule).before_step(state)
+  assert_close(found.generator.learned, state.generator.learned, rtol=0)
+  assert_close(found.average, state.average, rtol=0)
+  old, new = (
+    s.discriminator.learned['weights']['Dense_0']['scale']
+    for s in (state, found)
+  )
+  assert np.all(new > 10 * old)
+  seen = refit(schedule).for_target(state)
+  assert_close(seen.generator.learned, state.generator.learned, rtol=0)
+  assert np.any(
+    seen.discriminator.learned['weights']['Dense_0']['scale'] != old
+  )
+
+
+def test_a_run_that_begins_with_more_bits_than_its_target_is_fitted_to_them():
+  state, _ = make(LEARNED, n=3)
+  schedule = Schedule(anneal_steps=4, anneal_from=5)
+  assert refit(schedule).steps(state, 20) == {0, 2, 4}
+
+
 def test_clipped_ranges_are_those_of_the_bits_too():
   precision = Precision(
     activations=QuantizerSpec('affine', ranges='mse'), input_bits=1
@@ -172,7 +200,7 @@ def test_the_state_itself_is_not_touched_by_a_look_at_it():
     seen.average['learned']['weights'], average.learned['weights'], rtol=1e-5
   )
   at_target = state.replace(step=jnp.int32(10))
-  assert refit(schedule).for_target(at_target) is at_target
+  assert_close(refit(schedule).for_target(at_target), at_target, rtol=0)
 
 
 class WithBatchNorm(nn.Module):
@@ -235,9 +263,9 @@ def train(folder, states, step, refits, total_steps=8):
 
 
 def test_members_start_again_when_their_own_bits_change(tmp_path):
-  schedule = Schedule(start_step=1, anneal_steps=4, anneal_from=5)
+  schedule = Schedule(start_step=2, anneal_steps=4, anneal_from=5)
   refits = refit(schedule)
-  # Three bits fall at steps 3 and 5, four bits at step 5 alone.
+  # Both start at step 2; three bits fall at 4 and 6, four bits at 6 alone.
   states, steps = zip(
     *(make(LEARNED, n=n, seed=n, schedule=schedule) for n in (3, 4)),
     strict=True,
@@ -254,8 +282,8 @@ def test_members_start_again_when_their_own_bits_change(tmp_path):
       state, _ = step(state, {'images': images[None]})
     assert_close(other, state, rtol=1e-4, atol=1e-5)
   # Stopped just before a refit, a run goes on as if it had not been.
-  _, half = Checkpoints(tmp_path / 'together' / '0').restore_latest(states[0])
-  half = Checkpoints(tmp_path / 'together' / '0').restore(4, half)
+  assert 4 in refits.steps(states[0], 8)
+  half = Checkpoints(tmp_path / 'together' / '0').restore(4, states[0])
   again = train(tmp_path / 'again', [half], steps[0], refits)
   for a, b in zip(
     jax.tree.leaves(again[0]), jax.tree.leaves(together[0]), strict=True
