@@ -30,8 +30,8 @@ from typing import Any
 
 from ml_collections import config_dict, ConfigDict, FrozenConfigDict
 
-from qgan_jax import config_string, quantizers
-from qgan_jax.config_check import validate
+from qgan_jax import config_string
+from qgan_jax.config_check import fixed_bits, validate
 from qgan_jax.config_string import parse, SHARED
 from qgan_jax.errors import UserError
 
@@ -301,9 +301,7 @@ def _bits(
       'quantizer=grid needs bits=b, the exponent of its step 2^b: -6 is a step '
       'of 1/64, and 8 one of 256, on which every weight is 0'
     )
-  if bits is None and quantizer in quantizers.NAMES:
-    bits = quantizers.by_name(quantizer).fixed_bits
-  bits = _first(bits, _BITS)
+  bits = _first(bits, fixed_bits(quantizer), _BITS)
   return int(bits) if float(bits).is_integer() else bits
 
 

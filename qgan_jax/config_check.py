@@ -163,6 +163,15 @@ KWARGS_RULES = {
 }
 
 
+def fixed_bits(quantizer: str) -> int | None:
+  """The bits that a quantizer's definition fixes, if it does.
+
+  None of a name that is no quantizer's, too: `validate` refuses it.
+  """
+  known = quantizer in quantizers.NAMES
+  return quantizers.by_name(quantizer).fixed_bits if known else None
+
+
 def validate(config: ConfigDict) -> None:
   """Checks a resolved config, one key at a time and then together.
 
