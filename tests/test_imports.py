@@ -32,8 +32,7 @@ ALLOWED = {
     'training',
   },
   'config_string': {'errors'},
-  # A quantizer may fix its bits.
-  'config': {'config_check', 'config_string', 'errors', 'quantizers'},
+  'config': {'config_check', 'config_string', 'errors'},
   'run_folder': {'config', 'config_flags', 'errors'},
   'sample': {'artifacts', 'errors', 'precision'},
   'experiments': {'config'},

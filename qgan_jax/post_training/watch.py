@@ -19,7 +19,8 @@ def watch(run: Callable[[], Any]) -> LayerIO:
   """What goes into and comes out of every layer that multiplies.
 
   Args:
-    run: runs a network; what `Precision` quantizes is seen quantized.
+    run: runs a network. Inputs are seen as they are before `Precision`
+      quantizes them, outputs as quantized weights and inputs make them.
 
   Returns:
     (input, output) by module path, in the order of the calls.
