@@ -5,7 +5,8 @@ when what was there before is gone, on whatever machine; and it gets SIGTERM
 where the process that started it dies.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+import contextlib
 import errno
 import fcntl
 import os
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import FrameType
 
 from qgan_jax.launchers import child
 from qgan_jax.launchers.base import Task
@@ -112,31 +114,47 @@ def try_lock(fd: int) -> bool:
   return True
 
 
-def run(task: Task, stopping: Callable[[], bool], *, grace: float) -> int:
+@contextlib.contextmanager
+def noted(signals: Iterable[signal.Signals]) -> Iterator[list[int]]:
+  """Collects the numbers of signals, which then interrupt nothing."""
+  received: list[int] = []
+
+  def note(number: int, frame: FrameType | None) -> None:
+    del frame
+    received.append(number)
+
+  previous = {number: signal.signal(number, note) for number in signals}
+  try:
+    yield received
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
+
+
+def run(task: Task, signals: Iterable[signal.Signals], *, grace: float) -> int:
   """Runs a task to its end, in a process that a cluster has started.
+
+  While it runs the signals are only noted, so that none of them can interrupt
+  the waiting: this returns when the command has ended, and not before.
 
   Args:
     task: what to run.
-    stopping: asked all the time; True means to save and end. It may also
-      raise KeyboardInterrupt, which means the same.
+    signals: those by which the cluster says to save and end.
     grace: seconds to save in.
 
   Returns:
     The exit code.
   """
-  job = TaskProcess(task)
-  deadline: float | None = None
-  while (code := job.poll()) is None:
-    try:
-      stop = stopping()
+  with noted(signals) as received:
+    job = TaskProcess(task)
+    deadline: float | None = None
+    while (code := job.poll()) is None:
       time.sleep(_SECONDS_BETWEEN_POLLS)
-    except KeyboardInterrupt:
-      stop = True
-    if stop and deadline is None:
-      deadline = time.monotonic() + grace
-      job.cancel()
-    if deadline is not None and time.monotonic() > deadline:
-      job.kill()
+      if received and deadline is None:
+        deadline = time.monotonic() + grace
+        job.cancel()
+      if deadline is not None and time.monotonic() > deadline:
+        job.kill()
   return code
 
 

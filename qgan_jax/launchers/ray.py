@@ -121,8 +121,8 @@ class RayLauncher:
 
 
 def _run(task: Task, grace: float) -> int:
-  """In a worker of Ray; a cancelled one is interrupted."""
-  return process.run(task, lambda: False, grace=grace)
+  """In a worker of Ray, which interrupts a task that is cancelled."""
+  return process.run(task, [signal.SIGINT], grace=grace)
 
 
 class RayJob:

@@ -10,7 +10,6 @@ from pathlib import Path
 import signal
 import subprocess
 import time
-from types import FrameType
 from typing import Any
 
 from qgan_jax.errors import UserError
@@ -131,17 +130,10 @@ def _name(name: str) -> str:
 
 def _run(task: Task, grace: float) -> int:
   """In the job: Slurm's signals stop the command."""
-  received: list[int] = []
-
-  def remember(number: int, frame: FrameType | None) -> None:
-    del frame
-    received.append(number)
-
   # submitit's own handlers would requeue. USR2 comes before a time limit,
   # TERM with a pre-emption and with scancel.
-  for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, remember)
-  return process.run(task, lambda: bool(received), grace=grace)
+  signals = [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT]
+  return process.run(task, signals, grace=grace)
 
 
 class SlurmJob:

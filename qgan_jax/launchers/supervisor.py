@@ -1,6 +1,6 @@
 """Starts tasks, retries them, shows how far they are, and stops well."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import json
@@ -9,10 +9,10 @@ from pathlib import Path
 import re
 import signal
 import time
-from types import FrameType
 from typing import Any, Protocol
 
 from qgan_jax.errors import UserError
+from qgan_jax.launchers import process
 from qgan_jax.launchers.base import Job, Launcher, LOST, OK, Task, USER_ERROR
 from qgan_jax.launchers.progress import Progress, Reader
 
@@ -95,22 +95,8 @@ class Unit:
     return sum(reader.checkpoint() + 1 for reader in self.readers)
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-  """Collects SIGTERM, SIGHUP and Ctrl-C."""
-  received: list[int] = []
-
-  def remember(number: int, frame: FrameType | None) -> None:
-    del frame
-    received.append(number)
-
-  numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-  previous = {number: signal.signal(number, remember) for number in numbers}
-  try:
-    yield received
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
+# Ctrl-C, a cluster's request, a terminal that is closed.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Supervisor:
@@ -182,7 +168,7 @@ class Supervisor:
       UserError: the first trial was refused before it had even begun.
     """
     last_read = 0.0
-    with _signals() as received:
+    with process.noted(_SIGNALS) as received:
       try:
         while not received and not all(unit.over for unit in self._units):
           self._poll()

@@ -194,6 +194,25 @@ def test_a_folder_is_never_worked_on_by_two(tmp_path):
   assert code == 0
 
 
+def test_a_signal_at_any_moment_waits_for_the_command(tmp_path, monkeypatch):
+  task = unit(tmp_path, 'a', 'slow', steps=600).task
+  task.log.parent.mkdir()
+  polls = []
+
+  def poll(job, real=process.TaskProcess.poll):
+    polls.append(job)
+    if (tmp_path / 'a' / 'checkpoints' / '4').exists():
+      # Within the loop's own condition, where nothing catches an exception.
+      signal.raise_signal(signal.SIGINT)
+    return real(job)
+
+  monkeypatch.setattr(process.TaskProcess, 'poll', poll)
+  assert process.run(task, [signal.SIGINT], grace=10) == 128 + signal.SIGTERM
+  last = trace(tmp_path, 'a')[-1][-1]
+  assert (tmp_path / 'a' / 'checkpoints' / str(last)).exists()
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 class Deserted:
   """A launcher whose machine is lost at first."""
 
