@@ -12,8 +12,9 @@ from measuring import Step
 import numpy as np
 import peer_flax
 
-from qgan_jax import build, config, data
+from qgan_jax import config, data
 from qgan_jax.models.dcgan import stage_sizes
+from qgan_jax.runs import build
 
 PyTree = Any
 BATCH_SIZE = 64

@@ -21,13 +21,14 @@ from measuring import save, say, start_record
 import numpy as np
 from rich.table import Table
 
-from qgan_jax import artifacts, build, metrics
+from qgan_jax import artifacts, metrics
 from qgan_jax.artifacts import drawing
-from qgan_jax.config_name import config_string_of
+from qgan_jax.config.names import config_string_of
 from qgan_jax.errors import UserError
 from qgan_jax.export import export
 from qgan_jax.precision import Quantized
-from qgan_jax.trained_run import TrainedRun
+from qgan_jax.runs import build
+from qgan_jax.runs.trained import TrainedRun
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'onnxruntime', 'openvino',
             'onnx')  # fmt: skip

@@ -17,10 +17,12 @@ from typing import Any
 from absl import flags
 import numpy as np
 
-from qgan_jax import artifacts, build, config_flags, errors, metrics
+from qgan_jax import artifacts, errors, metrics
 from qgan_jax.artifacts import drawing
+from qgan_jax.config import flags as config_flags
 from qgan_jax.data import ImageDataset
-from qgan_jax.run_folder import read_run
+from qgan_jax.runs import build
+from qgan_jax.runs.folder import read_run
 from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import Sampler

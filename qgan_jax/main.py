@@ -15,10 +15,11 @@ import time
 from absl import flags
 import jax
 
-from qgan_jax import config_flags, errors
+from qgan_jax import errors
+from qgan_jax.config import flags as config_flags
+from qgan_jax.runs.trials import exit_when_stopped, train_and_deliver, Trial
 from qgan_jax.training import devices
 from qgan_jax.training.allocator import keep_freed_memory
-from qgan_jax.trials import exit_when_stopped, train_and_deliver, Trial
 
 config_flags.define_flags()
 _WORKDIR = flags.DEFINE_string(

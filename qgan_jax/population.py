@@ -22,16 +22,17 @@ from typing import Any
 from absl import flags
 
 from qgan_jax import config as config_lib
-from qgan_jax import config_flags, errors
-from qgan_jax.training import devices
-from qgan_jax.training.allocator import keep_freed_memory
-from qgan_jax.training.checkpoints import saved_steps
-from qgan_jax.trials import (
+from qgan_jax import errors
+from qgan_jax.config import flags as config_flags
+from qgan_jax.runs.trials import (
   exit_when_stopped,
   program_key,
   train_and_deliver,
   Trial,
 )
+from qgan_jax.training import devices
+from qgan_jax.training.allocator import keep_freed_memory
+from qgan_jax.training.checkpoints import saved_steps
 
 _TRIALS = flags.DEFINE_string('trials', None, 'A JSON file of trials.')
 

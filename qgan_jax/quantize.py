@@ -28,16 +28,17 @@ import jax
 import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
-from qgan_jax import artifacts, build, errors, metrics, post_training
+from qgan_jax import artifacts, errors, metrics, post_training
 from qgan_jax import config as config_lib
 from qgan_jax import quantizers as quantizers_lib
-from qgan_jax.config_flags import Experiment
-from qgan_jax.delivery import deliver
+from qgan_jax.config.flags import Experiment
 from qgan_jax.post_training import Sensitivity
 from qgan_jax.precision import Bits, Precision, QuantizerSpec
 from qgan_jax.precision.layers import kernel_output_axes
-from qgan_jax.run_folder import open_folder
-from qgan_jax.trained_run import (
+from qgan_jax.runs import build
+from qgan_jax.runs.deliver import deliver
+from qgan_jax.runs.folder import open_folder
+from qgan_jax.runs.trained import (
   METHODS,
   networks,
   quantize_state,

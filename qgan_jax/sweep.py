@@ -22,10 +22,11 @@ from typing import Any
 
 from absl import flags
 
-from qgan_jax import config_flags, errors
+from qgan_jax import errors
+from qgan_jax.config import flags as config_flags
 from qgan_jax.errors import UserError
 from qgan_jax.launchers import base, local, process, supervisor, table
-from qgan_jax.sweep_plan import (
+from qgan_jax.runs.plan import (
   command_of,
   open_folder,
   plan,

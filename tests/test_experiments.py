@@ -7,7 +7,7 @@ from absl import flags
 import pytest
 
 from qgan_jax import config as config_lib
-from qgan_jax import config_flags
+from qgan_jax.config import flags as config_flags
 from qgan_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]

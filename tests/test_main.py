@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from qgan_jax import artifacts, build
+from qgan_jax import artifacts
 from qgan_jax import config as config_lib
+from qgan_jax.runs import build
 from qgan_jax.training.checkpoints import Checkpoints, saved_steps
 
 STEPS = 32

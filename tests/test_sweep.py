@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from qgan_jax import build
 from qgan_jax import config as config_lib
+from qgan_jax.runs import build
 from qgan_jax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[1]

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from qgan_jax import metrics, trials
+from qgan_jax import metrics
 from qgan_jax.precision import Bits, Precision
 from qgan_jax.precision.schedule import Schedule
+from qgan_jax.runs import trials
 from qgan_jax.training.network import Network
 from qgan_jax.training.sampling import CHOICE_SEED, Sampler
 from qgan_jax.training.state import init_network, init_state

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import tiny_run
 
-from qgan_jax import build
 from qgan_jax.data import Batches
+from qgan_jax.runs import build
 from qgan_jax.training import devices, loop
 from qgan_jax.training import step as step_lib
 

@@ -11,9 +11,9 @@ import sys
 import jax
 import numpy as np
 
-from qgan_jax import build
 from qgan_jax import config as config_lib
 from qgan_jax.data import Batches, ImageDataset
+from qgan_jax.runs import build
 from qgan_jax.training import devices, loop
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.tracking import Tracker

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tiny_run
 
-from qgan_jax import build, quantizers
 from qgan_jax import config as config_lib
+from qgan_jax import quantizers
 from qgan_jax.errors import UserError
-from qgan_jax.init_from import load_start
+from qgan_jax.runs import build
+from qgan_jax.runs.start import load_start
 from qgan_jax.training.checkpoints import Checkpoints
 
 FLOAT = 'norm=batch,bits=32,seed=3'

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags, ConfigDict, FrozenConfigDict
 
-from qgan_jax import config as config_lib
-from qgan_jax import config_string, errors
+from qgan_jax import errors
+from qgan_jax.config import check, grammar, resolution
 from qgan_jax.errors import UserError
 
 _EXAMPLE = '--config=experiments/mnist.py:bits=8,seed=1'
@@ -91,8 +91,8 @@ def parse_flags(
     SystemExit: after --help.
   """
   file, arg, overrides = read_flags(argv, flag_values)
-  config = config_lib.resolve(flag_values.config)
-  config_lib.validate(config)
+  config = resolution.resolve(flag_values.config)
+  check.validate(config)
   return Experiment(config, file, arg, overrides)
 
 
@@ -145,13 +145,13 @@ def _check_file(file: str) -> None:
 
 def _check_overrides(argv: Sequence[str]) -> None:
   """Refuses --config.KEY=VALUE with an unknown key or a value of no use."""
-  config = config_lib.base()
-  paths = config_lib.leaves(config)
+  config = resolution.base()
+  paths = resolution.leaves(config)
   for argument in argv:
     match = re.match(r'--?(?:no)?config\.([^=]*)(=)?', argument)
     if not match:
       continue
-    path = config_string.path_of(match[1], paths)
+    path = grammar.path_of(match[1], paths)
     if path != match[1]:
       raise UserError(
         f'--config.{match[1]} is a short name, which only the config string '
@@ -159,4 +159,4 @@ def _check_overrides(argv: Sequence[str]) -> None:
       )
     if match[2]:
       text = argument[match.end() :]
-      config_string.convert(path, text, config_lib.kind_of(config, path))
+      grammar.convert(path, text, resolution.kind_of(config, path))

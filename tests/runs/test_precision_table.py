@@ -18,7 +18,7 @@ from qgan_jax.precision.rules import (
   resolve_rules,
 )
 from qgan_jax.precision.table import format_table
-from qgan_jax.precision_plan import describe_schedule, plan_precision
+from qgan_jax.runs.precision import describe_schedule, plan_precision
 
 SIZE = 128
 

@@ -12,7 +12,7 @@ commas, and `a..b` stands for the whole numbers from a to b.
 import itertools
 import re
 
-from qgan_jax import config_string
+from qgan_jax.config import grammar
 from qgan_jax.errors import UserError
 
 _RANGE = re.compile(r'([+-]?\d+)\.\.([+-]?\d+)')
@@ -59,7 +59,7 @@ def expand(text: str) -> list[str]:
         f'one list, {key}=…,…'
       )
   return [
-    config_string.join(dict(itertools.chain(*rows)))
+    grammar.join(dict(itertools.chain(*rows)))
     for rows in itertools.product(*axes)
   ]
 

@@ -15,9 +15,11 @@ import shlex
 from typing import Any, NamedTuple
 
 from qgan_jax import config as config_lib
-from qgan_jax import config_flags, config_string, run_folder, sweep_string
+from qgan_jax.config import flags as config_flags
+from qgan_jax.config import grammar, sweep_grammar
 from qgan_jax.errors import UserError
 from qgan_jax.launchers.supervisor import write_json
+from qgan_jax.runs import folder as run_folder
 
 _UNSAFE = re.compile(r'[^A-Za-z0-9=,._+-]')
 _LONGEST_NAME = 150
@@ -71,11 +73,11 @@ def plan(
   Raises:
     UserError: one of them could not be run, or two are the same.
   """
-  strings = own_sweep(file) if own is None else sweep_string.expand(own)
+  strings = own_sweep(file) if own is None else sweep_grammar.expand(own)
   varied = {
-    config_string.SHORT_NAMES.get(key, key)
+    grammar.SHORT_NAMES.get(key, key)
     for string in strings
-    for key in config_lib.parse(string)
+    for key in grammar.parse(string)
   }
   clash = next((path for path in overrides if path in varied), None)
   if clash:
@@ -106,7 +108,7 @@ def plan(
   if workdir:
     folder = Path(workdir)
   else:
-    keys = dict.fromkeys(k for s in strings for k in config_lib.parse(s))
+    keys = dict.fromkeys(k for s in strings for k in grammar.parse(s))
     digest = hashlib.sha256(
       '\n'.join(shlex.join(trial.args) for trial in trials).encode()
     )

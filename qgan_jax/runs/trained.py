@@ -7,10 +7,11 @@ import jax
 from ml_collections import FrozenConfigDict
 import numpy as np
 
-from qgan_jax import build, errors, post_training
 from qgan_jax import config as config_lib
+from qgan_jax import errors, post_training
 from qgan_jax.precision import Quantized
-from qgan_jax.run_folder import read_run
+from qgan_jax.runs import build
+from qgan_jax.runs.folder import read_run
 from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.state import fill, TrainState

@@ -7,7 +7,8 @@ from ml_collections import config_dict
 import pytest
 
 from qgan_jax import config as config_lib
-from qgan_jax import config_check, config_name, config_string, quantizers
+from qgan_jax import quantizers
+from qgan_jax.config import check, grammar, names
 from qgan_jax.errors import UserError
 
 
@@ -44,9 +45,9 @@ _VALUES = st.one_of(
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(_KEYS, _VALUES, max_size=4))
 def test_parse_undoes_join_and_values_read_back(pairs):
-  parsed = config_string.parse(config_string.join(pairs))
+  parsed = grammar.parse(grammar.join(pairs))
   read = {
-    key: config_string.convert(key, text, type(pairs[key]))
+    key: grammar.convert(key, text, type(pairs[key]))
     for key, text in parsed.items()
   }
   assert read == pairs
@@ -55,7 +56,7 @@ def test_parse_undoes_join_and_values_read_back(pairs):
 
 @pytest.mark.parametrize('arg', [None, '', '  '])
 def test_nothing_means_the_defaults(arg):
-  assert config_lib.parse(arg) == {}
+  assert grammar.parse(arg) == {}
   assert resolved(arg) == resolved()
 
 
@@ -72,7 +73,7 @@ def test_nothing_means_the_defaults(arg):
 )
 def test_a_malformed_string_is_shown_where(arg, said):
   with pytest.raises(UserError, match=said):
-    config_lib.parse(arg)
+    grammar.parse(arg)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_text_is_kept_as_text():
 
 def test_every_short_name_is_a_key_and_every_page_default_a_key():
   config = config_lib.base()
-  for path in config_string.SHORT_NAMES.values():
+  for path in grammar.SHORT_NAMES.values():
     assert path in config_lib.leaves(config)
   with pytest.raises(UserError, match='bits'):
     config_lib.base(bitz=8)
@@ -227,8 +228,8 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
 
 def test_every_key_has_a_rule_and_the_defaults_pass():
   config = validated()
-  kwargs = config_check.KWARGS_RULES
-  ruled = {*config_check.RULES} | {
+  kwargs = check.KWARGS_RULES
+  ruled = {*check.RULES} | {
     f'{network}.{rest}'
     for network in ('generator', 'discriminator')
     for rest in (
@@ -363,7 +364,7 @@ _CONFIGS = st.fixed_dictionaries({}, optional=_OVERRIDES).map(
 @settings(max_examples=30, deadline=None)
 @given(_CONFIGS)
 def test_the_config_string_gives_the_config_back(config):
-  string = config_name.config_string_of(config)
+  string = names.config_string_of(config)
   again = resolved(string, experiment='mnist', seed=config.seed)
   assert config_lib.diff(config, again) == []
 
@@ -379,7 +380,7 @@ def test_json_loses_nothing(config):
 @settings(max_examples=30, deadline=None)
 @given(_CONFIGS, _CONFIGS)
 def test_other_configs_have_other_folders(one, other):
-  folders = [config_name.default_workdir(config) for config in (one, other)]
+  folders = [names.default_workdir(config) for config in (one, other)]
   assert (folders[0] == folders[1]) == (config_lib.diff(one, other) == [])
   for folder in folders:
     runs, experiment, name = folder.split('/')
@@ -415,13 +416,13 @@ def test_the_config_of_an_earlier_run_is_read():
 
 def test_a_folder_does_not_name_what_follows():
   config = resolved('bits=8,steps=1000')
-  assert config_name.config_string_of(config) == 'bits=8,steps=1000'
+  assert names.config_string_of(config) == 'bits=8,steps=1000'
 
 
 def test_folders_as_a_person_would_name_them():
   def folder(arg):
     config = resolved(arg, experiment='mnist')
-    return config_name.default_workdir(config)
+    return names.default_workdir(config)
 
   assert folder('bits=8,seed=1') == folder('seed=1') == 'runs/mnist/bits=8-s1'
   assert folder('loss=hinge,bits=4') == 'runs/mnist/bits=4,loss=hinge-s0'
@@ -434,7 +435,7 @@ def test_folders_as_a_person_would_name_them():
   config = config_lib.base(experiment='mnist')
   config.data.dir = 'a,steps=5'
   config = config_lib.resolve(config)
-  assert config_name.default_workdir(config) != folder('dir=a,steps=5')
+  assert names.default_workdir(config) != folder('dir=a,steps=5')
   assert folder('dir=/a/b') != folder('dir=/a_b')
 
 

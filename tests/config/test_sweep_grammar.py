@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from qgan_jax import sweep_string
+from qgan_jax.config import sweep_grammar
 from qgan_jax.errors import UserError
 
 
 def test_products_ranges_and_what_stands_side_by_side():
-  assert sweep_string.expand('bits=8,4;seed=0..2') == [
+  assert sweep_grammar.expand('bits=8,4;seed=0..2') == [
     'bits=8,seed=0',
     'bits=8,seed=1',
     'bits=8,seed=2',
@@ -17,15 +17,15 @@ def test_products_ranges_and_what_stands_side_by_side():
     'bits=4,seed=1',
     'bits=4,seed=2',
   ]
-  assert sweep_string.expand(' bits = 8, 4 & steps=10,20 ; loss=hinge') == [
+  assert sweep_grammar.expand(' bits = 8, 4 & steps=10,20 ; loss=hinge') == [
     'bits=8,steps=10,loss=hinge',
     'bits=4,steps=20,loss=hinge',
   ]
-  assert sweep_string.expand('bits=-8..-6,32,0..0') == [
+  assert sweep_grammar.expand('bits=-8..-6,32,0..0') == [
     'bits=-8', 'bits=-7', 'bits=-6', 'bits=32', 'bits=0'
   ]  # fmt: skip
   # A path is no range.
-  assert sweep_string.expand('dir=../a,1..b') == ['dir=../a', 'dir=1..b']
+  assert sweep_grammar.expand('dir=../a,1..b') == ['dir=../a', 'dir=1..b']
 
 
 @given(
@@ -40,7 +40,7 @@ def test_a_product_is_that_of_itertools(axes):
     ','.join(f'k{i}={value}' for i, value in enumerate(row))
     for row in itertools.product(*axes)
   ]
-  assert sweep_string.expand(text) == expected
+  assert sweep_grammar.expand(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_a_product_is_that_of_itertools(axes):
 )
 def test_what_is_malformed_is_named(text, said):
   with pytest.raises(UserError, match=said):
-    sweep_string.expand(text)
+    sweep_grammar.expand(text)

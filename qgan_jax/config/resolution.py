@@ -30,9 +30,9 @@ from typing import Any
 
 from ml_collections import config_dict, ConfigDict, FrozenConfigDict
 
-from qgan_jax import config_string
-from qgan_jax.config_check import fixed_bits, validate
-from qgan_jax.config_string import parse, SHARED
+from qgan_jax.config import grammar
+from qgan_jax.config.check import fixed_bits
+from qgan_jax.config.grammar import parse, SHARED
 from qgan_jax.errors import UserError
 
 NETWORKS = ('generator', 'discriminator')
@@ -151,10 +151,7 @@ def base(**overrides: Any) -> ConfigDict:
   )
   paths = leaves(config)
   config.update_from_flattened_dict(
-    {
-      config_string.path_of(key, paths): value
-      for key, value in overrides.items()
-    }
+    {grammar.path_of(key, paths): value for key, value in overrides.items()}
   )
   return config.lock()
 
@@ -176,14 +173,14 @@ def override(config: ConfigDict, arg: str | None) -> ConfigDict:
   paths = leaves(config)
   keys: dict[str, str] = {}
   for key, text in parse(arg).items():
-    path = config_string.path_of(key, paths)
+    path = grammar.path_of(key, paths)
     if path in keys:
       raise UserError(
         f'config string {arg!r} sets {path} twice, as {keys[path]!r} and '
         f'{key!r}; keep one of them'
       )
     keys[path] = key
-    value = config_string.convert(key, text, kind_of(config, path))
+    value = grammar.convert(key, text, kind_of(config, path))
     config.update_from_flattened_dict({path: value})
   return config
 
@@ -352,17 +349,3 @@ def diff(old: ConfigDict, new: ConfigDict) -> list[str]:
     if values[0] != values[1]:
       lines.append(f'{path}: {" -> ".join(values)}')
   return lines
-
-
-__all__ = [
-  'base',
-  'diff',
-  'from_json',
-  'kind_of',
-  'leaves',
-  'override',
-  'parse',
-  'resolve',
-  'to_json',
-  'validate',
-]

@@ -16,17 +16,18 @@ import jax
 from ml_collections import FrozenConfigDict
 import numpy as np
 
-from qgan_jax import artifacts, build, metrics
+from qgan_jax import artifacts, metrics
 from qgan_jax.config import leaves, NETWORKS, ROLES
-from qgan_jax.config_flags import Experiment
-from qgan_jax.config_name import default_workdir
+from qgan_jax.config.flags import Experiment
+from qgan_jax.config.names import default_workdir
 from qgan_jax.data import Batches, ImageDataset
-from qgan_jax.delivery import deliver
 from qgan_jax.errors import UserError
-from qgan_jax.init_from import load_start
 from qgan_jax.precision.table import format_table
-from qgan_jax.precision_plan import describe_schedule
-from qgan_jax.run_folder import open_folder, write_json
+from qgan_jax.runs import build
+from qgan_jax.runs.deliver import deliver
+from qgan_jax.runs.folder import open_folder, write_json
+from qgan_jax.runs.precision import describe_schedule
+from qgan_jax.runs.start import load_start
 from qgan_jax.training import devices, diagnosis, loop
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import CHOICE_SEED, Sampler

@@ -18,7 +18,7 @@ from qgan_jax.precision import Bits, Quantized
 from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.precision.layers import find_layers, Layer
 from qgan_jax.precision.table import Choice
-from qgan_jax.precision_plan import make_schedule, plan_precision
+from qgan_jax.runs.precision import make_schedule, plan_precision
 from qgan_jax.training import devices, diagnosis, losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib

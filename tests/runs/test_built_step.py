@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import tiny_run
 
-from qgan_jax import build
 from qgan_jax.precision import Precision
+from qgan_jax.runs import build
 
 
 def build_step(arg, precision=None, state=None):

@@ -13,10 +13,10 @@ from typing import Any
 from flax import traverse_util
 import numpy as np
 
-from qgan_jax import build
 from qgan_jax import config as config_lib
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
+from qgan_jax.runs import build
 from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
 

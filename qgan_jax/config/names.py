@@ -7,9 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from qgan_jax import config_string
-from qgan_jax.config import base, leaves, NETWORKS, resolve, ROLES
-from qgan_jax.config_string import SHARED, SHORT_NAMES
+from qgan_jax.config import grammar
+from qgan_jax.config.grammar import SHARED, SHORT_NAMES
+from qgan_jax.config.resolution import base, leaves, NETWORKS, resolve, ROLES
 
 _SAFE_VALUE = re.compile(r'[A-Za-z0-9._+-]*')
 _LONGEST_NAME = 200  # With hash and seed below the 255 of file systems.
@@ -25,7 +25,7 @@ def config_string_of(config: ConfigDict) -> str:
   Args:
     config: what `resolve` returned.
   """
-  return config_string.join(_settings(config))
+  return grammar.join(_settings(config))
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def default_workdir(config: ConfigDict) -> str:
     config: what `resolve` returned.
   """
   settings = _settings(config)
-  name = config_string.join(settings)
+  name = grammar.join(settings)
   safe = all(_SAFE_VALUE.fullmatch(str(value)) for value in settings.values())
   if not safe or len(name) > _LONGEST_NAME:
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from qgan_jax import config as config_lib
-from qgan_jax import config_flags
+from qgan_jax.config import flags as config_flags
 from qgan_jax.errors import UserError
 
 _VERSIONS = ('qgan_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from qgan_jax import quantizers
-from qgan_jax.config_string import did_you_mean, SHARED, SHORT_NAMES
+from qgan_jax.config.grammar import did_you_mean, SHARED, SHORT_NAMES
 from qgan_jax.errors import UserError
 from qgan_jax.precision import rules
 from qgan_jax.precision.spec import allowed_bits, takes_bits
