@@ -15,6 +15,7 @@ import peer_flax
 from qgan_jax import config, data
 from qgan_jax.models.dcgan import stage_sizes
 from qgan_jax.runs import build
+from qgan_jax.training import devices
 
 PyTree = Any
 BATCH_SIZE = 64
@@ -62,11 +63,12 @@ class Ours:
         **precision,
       )
     )
-    gan = build.make_gan(resolved, dataset)
-    start = build.make_state(resolved, gan, dataset)
-    self.params = start.generator.params, start.discriminator.params
-    self.modules = gan.generator.module, gan.discriminator.module
-    self._program = build.make_program(resolved, gan)
+    setup = build.set_up(resolved, dataset, devices.make_layout(1))
+    start = setup.init_state()
+    names = ('generator', 'discriminator')
+    self.params = tuple(start.networks[name].params for name in names)
+    self.modules = tuple(setup.networks[name].module for name in names)
+    self._program = setup.program()
     self._state = self._program.put([start])
     self._batches = data.Batches(dataset.train_images, None, 0, BATCH_SIZE)
     self._batch = self._program.shard([self._host_batch(0)])

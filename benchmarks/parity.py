@@ -39,8 +39,8 @@ def trained(run: TrainedRun, network: Quantized) -> drawing.Drawer:
   draw = jax.jit(network.__call__)
   return drawing.Drawer(
     lambda latents, labels: np.asarray(draw(latents, labels)),
-    run.gan.latent_dim,
-    run.gan.num_classes,
+    run.setup.architecture['latent_dim'],
+    run.setup.architecture['num_classes'],
     'jax',
     'as trained',
   )
@@ -75,10 +75,10 @@ def images(drawer: drawing.Drawer, num: int) -> np.ndarray:
 def run_case(workdir: Path, samples: int) -> dict[str, Any]:
   """Compares all artifacts of one run."""
   run = TrainedRun(workdir, samples=64, seed=0)
-  extractor = build.make_extractor(run.config, run.dataset)
-  held_out = extractor.extract(run.dataset.test_images).features
-  network = run.sampler.network(run.state)
-  kwargs = build.artifact_kwargs(run.config, run.gan, network)
+  extractor = build.make_extractor(run.setup.config, run.setup.dataset)
+  held_out = extractor.extract(run.setup.dataset.test_images).features
+  network = run.sampler.quantized(run.state)
+  kwargs = run.setup.artifact_kwargs(network)
   expected = images(trained(run, network), samples)
   as_trained = extractor.extract(expected).features
   reference = metrics.frechet_distance(held_out, as_trained)
@@ -105,7 +105,7 @@ def run_case(workdir: Path, samples: int) -> dict[str, Any]:
       }
   return {
     'run': workdir.name,
-    'config': config_string_of(run.config),
+    'config': config_string_of(run.setup.config),
     'step': int(run.state.step),
     'samples': samples,
     'frechet_as_trained': reference,

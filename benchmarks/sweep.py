@@ -43,9 +43,11 @@ class Trials:
     layout: devices.Layout,
   ):
     shared = shared_config(configs)
-    gan = build.make_gan(shared, dataset, layout)
-    self.program = build.make_program(shared, gan, layout)
-    self._states = self.program.put(build.make_states(configs, gan, dataset))
+    setup = build.set_up(shared, dataset, layout)
+    self.program = setup.program()
+    self._states = self.program.put(
+      setup.init_states([build.set_up(c, dataset) for c in configs])
+    )
     self._batches = [
       data.Batches(
         dataset.train_images,

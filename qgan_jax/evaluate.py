@@ -23,7 +23,6 @@ from qgan_jax.config import flags as config_flags
 from qgan_jax.data import ImageDataset
 from qgan_jax.runs import build
 from qgan_jax.runs.folder import read_run
-from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import TrainState
@@ -81,8 +80,8 @@ def evaluate_run(
     raise errors.UserError(
       f'the run learned {name}, and what is found now is {dataset.name}'
     )
-  gan = build.make_gan(config, dataset, devices.ALONE)
-  like = build.make_state(config, gan, dataset)
+  setup = build.set_up(config, dataset)
+  like = setup.state_shapes()
   checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
   if step is None:
     _, state = checkpoints.restore_best_or_latest(like)
@@ -90,7 +89,7 @@ def evaluate_run(
     state = checkpoints.restore(step, like)
   return score_state(
     state,
-    build.make_sampler(config, gan),
+    setup.sampler(),
     build.make_extractor(config, dataset),
     dataset,
     samples=samples or config.scores.samples,

@@ -223,17 +223,17 @@ def main() -> None:
   weights = first(name, w_bits.value, bits.value)
   activations = first(activation_quantizer.value, a_bits.value, bits.value)
   run = TrainedRun(Path(workdir.value), samples=samples.value, seed=seed.value)
-  sparse = any(run.config[n].sparsity for n in config_lib.NETWORKS)
+  sparse = any(run.setup.config[n].sparsity for n in config_lib.NETWORKS)
   if method.value == 'adaround' and sparse:
     raise errors.UserError(
       '--method=adaround moves weights between equal magnitudes, of which '
       'pruning takes all or none; use --method=mse for a pruned run'
     )
-  extractor = build.make_extractor(run.config, run.dataset)
+  extractor = build.make_extractor(run.setup.config, run.setup.dataset)
 
   def config_of(rules: str | None) -> FrozenConfigDict:
     return quantized_config(
-      run.config,
+      run.setup.config,
       w_bits=weights,
       a_bits=activations,
       quantizer=name,
@@ -242,8 +242,8 @@ def main() -> None:
       rules=rules,
     )
 
-  def make(config: Any) -> tuple[build.Gan, Sampler, TrainState]:
-    gan, state = quantize_state(
+  def make(config: Any) -> tuple[build.Setup, Sampler, TrainState]:
+    setup, state = quantize_state(
       run,
       config,
       method=method.value,
@@ -251,19 +251,19 @@ def main() -> None:
       bias_correction=bias_correction.value,
       rounding_steps=steps.value,
     )
-    return gan, build.make_sampler(config, gan), state
+    return setup, setup.sampler(), state
 
   config, what = config_of(None), f'w_bits={weights},a_bits={activations}'
   if any(mixed):
-    gan = build.make_gan(config, run.dataset, run.layout)
-    state = run.initial_state(config, gan)
+    setup = build.set_up(config, run.setup.dataset)
+    state = run.initial_state(setup)
     rows = {
       network: post_training.sensitivity(
         part,
         *run.inputs[network],
         batch_size=min(64, len(run.inputs[network][0])),
       )  # fmt: skip
-      for network, part in networks(gan, state).items()
+      for network, part in networks(setup, state).items()
     }
     if max_ratio.value is None:
       mean = _mean_bits_for_size(run, size.value or 0)
@@ -290,10 +290,10 @@ def main() -> None:
   open_folder(
     folder,
     Experiment(config, 'qgan_jax.quantize', f'{workdir.value}:{how}', {}),
-    run.dataset.name,
+    run.setup.dataset.name,
     primary=True,
   )
-  gan, sampler, state = make(config)
+  setup, sampler, state = make(config)
   step = int(state.step)
   Checkpoints(folder / 'checkpoints').save(step, state)
   samples_folder = folder / 'samples'
@@ -301,13 +301,11 @@ def main() -> None:
   artifacts.save_grid(
     samples_folder / f'step_{step:07d}.png',
     sampler(state, 64),
-    description=f'{run.dataset.name}, {what} after training',
+    description=f'{run.setup.dataset.name}, {what} after training',
   )
   summary = deliver(
     folder,
-    config,
-    gan,
-    run.dataset,
+    setup,
     best=state,
     last=state,
     sampler=sampler,
@@ -324,7 +322,7 @@ def main() -> None:
 
 def _mean_bits_for_size(run: TrainedRun, size: int) -> float:
   """Bits a weight that fit into a file, everything else of it in float."""
-  params = run.state.average['params']
+  params = run.state.averaged(run.sampler.name).params
   kernels = [
     w
     for path, w in jax.tree.leaves_with_path(params)
@@ -351,8 +349,8 @@ def _fewest_bits(
   make: Any,
 ) -> float:
   """The least bits a weight on average that keep a bound, by bisection."""
-  count = min(10_000, len(run.dataset.train_images))
-  reference = extractor.extract(run.dataset.train_images[:count]).features
+  count = min(10_000, len(run.setup.dataset.train_images))
+  reference = extractor.extract(run.setup.dataset.train_images[:count]).features
 
   def distance(sampler: Sampler, state: TrainState) -> float:
     fake = sampler(state, _EVALUATED, seed=CHOICE_SEED)

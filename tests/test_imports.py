@@ -22,13 +22,14 @@ ALLOWED = {
   'data': {'errors'},
   'metrics': {'errors'},
   'artifacts': {'errors', 'models', 'precision', 'quantizers'},
-  'training': {'data', 'errors', 'precision', 'quantizers'},
+  'variants': set(),
+  'training': {'data', 'errors', 'precision', 'quantizers', 'variants'},
   'post_training': {'errors', 'precision', 'quantizers'},
   'reports': {'artifacts', 'errors'},
   # What starts commands knows nothing of what they do.
   'launchers': {'errors'},
   # The names of losses and optimizers are checked where a config is.
-  'config': {'errors', 'precision', 'quantizers', 'training'},
+  'config': {'errors', 'precision', 'quantizers', 'training', 'variants'},
   'runs': {
     'artifacts',
     'config',
@@ -42,6 +43,7 @@ ALLOWED = {
     'precision',
     'quantizers',
     'training',
+    'variants',
   },
   'sample': {'artifacts', 'errors', 'precision'},
   'sweep': {'config', 'errors', 'launchers', 'runs'},

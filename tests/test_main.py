@@ -49,9 +49,8 @@ def gan(run):
   record = load(run[0] / 'config.json')
   config = config_lib.from_json(json.dumps(record['config']))
   dataset = build.load_dataset(config, standin=False)
-  networks = build.make_gan(config, dataset)
-  state = build.make_state(config, networks, dataset)
-  return networks, state, build.make_sampler(config, networks)
+  setup = build.set_up(config, dataset)
+  return setup, setup.init_state(), setup.sampler()
 
 
 def last_state(workdir, like):
@@ -146,29 +145,30 @@ def test_scores_before_anything_is_quantized_are_those_of_float(
 
 def test_the_artifact_is_the_generator_that_was_trained(run, gan):
   workdir, _, _ = run
-  networks, like, sampler = gan
+  setup, like, sampler = gan
   step, state = Checkpoints(workdir / 'checkpoints').restore_best(like)
   assert step == STEPS  # Its last step was trained with the target's bits.
   packed = artifacts.load_generator(workdir / 'generator.qgan')
   assert packed.metadata['step'] == step
   assert packed.metadata['dataset'] == 'digits'
-  generator = networks.generator
+  generator = setup.networks['generator']
+  part = state.averaged('generator')
   latents = jax.random.normal(jax.random.PRNGKey(3), (64, 64))
 
   @jax.jit
   def draw(params):
     return generator.precision.apply(
       generator.module,
-      {'params': params, **state.average['stats']},
-      state.generator.ranges,
-      state.generator.bits,
+      {'params': params, **part.stats},
+      part.ranges,
+      part.bits,
       latents,
       learned=learned,
     )[0]
 
-  params, learned = state.average['params'], state.average['learned']
+  params, learned = part.params, part.learned
   weights = generator.precision.quantize_weights(
-    params, state.generator.bits, learned=learned
+    params, part.bits, learned=learned
   )
   got = artifacts.images(packed, latents)
   np.testing.assert_allclose(got, draw(weights), atol=1e-5)
@@ -340,7 +340,7 @@ def start_pair(commands, *arguments, **variables):
 
 
 def test_two_processes_make_the_run_of_one(run, gan, commands, tmp_path):
-  networks, start, _ = gan
+  _, start, _ = gan
   pair = start_pair(commands, DIGITS, f'--workdir={tmp_path}/run')
   (out, _), (silent, _) = map(finish, pair)
   assert 'best step' in out
@@ -351,7 +351,7 @@ def test_two_processes_make_the_run_of_one(run, gan, commands, tmp_path):
   for name in 'generator', 'discriminator':
     before, expected, got = (
       np.concatenate([x.ravel() for x in jax.tree.leaves(s)])
-      for s in (getattr(state, name).params for state in (start, one, two))
+      for s in (state.networks[name].params for state in (start, one, two))
     )
     change = np.linalg.norm(expected - before)
     assert change > 1e-3

@@ -45,8 +45,7 @@ def last_state(workdir):
     json.dumps(load(workdir / 'config.json')['config'])
   )
   dataset = build.load_dataset(config, standin=False)
-  gan = build.make_gan(config, dataset)
-  shapes = build.state_shapes(config, gan, dataset)
+  shapes = build.set_up(config, dataset).state_shapes()
   step, state = Checkpoints(workdir / 'checkpoints').restore_latest(shapes)
   assert step == 60
   return state

@@ -12,7 +12,8 @@ from qgan_jax.config.grammar import did_you_mean, SHARED, SHORT_NAMES
 from qgan_jax.errors import UserError
 from qgan_jax.precision import rules
 from qgan_jax.precision.spec import allowed_bits, takes_bits
-from qgan_jax.training import losses, optimizers
+from qgan_jax.training import optimizers
+from qgan_jax.variants import losses
 
 
 class Rule(NamedTuple):

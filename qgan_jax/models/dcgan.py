@@ -17,7 +17,6 @@ from qgan_jax.models.convolution import PixelConv, strided_conv, UpConv
 
 Array = jax.Array
 Dtype = Any
-Axis = tuple[str | None, Any]
 _INIT = nn.initializers.normal(0.02)
 
 
@@ -29,7 +28,7 @@ def stage_sizes(image_size: int) -> tuple[int, ...]:
   return tuple(sizes)
 
 
-def _norm(name: str, train: bool, axis: Axis, dtype: Dtype):
+def _norm(name: str, train: bool, dtype: Dtype):
   """A normalization layer of features [B, H, W, C], by name."""
   if name == 'group':
     # Eight channels to a group: group statistics never leave a sample.
@@ -37,8 +36,6 @@ def _norm(name: str, train: bool, axis: Axis, dtype: Dtype):
   if name == 'batch':
     return nn.BatchNorm(
       use_running_average=not train,
-      axis_name=axis[0],
-      axis_index_groups=axis[1],
       dtype=dtype,
     )
   return lambda x: x
@@ -54,8 +51,6 @@ class Generator(nn.Module):
     latent_dim: length of a latent.
     num_classes: 0 for an unconditional generator.
     norm: 'group', 'batch' or 'none'.
-    axis_name: mapped axis over which BatchNorm's statistics are averaged.
-    axis_groups: the axis's indices that are averaged together; all if None.
     dtype: of the arithmetic; parameters are float32.
   """
 
@@ -65,8 +60,6 @@ class Generator(nn.Module):
   latent_dim: int = 64
   num_classes: int = 0
   norm: str = 'group'
-  axis_name: str | None = None
-  axis_groups: tuple[tuple[int, ...], ...] | None = None
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -83,7 +76,6 @@ class Generator(nn.Module):
     Returns:
       [B, image_size, image_size, image_channels] float32 in [−1, 1].
     """
-    axis = self.axis_name, self.axis_groups
     sizes = stage_sizes(self.image_size)[::-1]
     x = latents.astype(self.dtype)
     if self.num_classes:
@@ -96,7 +88,7 @@ class Generator(nn.Module):
       self.channels << (len(sizes) - 2), dtype=self.dtype, name='project'
     )(x[:, None, None, :])
     for i, size in enumerate(sizes[1:]):
-      x = _norm(self.norm, train, axis, self.dtype)(x)
+      x = _norm(self.norm, train, self.dtype)(x)
       x = nn.relu(x)
       last = size == self.image_size
       features = (
@@ -116,8 +108,6 @@ class Discriminator(nn.Module):
     norm: 'group', 'batch' or 'none'.
     spectral_norm: whether every kernel is divided by its largest singular
       value (Miyato et al., https://arxiv.org/abs/1802.05957).
-    axis_name: mapped axis over which BatchNorm's statistics are averaged.
-    axis_groups: the axis's indices that are averaged together; all if None.
     dtype: of the arithmetic; parameters are float32.
   """
 
@@ -125,8 +115,6 @@ class Discriminator(nn.Module):
   num_classes: int = 0
   norm: str = 'none'
   spectral_norm: bool = False
-  axis_name: str | None = None
-  axis_groups: tuple[tuple[int, ...], ...] | None = None
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -150,7 +138,6 @@ class Discriminator(nn.Module):
         return nn.SpectralNorm(make())(x, update_stats=train)
       return make()(x)
 
-    axis = self.axis_name, self.axis_groups
     x = images.astype(self.dtype)
     num_stages = len(stage_sizes(images.shape[1])) - 1
     for i in range(num_stages):
@@ -169,7 +156,7 @@ class Discriminator(nn.Module):
 
       x = layer(down, x)
       if i > 0:
-        x = _norm(self.norm, train, axis, self.dtype)(x)
+        x = _norm(self.norm, train, self.dtype)(x)
       x = nn.leaky_relu(x, 0.2)
 
     def dense(name, features):

@@ -1,51 +1,20 @@
 """Where the parameters of an activation's quantizer come from."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax import quantizers
+from qgan_jax.precision.replicas import Replicas
 from qgan_jax.precision.spec import Params, QuantizerSpec
 
 Array = jax.Array
-AxisGroups = Sequence[Sequence[int]] | None
 RANGES = ('moving', 'dynamic', 'mse', 'fitted')
 # Shares of a range that are tried, 2^(-1/3) apart: at 2 bits, the range of
 # least error of what a ReLU leaves of a Gaussian is about a third.
 _CLIPS = 2.0 ** (-np.arange(9) / 3)
 _FEATURES = 256  # Of each example, that the error of a range is measured on.
-
-
-class Replicas(NamedTuple):
-  """The replicas that hold parts of one batch, and quantize alike.
-
-  Attributes:
-    axis_name: the mapped axis; None where there is one alone.
-    axis_groups: its indices that belong together; all if None.
-  """
-
-  axis_name: str | None = None
-  axis_groups: AxisGroups = None
-
-  def mean(self, tree: Params) -> Params:
-    """The mean over them."""
-    if self.axis_name is None:
-      return tree
-    return lax.pmean(tree, self.axis_name, axis_index_groups=self.axis_groups)
-
-  def span(self, low: Array, high: Array) -> tuple[Array, Array]:
-    """The least and the greatest over them."""
-    if self.axis_name is None:
-      return low, high
-    groups = self.axis_groups
-    return (
-      lax.pmin(low, self.axis_name, axis_index_groups=groups),
-      lax.pmax(high, self.axis_name, axis_index_groups=groups),
-    )
 
 
 def fit_to_batch(

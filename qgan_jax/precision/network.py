@@ -19,13 +19,12 @@ import jax.numpy as jnp
 
 from qgan_jax.precision import pruning
 from qgan_jax.precision.activations import (
-  AxisGroups,
   fit_to_batch,
-  Replicas,
   update_range,
 )
 from qgan_jax.precision.gradients import quantize_cotangent
 from qgan_jax.precision.noise import apply_with, example_keys, fold
+from qgan_jax.precision.replicas import ALONE, Replicas
 from qgan_jax.precision.spec import (
   Bits,
   FLOAT_BITS,
@@ -266,8 +265,7 @@ class Precision:
     learned: Learned | None = None,
     key: Array | None = None,
     update: bool = False,
-    axis_name: str | None = None,
-    axis_groups: AxisGroups = None,
+    replicas: Replicas = ALONE,
     observe: Observe | None = None,
     **kwargs: Any,
   ) -> tuple[Any, Ranges]:
@@ -283,9 +281,8 @@ class Precision:
       learned: learned parameters; what is missing is fitted to the batch.
       key: of stochastic quantizers; None makes them round to nearest.
       update: whether the moving averages take this batch in.
-      axis_name: the mapped axis over which ranges are reduced, so that
-        every replica quantizes alike.
-      axis_groups: the axis's indices that are reduced together; all if None.
+      replicas: that hold parts of the batch; ranges are reduced over them, so
+        that all quantize alike.
       observe: called with every layer's path, input, parameters and bits.
       **kwargs: keyword arguments of `module.apply`.
 
@@ -297,10 +294,7 @@ class Precision:
     given = (learned or {}).get('activations', {})
     updated: Ranges = dict(ranges)
     seen: list[str] = []
-    replicas = Replicas(axis_name, axis_groups)
-    each = functools.partial(
-      example_keys, axis_name=axis_name, axis_groups=axis_groups
-    )
+    each = functools.partial(example_keys, replicas=replicas)
 
     def quantize_input(path: str, x: Array) -> Array:
       spec = self.spec('activations', path)

@@ -1,6 +1,6 @@
-"""From a resolved config to the objects of a run.
+"""From a resolved config and its images to the objects of a run.
 
-Entry points share this: here, and nowhere deeper, a config is unpacked.
+Here, and nowhere deeper, a config is unpacked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax import data, metrics, models
+from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Quantized
 from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.precision.layers import find_layers, Layer
+from qgan_jax.precision.schedule import Schedule
 from qgan_jax.precision.table import Choice
 from qgan_jax.runs.precision import make_schedule, plan_precision
-from qgan_jax.training import devices, diagnosis, losses
+from qgan_jax.training import devices, diagnosis
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.network import Network
@@ -30,34 +32,13 @@ from qgan_jax.training.optimizers import (
 )
 from qgan_jax.training.refit import Refit
 from qgan_jax.training.sampling import Sampler
+from qgan_jax.variants import gan, Variant
 
 PyTree = Any
+_EXAMPLES = 64  # Images that quantizers are fitted to before the first step.
 
 
-@dataclasses.dataclass(frozen=True)
-class Gan:
-  """Both networks, and what an artifact says of the generator.
-
-  Attributes:
-    generator: G.
-    discriminator: D.
-    generator_kwargs: attributes of G's module, as JSON can hold them.
-    latent_dim: length of a latent.
-    num_classes: 0 for an unconditional GAN.
-    layers: of each network, what rules can speak of.
-    table: what every layer is quantized with.
-  """
-
-  generator: Network
-  discriminator: Network
-  generator_kwargs: dict[str, Any]
-  latent_dim: int
-  num_classes: int
-  layers: Mapping[str, tuple[Layer, ...]]
-  table: list[Choice]
-
-
-def load_dataset(config: Any, *, standin: bool) -> data.ImageDataset:
+def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
   """The data set of a config.
 
   Args:
@@ -82,270 +63,7 @@ def load_dataset(config: Any, *, standin: bool) -> data.ImageDataset:
   return dataset
 
 
-def make_gan(
-  config: Any,
-  dataset: data.ImageDataset,
-  layout: devices.Layout | None = None,
-) -> Gan:
-  """The networks of a config, for the images of a data set.
-
-  Args:
-    config: resolved.
-    dataset: the images.
-    layout: of the members that train together; one alone if None.
-
-  Raises:
-    UserError: a rule of precision catches nothing, or what it must not.
-  """
-  layout = layout or devices.make_layout(1)
-  num_classes = dataset.num_classes if config.data.conditional else 0
-  shared = {'num_classes': num_classes, 'dtype': config.dtype}
-  generator_kwargs = shared | {
-    'image_size': dataset.train_images.shape[1],
-    'image_channels': dataset.train_images.shape[-1],
-    'channels': config.generator.channels,
-    'latent_dim': config.generator.latent_dim,
-    'norm': config.generator.norm,
-  }
-  discriminator_kwargs = shared | {
-    'channels': config.discriminator.channels,
-    'norm': config.discriminator.norm,
-    'spectral_norm': config.discriminator.spectral_norm,
-  }
-  name = config.model.name
-  axis: dict[str, Any] = {
-    'axis_name': layout.axis_name,
-    'axis_groups': layout.axis_groups,
-  }
-  modules = {
-    'generator': models.make_generator(name, **axis, **generator_kwargs),
-    'discriminator': models.make_discriminator(
-      name, **axis, **discriminator_kwargs
-    ),
-  }
-  labels = jax.ShapeDtypeStruct((1,), jnp.int32) if num_classes else None
-  inputs = {
-    'generator': (config.generator.latent_dim,),
-    'discriminator': dataset.train_images.shape[1:],
-  }
-  layers = {
-    network: find_layers(
-      module, jax.ShapeDtypeStruct((1, *inputs[network]), jnp.float32), labels
-    )
-    for network, module in modules.items()
-  }
-  precisions, _, table = plan_precision(config, layers)
-  generator, discriminator = (
-    Network(
-      module,
-      precisions[network],
-      _optimizer(config[network]),
-      make_quantizer_optimizer(config.precision.learning_rate),
-    )
-    for network, module in modules.items()
-  )
-  return Gan(
-    generator=generator,
-    discriminator=discriminator,
-    generator_kwargs=generator_kwargs,
-    latent_dim=config.generator.latent_dim,
-    num_classes=num_classes,
-    layers=layers,
-    table=table,
-  )
-
-
-def _optimizer(network: Any) -> Any:
-  return make_optimizer(
-    network.optimizer,
-    network.learning_rate,
-    **network.optimizer_kwargs,
-  )
-
-
-def make_states(
-  configs: Sequence[Any],
-  gan: Gan,
-  dataset: data.ImageDataset,
-  starts: Sequence[Any] = (),
-) -> list[state_lib.TrainState]:
-  """The states before the first step, on the host; the seeds decide them.
-
-  Args:
-    configs: resolved, each a member's that trains by the same program.
-    gan: their networks.
-    dataset: the images.
-    starts: of each member, variables by network to start from, or None.
-  """
-  init = compile_quickly(_make_init(gan, dataset))
-  return [
-    _with_hyperparameters(
-      jax.device_get(
-        init(jax.random.PRNGKey(config.seed), _bits(config, gan), start)
-      ),
-      config,
-    )
-    for config, start in itertools.zip_longest(configs, starts)
-  ]
-
-
-def make_state(
-  config: Any, gan: Gan, dataset: data.ImageDataset
-) -> state_lib.TrainState:
-  """The state of one run before the first step; see `make_states`."""
-  return make_states([config], gan, dataset)[0]
-
-
-def state_shapes(
-  config: Any, gan: Gan, dataset: data.ImageDataset
-) -> state_lib.TrainState:
-  """The state's structure, `jax.ShapeDtypeStruct`s; nothing is compiled."""
-  return jax.eval_shape(
-    _make_init(gan, dataset), jax.random.PRNGKey(0), _bits(config, gan)
-  )
-
-
-def _bits(config: Any, gan: Gan) -> tuple[Bits, Bits]:
-  """The bits of G and D, arrays."""
-  _, bits, _ = plan_precision(config, gan.layers)
-  return (
-    jax.tree.map(jnp.float32, bits['generator']),
-    jax.tree.map(jnp.float32, bits['discriminator']),
-  )
-
-
-def _make_init(gan: Gan, dataset: data.ImageDataset) -> Any:
-  """The function (key, bits of G and D, variables to start from) → state."""
-
-  def init(
-    key: jax.Array, bits: tuple[Bits, Bits], start: Any = None
-  ) -> state_lib.TrainState:
-    start = start or {'generator': None, 'discriminator': None}
-    g_key, d_key, latents_key, run_key = jax.random.split(key, 4)
-    parts = [
-      state_lib.init_network(
-        network.module,
-        network.precision,
-        network.optimizer,
-        widths,
-        key,
-        *inputs,
-        quantizer_optimizer=network.quantizer_optimizer,
-        variables=variables,
-      )
-      for network, widths, key, inputs, variables in zip(
-        (gan.generator, gan.discriminator),
-        bits,
-        (g_key, d_key),
-        _examples(gan, dataset, latents_key),
-        (start['generator'], start['discriminator']),
-        strict=True,
-      )
-    ]
-    return state_lib.init_state(run_key, *parts)
-
-  return init
-
-
-def _examples(
-  gan: Gan, dataset: data.ImageDataset, key: jax.Array
-) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-  """Arguments of G and of D that their quantizers are fitted to."""
-  size = min(64, len(dataset.train_images))
-  labels = jnp.arange(size) % gan.num_classes if gan.num_classes else None
-  latents = jax.random.normal(key, (size, gan.latent_dim))
-  images = step_lib.to_float(jnp.asarray(dataset.train_images[:size]))
-  return (latents, labels), (images, labels)
-
-
-def make_refit(config: Any, gan: Gan, dataset: data.ImageDataset) -> Refit:
-  """What fits learned quantizers anew where the bits change.
-
-  Args:
-    config: resolved.
-    gan: its networks.
-    dataset: the images.
-  """
-  inputs = _examples(gan, dataset, jax.random.PRNGKey(0))
-  return Refit(gan.generator, gan.discriminator, make_schedule(config), *inputs)
-
-
-def make_sampler(config: Any, gan: Gan) -> Sampler:
-  """What draws from the states of a run.
-
-  Args:
-    config: resolved.
-    gan: its networks, on one device.
-  """
-  return Sampler(
-    gan.generator, make_schedule(config), gan.latent_dim, gan.num_classes
-  )
-
-
-def _with_hyperparameters(
-  state: state_lib.TrainState, config: Any
-) -> state_lib.TrainState:
-  """Sets what the program takes as arrays to what the config says."""
-
-  def part(network: state_lib.NetworkState, own: Any) -> Any:
-    opt_state: Any = network.opt_state
-    given = {'learning_rate': own.learning_rate, **own.optimizer_kwargs}
-    values = {k: np.asarray(x, np.float32) for k, x in given.items()}
-    return network.replace(opt_state=opt_state._replace(hyperparams=values))
-
-  return state.replace(
-    generator=part(state.generator, config.generator),
-    discriminator=part(state.discriminator, config.discriminator),
-    hyperparameters=state_lib.Hyperparameters(
-      np.asarray(config.loss.penalty_weight, np.float32),
-      np.asarray(config.ema.decay, np.float32),
-    ),
-  )
-
-
-def make_program(
-  config: Any, gan: Gan, layout: devices.Layout | None = None
-) -> devices.Program:
-  """The pmapped step.
-
-  Args:
-    config: resolved; what the state holds of it does not matter here.
-    gan: its networks, for the same layout.
-    layout: of the members that train together; one alone if None.
-  """
-  layout = layout or devices.make_layout(1)
-  step = step_lib.make_step(
-    gan.generator,
-    gan.discriminator,
-    **_losses(config, gan),
-    schedule=make_schedule(config),
-    rate_at=make_decay(config.learning_rate_decay, config.steps),
-    axis_name=layout.axis_name,
-    axis_groups=layout.axis_groups,
-  )
-  return devices.Program(step, layout)
-
-
-def _losses(config: Any, gan: Gan) -> dict[str, Any]:
-  return {
-    'loss': losses.LOSSES[config.loss.name],
-    'latent_dim': gan.latent_dim,
-    'num_classes': gan.num_classes,
-    'penalty': losses.PENALTIES.get(config.loss.penalty),
-    'penalty_fraction': config.loss.penalty_fraction,
-  }
-
-
-def make_diagnosis(config: Any, gan: Gan) -> diagnosis.Diagnose:
-  """What looks at a state of networks that are on one device."""
-  return diagnosis.make_diagnose(
-    gan.generator, gan.discriminator, **_losses(config, gan)
-  )
-
-
-def make_extractor(
-  config: Any, dataset: data.ImageDataset
-) -> metrics.Extractor:
+def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
   """What gives the features that scores compare."""
   if config.scores.extractor == 'inception':
     return metrics.inception_extractor(config.scores.inception_weights)
@@ -359,16 +77,264 @@ def make_extractor(
   )
 
 
-def artifact_kwargs(
-  config: Any, gan: Gan, network: Quantized
-) -> Mapping[str, Any]:
-  """What `artifacts.save_generator` needs of what a `Sampler` draws from."""
-  return {
-    'model': config.model.name,
-    'model_kwargs': gan.generator_kwargs,
-    'variables': network.variables,
-    'ranges': network.ranges,
-    'precision': network.precision,
-    'bits': network.bits,
-    'learned': network.learned,
+def make_variant(
+  config: Any, dataset: ImageDataset
+) -> tuple[Variant, dict[str, Any]]:
+  """What a config trains against what.
+
+  Returns:
+    The variant; and of the network that it delivers, the attributes by which
+    its family in `models` makes it again, as JSON can hold them.
+  """
+  num_classes = dataset.num_classes if config.data.conditional else 0
+  name = config.model.name
+  shared = {'num_classes': num_classes, 'dtype': config.dtype}
+  delivered = shared | {
+    'image_size': dataset.train_images.shape[1],
+    'image_channels': dataset.train_images.shape[-1],
+    'channels': config.generator.channels,
+    'latent_dim': config.generator.latent_dim,
+    'norm': config.generator.norm,
   }
+  discriminator = shared | {
+    'channels': config.discriminator.channels,
+    'norm': config.discriminator.norm,
+    'spectral_norm': config.discriminator.spectral_norm,
+  }
+  variant = gan(
+    models.make_generator(name, **delivered),
+    models.make_discriminator(name, **discriminator),
+    latent_dim=config.generator.latent_dim,
+    num_classes=num_classes,
+    loss=config.loss.name,
+    penalty=None if config.loss.penalty == 'none' else config.loss.penalty,
+    penalty_fraction=config.loss.penalty_fraction,
+    d_steps=config.discriminator.steps,
+  )
+  return variant, delivered
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """All that a run is made of, but its state and its folder.
+
+  Attributes:
+    config: resolved.
+    dataset: its images.
+    layout: of the members that train together.
+    variant: what is trained against what.
+    networks: its networks, by name, with what quantizes and updates them.
+    bits: of each network, bit widths.
+    layers: of each network, what rules can speak of.
+    table: what every layer is quantized with.
+    schedule: when.
+    architecture: attributes of the delivered network, as JSON can hold them.
+  """
+
+  config: Any
+  dataset: ImageDataset
+  layout: devices.Layout
+  variant: Variant
+  networks: Mapping[str, Network]
+  bits: Mapping[str, Bits]
+  layers: Mapping[str, tuple[Layer, ...]]
+  table: list[Choice]
+  schedule: Schedule
+  architecture: Mapping[str, Any]
+
+  @property
+  def is_quantized(self) -> bool:
+    """Whether any tensor is."""
+    return any(choice.quantizer for choice in self.table)
+
+  @property
+  def static(self) -> Any:
+    """All that is static and may differ between trials of one program."""
+    return tuple(network.precision for network in self.networks.values())
+
+  @property
+  def labels(self) -> np.ndarray | None:
+    """Of the training images, where the variant has use for them."""
+    conditional = self.config.data.conditional
+    return self.dataset.train_labels if conditional else None
+
+  def init_states(
+    self, members: Sequence['Setup'], starts: Sequence[Any] = ()
+  ) -> list[state_lib.TrainState]:
+    """The states before the first step, on the host; the seeds decide them.
+
+    Args:
+      members: the runs that train together by this one's program.
+      starts: of each, variables by network to start from, or None.
+    """
+    init = compile_quickly(self._init)
+    return [
+      member.with_hyperparameters(
+        jax.device_get(
+          init(jax.random.PRNGKey(member.config.seed), member.bits, start)
+        )
+      )
+      for member, start in itertools.zip_longest(members, starts)
+    ]
+
+  def init_state(self, start: Any = None) -> state_lib.TrainState:
+    """The state of this run alone before the first step."""
+    return self.init_states([self], [start])[0]
+
+  def state_shapes(self) -> state_lib.TrainState:
+    """The state's structure, `jax.ShapeDtypeStruct`s; nothing is compiled."""
+    return jax.eval_shape(self._init, jax.random.PRNGKey(0), self.bits)
+
+  def _init(
+    self, key: jax.Array, bits: Mapping[str, Bits], start: Any = None
+  ) -> state_lib.TrainState:
+    """(key, bits, variables to start from) → state; pure."""
+    *keys, examples_key, run_key = jax.random.split(key, len(self.networks) + 2)
+    inputs = self.examples(examples_key)
+    networks = {
+      name: state_lib.init_network(
+        network.module,
+        network.precision,
+        network.optimizer,
+        bits[name],
+        own_key,
+        *inputs[name],
+        quantizer_optimizer=network.quantizer_optimizer,
+        variables=start[name] if start else None,
+      )
+      for (name, network), own_key in zip(
+        self.networks.items(), keys, strict=True
+      )
+    }
+    return state_lib.init_state(
+      run_key,
+      networks,
+      averaged=self.variant.averaged,
+      hyperparameters=dict.fromkeys(self.variant.hyperparameters, 0.0),
+    )
+
+  def examples(self, key: jax.Array) -> Mapping[str, tuple[Any, ...]]:
+    """Arguments of each network that its quantizers are fitted to."""
+    images = self.dataset.train_images[:_EXAMPLES]
+    batch = {'images': step_lib.to_float(jnp.asarray(images))}
+    if self.labels is not None:
+      # Every class, whatever the first images are.
+      batch['labels'] = jnp.arange(len(images)) % self.dataset.num_classes
+    return self.variant.examples(batch, key)
+
+  def with_hyperparameters(
+    self, state: state_lib.TrainState
+  ) -> state_lib.TrainState:
+    """Sets what the program takes as arrays to what the config says."""
+
+    def part(name: str) -> state_lib.NetworkState:
+      own, network = self.config[name], state.networks[name]
+      opt_state: Any = network.opt_state
+      given = {'learning_rate': own.learning_rate, **own.optimizer_kwargs}
+      values = {k: np.asarray(x, np.float32) for k, x in given.items()}
+      return network.replace(opt_state=opt_state._replace(hyperparams=values))
+
+    return state.replace(
+      networks={name: part(name) for name in self.networks},
+      hyperparameters=state_lib.Hyperparameters(
+        {
+          name: np.asarray(self.config.loss[name], np.float32)
+          for name in self.variant.hyperparameters
+        },
+        np.asarray(self.config.ema.decay, np.float32),
+      ),
+    )
+
+  def program(self) -> devices.Program:
+    """The pmapped step; what the state holds of the config is no part of it."""
+    step = step_lib.make_step(
+      self.variant,
+      self.networks,
+      schedule=self.schedule,
+      rate_at=make_decay(self.config.learning_rate_decay, self.config.steps),
+      replicas=self.layout.replicas,
+    )
+    return devices.Program(step, self.layout)
+
+  def refit(self) -> Refit:
+    """What fits learned quantizers anew where the bits change."""
+    inputs = self.examples(jax.random.PRNGKey(0))
+    return Refit(self.networks, self.schedule, inputs)
+
+  def sampler(self) -> Sampler:
+    """What draws from the states of a run on one device."""
+    name = self.variant.delivered
+    return Sampler(
+      name, self.networks[name], self.schedule, self.variant.inputs
+    )
+
+  def diagnosis(self) -> diagnosis.Diagnose:
+    """What looks at a state of networks that are on one device."""
+    return diagnosis.make_diagnose(self.variant, self.networks)
+
+  def artifact_kwargs(self, network: Quantized) -> Mapping[str, Any]:
+    """What `artifacts.save_generator` needs of what a `Sampler` draws from."""
+    return {
+      'model': self.config.model.name,
+      'model_kwargs': self.architecture,
+      'variables': network.variables,
+      'ranges': network.ranges,
+      'precision': network.precision,
+      'bits': network.bits,
+      'learned': network.learned,
+    }
+
+
+def set_up(
+  config: Any,
+  dataset: ImageDataset,
+  layout: devices.Layout = devices.ALONE,
+) -> Setup:
+  """What a run is made of.
+
+  Args:
+    config: resolved.
+    dataset: its images.
+    layout: of the members that train together; one on one device if not given.
+
+  Raises:
+    UserError: a rule of precision catches nothing, or what it must not.
+  """
+  variant, architecture = make_variant(config, dataset)
+  size = dataset.train_images.shape[1:]
+  shapes = {'images': jax.ShapeDtypeStruct((1, *size), jnp.float32)}
+  if config.data.conditional:
+    shapes['labels'] = jax.ShapeDtypeStruct((1,), jnp.int32)
+  inputs = jax.eval_shape(
+    variant.examples, shapes, jax.ShapeDtypeStruct((2,), jnp.uint32)
+  )
+  layers = {
+    name: find_layers(module, *inputs[name])
+    for name, module in variant.modules.items()
+  }
+  precisions, bits, table = plan_precision(config, layers, variant.see_images)
+  networks = {
+    name: Network(
+      module,
+      precisions[name],
+      make_optimizer(
+        config[name].optimizer,
+        config[name].learning_rate,
+        **config[name].optimizer_kwargs,
+      ),
+      make_quantizer_optimizer(config.precision.learning_rate),
+    )
+    for name, module in variant.modules.items()
+  }
+  return Setup(
+    config=config,
+    dataset=dataset,
+    layout=layout,
+    variant=variant,
+    networks=networks,
+    bits=jax.tree.map(np.float32, bits),
+    layers=layers,
+    table=table,
+    schedule=make_schedule(config),
+    architecture=architecture,
+  )

@@ -6,7 +6,6 @@ from typing import Any
 
 from qgan_jax import artifacts, metrics
 from qgan_jax.config.names import config_string_of
-from qgan_jax.data import ImageDataset
 from qgan_jax.evaluate import score_state
 from qgan_jax.runs import build
 from qgan_jax.runs.folder import versions, write_json
@@ -16,9 +15,7 @@ from qgan_jax.training.state import TrainState
 
 def deliver(
   workdir: Path,
-  config: Any,
-  gan: build.Gan,
-  dataset: ImageDataset,
+  setup: build.Setup,
   *,
   best: TrainState,
   last: TrainState,
@@ -29,9 +26,7 @@ def deliver(
 
   Args:
     workdir: of the run; `generator.qgan` and `scores.json` go there.
-    config: resolved.
-    gan: its networks.
-    dataset: its images.
+    setup: what the run is made of.
     best: the state to pack.
     last: the state after the last step.
     sampler: draws from a state.
@@ -40,6 +35,7 @@ def deliver(
   Returns:
     A summary for a person.
   """
+  config, dataset = setup.config, setup.dataset
   sizes = artifacts.save_generator(
     workdir / 'generator.qgan',
     metadata={
@@ -50,7 +46,7 @@ def deliver(
       'step': int(best.step),
       'versions': versions(),
     },
-    **build.artifact_kwargs(config, gan, sampler.network(best)),
+    **setup.artifact_kwargs(sampler.quantized(best)),
   )
   scores: dict[str, Any] = {
     'dataset': dataset.name,

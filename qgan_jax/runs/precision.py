@@ -1,6 +1,6 @@
 """From a resolved config to how its networks are quantized, and when."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import dataclasses
 from typing import Any
 
@@ -16,14 +16,18 @@ from qgan_jax.precision.layers import Layer
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.precision.table import Choice
 
-# Images are quantized as the bytes that they were; latents as the rest of G.
-_INPUTS = {'generator': None, 'discriminator': 'pixels'}
-
 
 def plan_precision(
-  config: Any, layers: Mapping[str, tuple[Layer, ...]]
+  config: Any,
+  layers: Mapping[str, tuple[Layer, ...]],
+  see_images: Collection[str] = (),
 ) -> tuple[dict[str, Precision], dict[str, Bits], list[Choice]]:
   """How a config quantizes networks of these layers.
+
+  Args:
+    config: resolved.
+    layers: of each network, what rules can speak of.
+    see_images: names of the networks that are given images.
 
   Returns:
     By network, its precision and its bits, plain numbers; and the table of
@@ -54,7 +58,8 @@ def plan_precision(
         config[network].sparsity or None,
       ),
       p.first_last_bits,
-      input_quantizer=_INPUTS[network],
+      # Images are quantized as the bytes that they were.
+      input_quantizer='pixels' if network in see_images else None,
       start_step=p.start_step,
     )
     for network in layers

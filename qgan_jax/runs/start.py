@@ -14,25 +14,19 @@ from flax import traverse_util
 import numpy as np
 
 from qgan_jax import config as config_lib
-from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build
-from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
 
 PyTree = Any
 
 
-def load_start(
-  folder: str, gan: build.Gan, config: Any, dataset: ImageDataset
-) -> dict[str, PyTree]:
+def load_start(folder: str, setup: build.Setup) -> dict[str, PyTree]:
   """The variables that a run left, to start from.
 
   Args:
     folder: of the run: its best checkpoint is taken, or else its newest.
-    gan: the networks that start from it.
-    config: theirs.
-    dataset: of the run that starts.
+    setup: of the run that starts.
 
   Returns:
     Variables by network, {'params': …, and other collections}.
@@ -43,8 +37,8 @@ def load_start(
   try:
     record = json.loads((Path(folder) / 'config.json').read_text())
     old = config_lib.from_json(json.dumps(record['config']))
-    old_gan = build.make_gan(old, dataset, devices.ALONE)
-    shapes = build.state_shapes(old, old_gan, dataset)
+    source = build.set_up(old, setup.dataset)
+    shapes = source.state_shapes()
   except (
     OSError, ValueError, LookupError, TypeError, AttributeError
   ) as error:  # fmt: skip
@@ -54,14 +48,10 @@ def load_start(
     ) from None
   checkpoints = Checkpoints(Path(folder) / 'checkpoints', primary=False)
   _, state = checkpoints.restore_best_or_latest(shapes)
-  d = state.discriminator
-  start = {
-    'generator': build.make_sampler(old, old_gan).network(state).variables,
-    'discriminator': {'params': d.params, **d.stats},
-  }
-  own = build.state_shapes(config, gan, dataset)
+  start = source.sampler().variables(state)
+  own = setup.state_shapes()
   for name, variables in start.items():
-    network = getattr(own, name)
+    network = own.networks[name]
     _check(folder, name, variables, {'params': network.params, **network.stats})
   return start
 

@@ -12,9 +12,8 @@ from qgan_jax import errors, post_training
 from qgan_jax.precision import Quantized
 from qgan_jax.runs import build
 from qgan_jax.runs.folder import read_run
-from qgan_jax.training import devices
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.state import fill, TrainState
+from qgan_jax.training.state import average_of, fill, TrainState
 
 PyTree = Any
 METHODS = ('nearest', 'mse', 'adaround')
@@ -66,11 +65,9 @@ class TrainedRun:
   """The best state of a finished run, ready to be quantized.
 
   Attributes:
-    config: of the run.
-    dataset: what it was trained on.
-    gan: its networks.
+    setup: what the run was made of.
     state: its best checkpoint, else the newest.
-    inputs: for calibration, latents and training images with labels.
+    inputs: of each network, arguments for calibration.
     sampler: draws from its state.
   """
 
@@ -85,51 +82,40 @@ class TrainedRun:
     Raises:
       UserError: it is no finished run, or its data set is not here.
     """
-    self.config, name = read_run(workdir)
-    self.dataset = build.load_dataset(self.config, standin=True)
-    if self.dataset.name != name:
+    config, name = read_run(workdir)
+    dataset = build.load_dataset(config, standin=True)
+    if dataset.name != name:
       raise errors.UserError(
-        f'{workdir} was trained on {name}, and here is {self.dataset.name}; '
+        f'{workdir} was trained on {name}, and here is {dataset.name}; '
         'prepare that data set first'
       )
-    self.layout = devices.ALONE
-    gan = build.make_gan(self.config, self.dataset, self.layout)
-    shapes = build.state_shapes(self.config, gan, self.dataset)
+    self.setup = build.set_up(config, dataset)
     checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
+    shapes = self.setup.state_shapes()
     _, self.state = checkpoints.restore_best_or_latest(shapes)
-    self.gan = gan
-    # Calibration inputs: the training-time distributions of both networks.
-    count = min(samples, len(self.dataset.train_images))
+    # Calibration inputs: what the networks see in training.
+    count = min(samples, len(dataset.train_images))
     rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(self.dataset.train_images))[:count]
-    labels = None
-    if gan.num_classes:
-      labels = np.asarray(self.dataset.train_labels)[chosen]
-    latents = rng.standard_normal((count, gan.latent_dim), np.float32)
-    images = self.dataset.train_images[chosen].astype(np.float32) / 127.5 - 1
-    self.inputs = {
-      'generator': (latents, labels),
-      'discriminator': (images, labels),
+    chosen = rng.permutation(len(dataset.train_images))[:count]
+    batch = {
+      'images': dataset.train_images[chosen].astype(np.float32) / 127.5 - 1
     }
-    self.sampler = build.make_sampler(self.config, gan)
+    if self.setup.labels is not None:
+      batch['labels'] = self.setup.labels[chosen]
+    self.inputs = self.setup.variant.examples(batch, jax.random.PRNGKey(seed))
+    self.sampler = self.setup.sampler()
 
-  def initial_state(self, config: Any, gan: build.Gan) -> TrainState:
+  def initial_state(self, setup: build.Setup) -> TrainState:
     """The state of quantized networks that start from the trained ones."""
-    d = self.state.discriminator
-    start = {
-      'generator': self.sampler.network(self.state).variables,
-      'discriminator': {'params': d.params, **d.stats},
-    }
-    return build.make_states([config], gan, self.dataset, [start])[0]
+    return setup.init_state(self.sampler.variables(self.state))
 
 
-def networks(gan: build.Gan, state: TrainState) -> dict[str, Quantized]:
-  """Both networks of a state, whose activations have no ranges yet."""
-  parts = {
-    'generator': gan.generator.quantized(state.generator),
-    'discriminator': gan.discriminator.quantized(state.discriminator),
+def networks(setup: build.Setup, state: TrainState) -> dict[str, Quantized]:
+  """The networks of a state, whose activations have no ranges yet."""
+  return {
+    name: network.quantized(state.networks[name]).replace(ranges={})
+    for name, network in setup.networks.items()
   }
-  return {name: network.replace(ranges={}) for name, network in parts.items()}
 
 
 def quantize_state(
@@ -140,14 +126,14 @@ def quantize_state(
   calibration: str,
   bias_correction: bool,
   rounding_steps: int,
-) -> tuple[build.Gan, TrainState]:
-  """A run's networks quantized as a config says: (networks, state)."""
-  gan = build.make_gan(config, run.dataset, run.layout)
-  state = run.initial_state(config, gan)
-  batch = min(64, len(run.inputs['generator'][0]))
+) -> tuple[build.Setup, TrainState]:
+  """A run's networks quantized as a config says, and their state."""
+  setup = build.set_up(config, run.setup.dataset)
+  state = run.initial_state(setup)
   parts = {}
-  for name, network in networks(gan, state).items():
+  for name, network in networks(setup, state).items():
     inputs = run.inputs[name]
+    batch = min(64, len(inputs[0]))
     if method != 'nearest':
       network = post_training.fit_weights(network)
     if method == 'adaround':
@@ -163,7 +149,7 @@ def quantize_state(
         network, *inputs, method=calibration, batch_size=batch
       )
       network = network.replace(ranges=ranges)
-    part = getattr(state, name)
+    part = state.networks[name]
     variables = dict(network.variables)
     parts[name] = part.replace(
       params=variables.pop('params'),
@@ -171,11 +157,9 @@ def quantize_state(
       ranges=fill(part.ranges, network.ranges),
       learned=fill(part.learned, network.learned),
     )
-  g = parts['generator']
   quantized = state.replace(
     step=run.state.step,
-    generator=g,
-    discriminator=parts['discriminator'],
-    average={'params': g.params, 'stats': g.stats, 'learned': g.learned},
+    networks=parts,
+    average={name: average_of(parts[name]) for name in state.average},
   )
-  return gan, jax.device_get(quantized)
+  return setup, jax.device_get(quantized)

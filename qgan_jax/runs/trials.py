@@ -93,7 +93,7 @@ class _Run:
 
   trial: Trial
   workdir: Path
-  gan: build.Gan
+  setup: build.Setup
   checkpoints: Checkpoints
   shapes: TrainState
   sampler: Sampler
@@ -133,15 +133,15 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
 
   # Networks, states, and where the last session left them.
   shared = shared_config(configs)
-  gan = build.make_gan(shared, dataset, layout)
+  setup = build.set_up(shared, dataset, layout)
   starts = [
-    load_start(run.config.init_from, run.gan, run.config, dataset)
+    load_start(run.config.init_from, run.setup)
     # Others are given process 0's, and a run that goes on has its own.
     if run.config.init_from and primary and not run.checkpoints.steps
     else None
     for run in runs
   ]
-  states = build.make_states(configs, gan, dataset, starts)
+  states = setup.init_states([run.setup for run in runs], starts)
   states = _resume(runs, states, primary=primary)
   first_step = int(states[0].step)
   if first_step and first_step < config.steps:
@@ -175,7 +175,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
         loop.Member(
           batches=Batches(
             dataset.train_images,
-            dataset.train_labels if run.gan.num_classes else None,
+            run.setup.labels,
             seed=run.config.seed,
             batch_size=config.batch_size,
             process_index=jax.process_index(),
@@ -190,13 +190,13 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
       )
     ended = loop.train(
       states,
-      build.make_program(shared, gan, layout),
+      setup.program(),
       members,
       total_steps=config.steps,
-      d_steps=config.discriminator.steps,
+      repeats=setup.variant.repeats,
       log_every=config.logging.log_every,
       checkpoint_every=config.logging.checkpoint_every,
-      refit=build.make_refit(shared, gan, dataset),
+      refit=setup.refit(),
     )
   if extractor is not None:
     for i, (run, last) in enumerate(zip(runs, ended.states, strict=True)):
@@ -205,9 +205,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
           best = run.checkpoints.restore_best(run.shapes)
           summary = deliver(
             run.workdir,
-            run.config,
-            run.gan,
-            dataset,
+            run.setup,
             best=best[1] if best else last,
             last=last,
             sampler=run.sampler,
@@ -226,11 +224,6 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
     )
 
 
-def _static(gan: build.Gan) -> Any:
-  """All that is static and may differ between trials of one program."""
-  return gan.generator.precision, gan.discriminator.precision
-
-
 def _open(
   trial: Trial,
   dataset: ImageDataset,
@@ -245,21 +238,20 @@ def _open(
     suffix = '-on-digits' if dataset.is_standin else ''
     workdir = Path(default_workdir(config) + suffix)
   # Refuses a rule that cannot be kept, before there is a folder.
-  gan = build.make_gan(config, dataset, devices.ALONE)
+  setup = build.set_up(config, dataset)
   open_folder(workdir, trial.experiment, dataset.name, primary=primary)
   if primary:
-    table = [choice._asdict() for choice in gan.table]
+    table = [choice._asdict() for choice in setup.table]
     write_json(workdir / 'precision.json', table)
-  key = _static(gan)
-  if key not in shapes:
-    shapes[key] = build.state_shapes(config, gan, dataset)
+  if setup.static not in shapes:
+    shapes[setup.static] = setup.state_shapes()
   return _Run(
     trial=trial,
     workdir=workdir,
-    gan=gan,
+    setup=setup,
     checkpoints=Checkpoints(workdir / 'checkpoints', primary=primary),
-    shapes=shapes[key],
-    sampler=build.make_sampler(config, gan),
+    shapes=shapes[setup.static],
+    sampler=setup.sampler(),
   )
 
 
@@ -350,10 +342,6 @@ def _periodic(
   )
 
 
-def _is_quantized(run: _Run) -> bool:
-  return any(choice.quantizer for choice in run.gan.table)
-
-
 _EXAMPLES = 64  # Images that quantization is looked at with.
 
 
@@ -368,18 +356,18 @@ def _diagnosis(
   `made` holds what other trials of the same program have compiled for it.
   """
   config = run.config
-  if not config.logging.diagnose or not _is_quantized(run):
+  if not config.logging.diagnose or not run.setup.is_quantized:
     return ()
   size = min(_EXAMPLES, len(dataset.train_images))
   batch = {'images': dataset.train_images[None, :size]}
-  if run.gan.num_classes and dataset.train_labels is not None:
-    batch['labels'] = dataset.train_labels[None, :size]
-  key = _static(run.gan)
-  refit = build.make_refit(config, run.gan, dataset)
+  if run.setup.labels is not None:
+    batch['labels'] = run.setup.labels[None, :size]
+  key = run.setup.static
+  refit = run.setup.refit()
 
   def diagnose(step: int, state: TrainState) -> dict[str, float]:
     if key not in made:
-      made[key] = build.make_diagnosis(config, run.gan)
+      made[key] = run.setup.diagnosis()
     report = made[key](refit.for_target(state), batch)
     if step == config.steps:
       tracker.message(diagnosis.format_report(report))
@@ -403,10 +391,9 @@ def _describe(run: _Run, dataset: ImageDataset, state: TrainState) -> str:
   return '\n'.join(
     (
       f'{dataset.name}: {len(dataset.train_images):,} training images {shape}',
-      line('generator', state.generator.params),
-      line('discriminator', state.discriminator.params),
-      format_table(run.gan.table),
-      *([describe_schedule(run.config)] if _is_quantized(run) else []),
+      *(line(name, part.params) for name, part in state.networks.items()),
+      format_table(run.setup.table),
+      *([describe_schedule(run.config)] if run.setup.is_quantized else []),
       f'{jax.device_count()} × {jax.devices()[0].device_kind}, {run.workdir}',
     )
   )

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from qgan_jax.errors import UserError
+from qgan_jax.precision.replicas import Replicas
 from qgan_jax.training import flat
 
 PyTree = Any
@@ -131,6 +132,11 @@ class Layout:
       return None
     starts = range(0, self.width * self.group, self.group)
     return tuple(tuple(range(i, i + self.group)) for i in starts)
+
+  @property
+  def replicas(self) -> Replicas:
+    """The devices of a member, as its step sees them."""
+    return Replicas(self.axis_name, self.axis_groups)
 
   def place(self, member: int) -> tuple[int, int, int]:
     """(round, device, lane) of a member."""
@@ -278,10 +284,10 @@ class Program:
     """Deals the members' batches out to their devices, in turn.
 
     Args:
-      batches: of each member, arrays [d_steps, B, …]; this process's part.
+      batches: of each member, arrays [repeats, B, …]; this process's part.
 
     Returns:
-      For each round, arrays [devices, d_steps, B / shards, …], lanes second
+      For each round, arrays [devices, repeats, B / shards, …], lanes second
       where there are any.
     """
     layout = self.layout

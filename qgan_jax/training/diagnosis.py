@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from qgan_jax.precision import diagnostics, FLOAT_BITS
@@ -17,11 +18,11 @@ from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.training.network import Network
 from qgan_jax.training.state import TrainState
 from qgan_jax.training.step import make_step, to_float
+from qgan_jax.variants import Variant
 
 PyTree = Any
 Report = dict[str, dict[str, float]]  # 'NETWORK/LAYER/ROLE' → numbers
 Diagnose = Callable[[TrainState, Mapping[str, Any]], Report]
-NETWORKS = ('generator', 'discriminator')
 _COLUMNS = {
   'bits': '{:g}',
   'sqnr_db': '{:.1f}',
@@ -54,22 +55,13 @@ def _recorded(
 
 
 def make_diagnose(
-  generator: Network,
-  discriminator: Network,
-  *,
-  latent_dim: int,
-  num_classes: int,
-  penalty: Any,
-  **kwargs: Any,
+  variant: Variant, networks: Mapping[str, Network], **kwargs: Any
 ) -> Diagnose:
   """Makes the function that looks at a state.
 
   Args:
-    generator: G, on one device.
-    discriminator: D, likewise.
-    latent_dim: length of a latent.
-    num_classes: 0 for an unconditional GAN.
-    penalty: of D's gradient, or None.
+    variant: what is trained against what.
+    networks: its networks, on one device.
     **kwargs: the rest of what `make_step` takes.
 
   Returns:
@@ -80,19 +72,17 @@ def make_diagnose(
     the quantizers, with that of the same networks in float; and
     `penalty_cosine`, the same of the penalty's part of it.
   """
-  networks = {'generator': generator, 'discriminator': discriminator}
+  # One update of each network tells enough.
   step = make_step(
-    *(
-      dataclasses.replace(
+    dataclasses.replace(variant, repeats=1),
+    {
+      name: dataclasses.replace(
         network,
         optimizer=_recorded(network.optimizer),
         quantizer_optimizer=None,
       )
-      for network in networks.values()
-    ),
-    latent_dim=latent_dim,
-    num_classes=num_classes,
-    penalty=penalty,
+      for name, network in networks.items()
+    },
     **kwargs,
   )
 
@@ -101,8 +91,7 @@ def make_diagnose(
   ) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
     """(gradients, parameters after so large a share of the step)."""
     parts = {}
-    for name in NETWORKS:
-      part = getattr(state, name)
+    for name, part in state.networks.items():
       widths = part.bits._replace(sparsity=None)
       widths = jax.tree.map(lambda n: jnp.maximum(n, float_bits), widths)
       none = jax.tree.map(jnp.zeros_like, part.params)
@@ -110,24 +99,27 @@ def make_diagnose(
         bits=widths._replace(sparsity=part.bits.sparsity),
         opt_state=(part.opt_state, none, share),
       )
-    hyperparameters = state.hyperparameters._replace(penalty_weight=weight)
-    state = state.replace(**parts, hyperparameters=hyperparameters)
+    numbers = state.hyperparameters
+    if variant.penalized:
+      numbers = numbers._replace(
+        variant={**numbers.variant, 'penalty_weight': weight}
+      )
+    state = state.replace(networks=parts, hyperparameters=numbers)
     new, _ = step(state, batch)
     return (
-      {name: getattr(new, name).opt_state[1] for name in NETWORKS},
-      {name: getattr(new, name).params for name in NETWORKS},
+      {name: part.opt_state[1] for name, part in new.networks.items()},
+      {name: part.params for name, part in new.networks.items()},
     )
 
   def observe(state: TrainState, batch: Any) -> dict[str, diagnostics.Tensors]:
-    size = batch['images'].shape[1]
-    labels = batch['labels'][0] if num_classes else None
-    inputs = {
-      'generator': jax.random.normal(state.key, (size, latent_dim)),
-      'discriminator': to_float(batch['images'][0]),
+    first = {
+      name: to_float(x[0]) if x.dtype == jnp.uint8 else x[0]
+      for name, x in batch.items()
     }
+    inputs = variant.examples(first, state.key)
     found = {}
     for name, network in networks.items():
-      part = getattr(state, name)
+      part = state.networks[name]
       found[name] = diagnostics.observe(
         network.precision,
         network.module,
@@ -135,15 +127,14 @@ def make_diagnose(
         part.ranges,
         part.bits,
         part.learned,
-        inputs[name],
-        labels,
+        *inputs[name],
       )
     return found
 
   take, observe = compile_quickly(take), compile_quickly(observe)
 
   def diagnose(state: TrainState, batch: Mapping[str, Any]) -> Report:
-    weight = state.hyperparameters.penalty_weight
+    weight = state.hyperparameters.variant.get('penalty_weight', np.float32(0))
     low, high = jnp.float32(-1024), jnp.float32(FLOAT_BITS)
     here, zero = jnp.float32(0), jnp.zeros_like(weight)
 
@@ -153,34 +144,35 @@ def make_diagnose(
     seen = jax.device_get(observe(state, batch))
     _, params = take(state, batch, low, jnp.float32(1), weight)
     moved = {
-      name: getattr(state, name).replace(params=params[name])
-      for name in NETWORKS
+      name: part.replace(params=params[name])
+      for name, part in state.networks.items()
     }
-    after = jax.device_get(observe(state.replace(**moved), batch))
+    after = jax.device_get(observe(state.replace(networks=moved), batch))
     quantized, in_float = (gradients(n, weight) for n in (low, high))
     extra = [
       {
         name: diagnostics.flip_rates(seen[name], after[name])
-        for name in NETWORKS
+        for name in networks
       },
       {
         name: diagnostics.cosines(quantized[name], in_float[name])
-        for name in NETWORKS
+        for name in networks
       },
     ]
-    if penalty is not None:
-      # D's gradient is linear in the penalty's weight (of EWGS, to its δ).
+    if variant.penalized:
+      # Gradients are linear in the penalty's weight (of EWGS, to its δ).
       alone = [
-        jax.tree.map(
-          lambda a, b: a - b,
-          whole['discriminator'],
-          gradients(n, zero)['discriminator'],
-        )
+        jax.tree.map(lambda a, b: a - b, whole, gradients(n, zero))
         for whole, n in ((quantized, low), (in_float, high))
       ]
-      extra.append({'discriminator': diagnostics.cosines(*alone)})
+      extra.append(
+        {
+          name: diagnostics.cosines(*(part[name] for part in alone))
+          for name in variant.penalized
+        }
+      )
     report: Report = {}
-    for name in NETWORKS:
+    for name in networks:
       for place, numbers in diagnostics.summarize(seen[name]).items():
         for key, values in zip(
           ('flips', 'gradient_cosine', 'penalty_cosine'), extra, strict=False

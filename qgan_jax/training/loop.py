@@ -71,10 +71,10 @@ def _signals() -> Iterator[list[int]]:
 
 
 def stack_batches(
-  batches: Batches, step: int, d_steps: int
+  batches: Batches, step: int, repeats: int
 ) -> dict[str, np.ndarray]:
-  """The batches of D's updates in a step, stacked."""
-  parts = [batches.at(step * d_steps + i) for i in range(d_steps)]
+  """The batches of a step, stacked."""
+  parts = [batches.at(step * repeats + i) for i in range(repeats)]
   images, labels = zip(*parts, strict=True)
   batch = {'images': np.stack(images)}
   if labels[0] is not None:
@@ -108,9 +108,8 @@ def diagnosis(step: int, metrics: Mapping[str, PyTree]) -> str:
 def singular_values(state: TrainState) -> dict[str, float]:
   """The largest singular value of every weight, as [inputs, outputs]."""
   values = {}
-  for name in ('generator', 'discriminator'):
-    params = getattr(state, name).params
-    for path, w in jax.tree.leaves_with_path(params):
+  for name, network in state.networks.items():
+    for path, w in jax.tree.leaves_with_path(network.params):
       keys = tuple(key.key for key in path)
       if is_weight(keys, w):
         matrix = np.asarray(w).reshape(-1, w.shape[-1])
@@ -156,7 +155,7 @@ def train(
   members: Sequence[Member],
   *,
   total_steps: int,
-  d_steps: int,
+  repeats: int,
   log_every: int,
   checkpoint_every: int,
   refit: Refit | None = None,
@@ -168,7 +167,7 @@ def train(
     program: the compiled step.
     members: what belongs to each.
     total_steps: the step to end with.
-    d_steps: updates of D in a step.
+    repeats: batches of a step.
     log_every: steps from one line of metrics to the next; a line holds the
       means over these steps.
     checkpoint_every: steps from one checkpoint to the next; the last step has
@@ -206,7 +205,7 @@ def train(
 
   def batches_of(step: int) -> PyTree:
     return program.shard(
-      [stack_batches(member.batches, step, d_steps) for member in members]
+      [stack_batches(member.batches, step, repeats) for member in members]
     )
 
   due_refits = [refit.steps(s, total_steps) for s in states] if refit else []

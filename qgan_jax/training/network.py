@@ -1,5 +1,7 @@
 """One network in training: its weights quantized, run, updated."""
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from qgan_jax.precision import Learned, Precision, Quantized
-from qgan_jax.precision.activations import AxisGroups
+from qgan_jax.precision.replicas import Replicas
 from qgan_jax.training.state import NetworkState, Trained
 
 Array = jax.Array
@@ -62,8 +64,7 @@ class Network:
     learned: Learned,
     noise: Array | None,
     call: int,
-    axis_name: str | None,
-    axis_groups: AxisGroups,
+    replicas: Replicas,
   ) -> tuple[Array, NetworkState]:
     """Runs the network as training does.
 
@@ -74,26 +75,25 @@ class Network:
       learned: what its quantizers have learned.
       noise: key of stochastic quantizers; None rounds to nearest.
       call: which of an update's runs this is. Each rounds inputs on its own.
-      axis_name: the mapped axis that the batch is sharded over, or None.
-      axis_groups: its indices that are reduced together; all if None.
+      replicas: that hold parts of the batch.
 
     Returns:
       (the module's output, the state with statistics and ranges moved on).
     """
-    (output, stats), ranges = self.precision.apply(
-      self.module,
-      {'params': weights, **state.stats},
-      state.ranges,
-      state.bits,
-      *args,
-      learned=learned,
-      key=None if noise is None else jax.random.fold_in(noise, call),
-      update=True,
-      axis_name=axis_name,
-      axis_groups=axis_groups,
-      mutable=list(state.stats),
-      train=True,
-    )
+    with _batch_norm_over(replicas):
+      (output, stats), ranges = self.precision.apply(
+        self.module,
+        {'params': weights, **state.stats},
+        state.ranges,
+        state.bits,
+        *args,
+        learned=learned,
+        key=None if noise is None else jax.random.fold_in(noise, call),
+        update=True,
+        replicas=replicas,
+        mutable=list(state.stats),
+        train=True,
+      )
     moved = state.replace(stats=dict(stats), ranges=ranges)
     return output, lax.stop_gradient(moved)
 
@@ -115,6 +115,29 @@ class Network:
     updates = optax.tree.scale(rate, updates)
     learned = optax.apply_updates(state.learned, updates)
     return state.replace(learned=learned, learned_opt_state=opt_state)
+
+
+@contextlib.contextmanager
+def _batch_norm_over(replicas: Replicas) -> Iterator[None]:
+  """Gives every BatchNorm the statistics of the whole batch.
+
+  A module that says itself over which axis they are averaged is left alone;
+  others need not know on how many devices they are trained.
+  """
+
+  def average(next_fun, args, kwargs, context):
+    module = context.module
+    if isinstance(module, nn.BatchNorm) and module.axis_name is None:
+      # Flax reads these fields in the call, and offers no other way in.
+      object.__setattr__(module, 'axis_name', replicas.axis_name)
+      object.__setattr__(module, 'axis_index_groups', replicas.axis_groups)
+    return next_fun(*args, **kwargs)
+
+  if replicas.axis_name is None:
+    yield
+    return
+  with nn.intercept_methods(average):
+    yield
 
 
 def computed_once(grads: Trained, step: Array) -> Trained:

@@ -1,6 +1,6 @@
 """Learned quantizers, fitted anew where training takes up other bits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
@@ -23,18 +23,14 @@ class Refit:
   between two steps, on one device: the compiled step has no part in it.
 
   Attributes:
-    generator: G; called without `train`, so outside of any mapped axis.
-    discriminator: D, likewise.
+    networks: called without `train`, so outside of any mapped axis.
     schedule: of their bits.
-    g_inputs: what G is called with: a batch that stays.
-    d_inputs: what D is called with, likewise.
+    inputs: of each network, what it is called with: a batch that stays.
   """
 
-  generator: Network
-  discriminator: Network
+  networks: Mapping[str, Network]
   schedule: Schedule
-  g_inputs: tuple[Any, ...]
-  d_inputs: tuple[Any, ...]
+  inputs: Mapping[str, tuple[Any, ...]]
 
   def steps(self, state: TrainState, total_steps: int) -> frozenset[int]:
     """The steps before which `before_step` changes something, of a whole run.
@@ -47,19 +43,17 @@ class Refit:
       return frozenset()
     numbers = jnp.arange(total_steps)
     due = np.zeros(total_steps, bool)
-    for network, part in (
-      (self.generator, state.generator),
-      (self.discriminator, state.discriminator),
-    ):
+    for name, network in self.networks.items():
       if network.precision.fits_to_bits:
-        due |= np.asarray(self.schedule.refits(part.bits, numbers))
+        bits = state.networks[name].bits
+        due |= np.asarray(self.schedule.refits(bits, numbers))
     return frozenset(np.flatnonzero(due).tolist())
 
   def before_step(self, state: TrainState) -> TrainState:
     """The state with quantizers for the bits of its next step.
 
     Of a network whose bits stay the same, what was learned stays, too. The
-    quantizers of G's moving average are fitted to the average.
+    quantizers of a moving average are fitted to the average.
     """
 
     def bits_of(part: NetworkState) -> Bits | None:
@@ -86,22 +80,19 @@ class Refit:
   ) -> TrainState:
     """Fits the networks for which there are bits to fit to."""
 
-    def fitted(
-      network: Network, part: NetworkState, inputs: tuple[Any, ...]
-    ) -> NetworkState:
+    def fitted(name: str, part: NetworkState) -> NetworkState:
       bits = bits_of(part)
       if bits is None:
         return part
-      found = network.quantized(part.replace(bits=bits)).fitted(*inputs)
+      network = self.networks[name].quantized(part.replace(bits=bits))
+      found = network.fitted(*self.inputs[name])
       return part.replace(ranges=found.ranges, learned=found.learned)
 
-    average = fitted(self.generator, state.averaged_generator, self.g_inputs)
-    return jax.device_get(
-      state.replace(
-        generator=fitted(self.generator, state.generator, self.g_inputs),
-        discriminator=fitted(
-          self.discriminator, state.discriminator, self.d_inputs
-        ),
-        average={**state.average, 'learned': average.learned},
-      )
-    )
+    average = {
+      name: {**own, 'learned': fitted(name, state.averaged(name)).learned}
+      for name, own in state.average.items()
+    }
+    networks = {
+      name: fitted(name, part) for name, part in state.networks.items()
+    }
+    return jax.device_get(state.replace(networks=networks, average=average))

@@ -1,5 +1,6 @@
-"""Images of a generator in training: of its moving average, quantized."""
+"""Images of a run in training: of its moving average, quantized."""
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any
@@ -27,20 +28,19 @@ class Sampler:
   """Draws from the states of a run what would be delivered of them.
 
   Attributes:
-    generator: G, on one device.
+    name: of the network that is drawn from.
+    network: it, on one device.
     schedule: of its bits in training.
-    latent_dim: length of a latent.
-    num_classes: 0 for an unconditional generator; otherwise the labels go
-      round the classes.
+    inputs: (keys [N], indices [N]) → its arguments for N images.
   """
 
-  generator: Network
+  name: str
+  network: Network
   schedule: Schedule
-  latent_dim: int
-  num_classes: int
+  inputs: Callable[[jax.Array, jax.Array], tuple[Any, ...]]
 
-  def network(self, state: TrainState) -> Quantized:
-    """The generator that is drawn from, scored and packed.
+  def quantized(self, state: TrainState) -> Quantized:
+    """The network that is drawn from, scored and packed.
 
     The state's moving average at its target bits. Where the last step was
     trained with others (in float, before the schedule's start), its learned
@@ -54,7 +54,7 @@ class Sampler:
     Returns:
       The network; the same of the same state.
     """
-    network = self.generator.quantized(state.averaged_generator)
+    network = self.network.quantized(state.averaged(self.name))
     on_the_way = self.schedule.is_on_the_way(network.bits, state.step)
     if not on_the_way and 'batch_stats' not in network.variables:
       return network
@@ -68,6 +68,17 @@ class Sampler:
       network = network.replace(variables=in_float.variables)
       network = network.fitted(*batches[0])
     return network.with_batch_stats(batches)
+
+  def variables(self, state: TrainState) -> dict[str, dict[str, Any]]:
+    """Of each network, the variables that another run would start from.
+
+    Those of the delivered network are what is drawn from, before anything is
+    quantized; those of the others, what they have been trained to.
+    """
+    return {
+      name: {'params': part.params, **part.stats}
+      for name, part in state.networks.items()
+    } | {self.name: self.quantized(state).variables}
 
   def __call__(
     self, state: TrainState, num: int, *, seed: int = 0
@@ -83,7 +94,7 @@ class Sampler:
       uint8 [num, H, W, C].
     """
     # Put on the device once for all batches.
-    network = jax.device_put(self.network(state))
+    network = jax.device_put(self.quantized(state))
     key = jax.random.PRNGKey(seed)
     batches = [
       _draw_batch(network, *inputs) for inputs in self._inputs(num, _BATCH, key)
@@ -91,27 +102,27 @@ class Sampler:
     return np.concatenate(jax.device_get(batches))[:num]
 
   def _inputs(self, num: int, size: int, key: jax.Array) -> list[Any]:
-    """(latents, labels) of at least so many images, in batches."""
+    """Arguments of the network for at least so many images, in batches."""
     return [
-      _inputs(self.latent_dim, self.num_classes, size, key, np.int32(start))
+      _inputs(self.inputs, size, key, np.int32(start))
       for start in range(0, num, size)
     ]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _inputs(
-  latent_dim: int, num_classes: int, size: int, key: jax.Array, start: jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
-  """Latents and labels of the images from a number on."""
+  inputs: Callable[[jax.Array, jax.Array], tuple[Any, ...]],
+  size: int,
+  key: jax.Array,
+  start: jax.Array,
+) -> tuple[Any, ...]:
+  """Arguments for the images from a number on."""
   indices = start + jax.numpy.arange(size)
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
-  latents = jax.vmap(lambda k: jax.random.normal(k, (latent_dim,)))(keys)
-  return latents, indices % num_classes if num_classes else None
+  return inputs(keys, indices)
 
 
 @jax.jit
-def _draw_batch(
-  network: Quantized, latents: jax.Array, labels: jax.Array | None
-) -> jax.Array:
-  images = network(latents, labels)
+def _draw_batch(network: Quantized, *inputs: Any) -> jax.Array:
+  images = network(*inputs)
   return ((images + 1) * 127.5).round().clip(0, 255).astype('uint8')

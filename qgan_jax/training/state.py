@@ -1,5 +1,6 @@
 """Everything that decides the future of a run."""
 
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from flax import struct
@@ -21,12 +22,12 @@ class Hyperparameters(NamedTuple):
   Learning rates and the optimizers' other arguments are in their own states.
 
   Attributes:
-    penalty_weight: factor of the penalty of D's gradient, float32.
-    ema_decay: of G's moving average, float32; 1/(10 + step) faster at the
+    variant: the numbers that the variant's losses read, float32, by name.
+    ema_decay: of the moving averages, float32; 1/(10 + step) faster at the
       start.
   """
 
-  penalty_weight: Array | np.ndarray
+  variant: dict[str, Array | np.ndarray]
   ema_decay: Array | np.ndarray
 
 
@@ -78,25 +79,22 @@ class TrainState(struct.PyTreeNode):
     key: raw PRNG key of the run; a step's randomness is folded from it.
     halted: whether a value that is not finite has stopped the run; from then
       on the state stays as it was before that step.
-    generator: G's part.
-    discriminator: D's part.
-    average: {'params': …, 'stats': …, 'learned': …}, moving averages of the
-      generator's: a learned scale is averaged as the weights it belongs to.
+    networks: of each network, its part.
+    average: of each network that has moving averages, {'params': …, 'stats': …,
+      'learned': …}: a learned scale is averaged as the weights it belongs to.
     hyperparameters: constant.
   """
 
   step: Array
   key: Array
   halted: Array
-  generator: NetworkState
-  discriminator: NetworkState
-  average: dict[str, PyTree]
+  networks: dict[str, NetworkState]
+  average: dict[str, dict[str, PyTree]]
   hyperparameters: Hyperparameters
 
-  @property
-  def averaged_generator(self) -> NetworkState:
-    """G's part with its moving averages: what is drawn, scored and packed."""
-    return self.generator.replace(**self.average)
+  def averaged(self, name: str) -> NetworkState:
+    """A network's part, with its moving averages where it has them."""
+    return self.networks[name].replace(**self.average.get(name, {}))
 
 
 def init_network(
@@ -143,45 +141,46 @@ def init_network(
   )
 
 
-def average_of(generator: NetworkState) -> dict[str, PyTree]:
-  """The part of a generator's state that its moving average follows."""
+def average_of(network: NetworkState) -> dict[str, PyTree]:
+  """The part of a network's state that its moving average follows."""
   return {
-    'params': generator.params,
-    'stats': generator.stats,
-    'learned': generator.learned,
+    'params': network.params,
+    'stats': network.stats,
+    'learned': network.learned,
   }
 
 
 def init_state(
   key: Array,
-  generator: NetworkState,
-  discriminator: NetworkState,
+  networks: dict[str, NetworkState],
   *,
-  penalty_weight: float = 0.0,
+  averaged: Collection[str] = (),
+  hyperparameters: Mapping[str, float] | None = None,
   ema_decay: float = 0.999,
 ) -> TrainState:
   """The state before the first step.
 
   Args:
     key: raw PRNG key, uint32 [2].
-    generator: G's part.
-    discriminator: D's part.
-    penalty_weight: factor of the penalty of D's gradient.
-    ema_decay: of G's moving average.
+    networks: of each network, its part.
+    averaged: names of those that have moving averages.
+    hyperparameters: of the variant.
+    ema_decay: of the moving averages.
 
   Returns:
     The state; its moving averages are copies, since the step donates.
   """
-  average = average_of(generator)
+  given = hyperparameters or {}
+  average = {name: average_of(networks[name]) for name in averaged}
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     key=key,
     halted=jnp.zeros((), bool),
-    generator=generator,
-    discriminator=discriminator,
+    networks=networks,
     average=jax.tree.map(jnp.copy, average),
     hyperparameters=Hyperparameters(
-      jnp.float32(penalty_weight), jnp.float32(ema_decay)
+      {name: jnp.float32(value) for name, value in given.items()},
+      jnp.float32(ema_decay),
     ),
   )
 

@@ -6,6 +6,7 @@ import pytest
 
 from qgan_jax.precision import Bits, make_precision, Precision, QuantizerSpec
 from qgan_jax.precision.gradients import quantize_cotangent
+from qgan_jax.precision.replicas import Replicas
 from qgan_jax.quantizers import by_name
 
 KEY = jax.random.PRNGKey(0)
@@ -74,7 +75,7 @@ def test_ranges_of_least_error_are_moving_averages_and_the_same_on_shards():
   np.testing.assert_array_equal(frozen['Dense_0'], second['Dense_0'])
 
   def on_shard(x):
-    return quantized(p, x, 3, axis_name='devices')[1]['Dense_0']
+    return quantized(p, x, 3, replicas=Replicas('devices'))[1]['Dense_0']
 
   for shard in jax.vmap(on_shard, axis_name='devices')(x.reshape(4, 2, 16)):
     np.testing.assert_allclose(shard, first['Dense_0'], rtol=1e-6)
@@ -100,7 +101,7 @@ def test_stochastic_rounding_of_activations():
   assert abs(float(y[:, 1:].mean()) - 0.3) < 5 * np.sqrt(0.21 / 6000)
 
   def on_shard(x):
-    return quantized(p, x, 2, key=KEY, axis_name='devices')[0]
+    return quantized(p, x, 2, key=KEY, replicas=Replicas('devices'))[0]
 
   # Dealt out in turn, and taken together again.
   dealt = x.reshape(500, 4, 4).swapaxes(0, 1)

@@ -6,6 +6,7 @@ import pytest
 
 from qgan_jax import quantizers
 from qgan_jax.precision import Bits, make_precision, Precision
+from qgan_jax.precision.replicas import Replicas
 
 KEY = jax.random.PRNGKey(0)
 
@@ -145,7 +146,7 @@ def test_ranges_are_reduced_over_the_mapped_axis(net):
 
   def ranges(x):
     return precision().apply(
-      module, variables, {}, bits(32, 8), x, axis_name='devices'
+      module, variables, {}, bits(32, 8), x, replicas=Replicas('devices')
     )[1]
 
   got = jax.vmap(ranges, axis_name='devices')(x[:, None])

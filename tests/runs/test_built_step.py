@@ -9,20 +9,21 @@ import tiny_run
 
 from qgan_jax.precision import Precision
 from qgan_jax.runs import build
+from qgan_jax.training import devices
 
 
 def build_step(arg, precision=None, state=None):
   """A config's state, and the text of its whole step."""
   config, dataset = tiny_run.make_config(arg), tiny_run.make_dataset()
-  gan = build.make_gan(config, dataset)
+  setup = build.set_up(config, dataset, devices.make_layout(1))
   if precision is not None:
-    gan = dataclasses.replace(
-      gan,
-      generator=dataclasses.replace(gan.generator, precision=precision),
-      discriminator=dataclasses.replace(gan.discriminator, precision=precision),
-    )
-  state = state or build.make_state(config, gan, dataset)
-  program = build.make_program(config, gan)
+    networks = {
+      name: dataclasses.replace(network, precision=precision)
+      for name, network in setup.networks.items()
+    }
+    setup = dataclasses.replace(setup, networks=networks)
+  state = state or setup.init_state()
+  program = setup.program()
   batch = program.shard(
     [{'images': dataset.train_images[None, : tiny_run.BATCH]}]
   )
@@ -35,7 +36,7 @@ def test_32_bits_are_the_unquantized_program():
   state, program = build_step(arg)
   expected_state, expected = build_step(arg, Precision())
   assert program == expected
-  assert state.generator.ranges == {}
+  assert state.networks['generator'].ranges == {}
   leaves, expected_leaves = map(jax.tree.leaves, (state, expected_state))
   for leaf, expected_leaf in zip(leaves, expected_leaves, strict=True):
     np.testing.assert_array_equal(leaf, expected_leaf)

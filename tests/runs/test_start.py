@@ -19,23 +19,22 @@ DATASET = tiny_run.make_dataset()
 
 
 def make(arg):
-  config = tiny_run.make_config(arg)
-  return config, build.make_gan(config, DATASET)
+  return build.set_up(tiny_run.make_config(arg), DATASET)
 
 
 @pytest.fixture(scope='module')
 def ended(tmp_path_factory):
   """The folder of a float run, and the state that it ended with."""
   folder = tmp_path_factory.mktemp('runs') / 'float'
-  config, gan = make(FLOAT)
-  state = build.make_state(config, gan, DATASET)
+  setup = make(FLOAT)
+  state = setup.init_state()
   # Training has moved the weights, and the average behind them.
   state = state.replace(
     step=np.int32(7),
     average=jax.tree.map(lambda x: x + np.float32(0.01), state.average),
   )
   Checkpoints(folder / 'checkpoints').save(7, state)
-  record = {'config': json.loads(config_lib.to_json(config))}
+  record = {'config': json.loads(config_lib.to_json(setup.config))}
   (folder / 'config.json').write_text(json.dumps(record))
   return folder, state
 
@@ -43,41 +42,45 @@ def ended(tmp_path_factory):
 def test_networks_are_taken_and_all_else_starts_anew(ended):
   folder, old = ended
   # BatchNorm's statistics are the average's own, as it was scored with.
-  scored = build.make_sampler(*make(FLOAT)).network(old).variables
-  config, gan = make('norm=batch,bits=4,quantizer=lsq,seed=5')
-  start = load_start(str(folder), gan, config, DATASET)
-  (new,) = build.make_states([config], gan, DATASET, [start])
+  scored = make(FLOAT).sampler().quantized(old).variables
+  setup = make('norm=batch,bits=4,quantizer=lsq,seed=5')
+  new = setup.init_state(load_start(str(folder), setup))
   for got, expected in (
-    (new.generator.params, old.average['params']),
-    (new.generator.stats['batch_stats'], scored['batch_stats']),
-    (new.average['params'], old.average['params']),
-    (new.discriminator.params, old.discriminator.params),
+    (new.networks['generator'].params, old.average['generator']['params']),
+    (new.networks['generator'].stats['batch_stats'], scored['batch_stats']),
+    (new.average['generator']['params'], old.average['generator']['params']),
+    (
+      new.networks['discriminator'].params,
+      old.networks['discriminator'].params,
+    ),
   ):
     for x, y in zip(
       jax.tree.leaves(got), jax.tree.leaves(expected), strict=True
     ):
       np.testing.assert_array_equal(x, y)
-  fresh = build.make_state(config, gan, DATASET)
+  fresh = setup.init_state()
   assert new.step == 0
   np.testing.assert_array_equal(new.key, fresh.key)
   # Scales start from these weights.
-  w = old.average['params']['up0']['kernel']
-  scale = new.generator.learned['weights']['up0']['scale']
+  w = old.average['generator']['params']['up0']['kernel']
+  scale = new.networks['generator'].learned['weights']['up0']['scale']
   expected = quantizers.lsq(axis=-1).fit(w, np.float32(4))['scale']
   np.testing.assert_allclose(scale, expected, rtol=1e-5)
-  assert np.all(scale != fresh.generator.learned['weights']['up0']['scale'])
+  assert np.all(
+    scale != fresh.networks['generator'].learned['weights']['up0']['scale']
+  )
 
 
 def test_what_cannot_be_started_from_is_named(ended, tmp_path):
   folder, _ = ended
-  config, gan = make('norm=batch,bits=4')
+  setup = make('norm=batch,bits=4')
   with pytest.raises(UserError, match='no folder of a run'):
-    load_start(str(tmp_path), gan, config, DATASET)
-  other, other_gan = make('norm=group,bits=4')
+    load_start(str(tmp_path), setup)
+  other = make('norm=group,bits=4')
   with pytest.raises(UserError, match='give both runs the same networks'):
-    load_start(str(folder), other_gan, other, DATASET)
+    load_start(str(folder), other)
   empty = tmp_path / 'empty'
   empty.mkdir()
   (empty / 'config.json').write_text((folder / 'config.json').read_text())
   with pytest.raises(UserError, match='no checkpoint'):
-    load_start(str(empty), gan, config, DATASET)
+    load_start(str(empty), setup)

@@ -1,7 +1,5 @@
 """The look at a state, against gradients taken by hand."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,6 @@ from test_learned import leaves, make
 from test_step import batch
 
 from qgan_jax.precision import Precision, QuantizerSpec
-from qgan_jax.training import losses
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.diagnosis import format_report, make_diagnose
 
@@ -22,13 +19,13 @@ def networks(precision):
   captured = {}
   original = step_lib.make_step
 
-  def capture(g, d, **kwargs):
-    captured['networks'] = g, d
-    return original(g, d, **kwargs)
+  def capture(variant, networks, **kwargs):
+    captured['networks'] = variant, networks
+    return original(variant, networks, **kwargs)
 
   step_lib.make_step = capture
   try:
-    state, step = make(precision, penalty=losses.r1)
+    state, step = make(precision, penalty='r1')
   finally:
     step_lib.make_step = original
   return state, step, captured['networks']
@@ -36,19 +33,12 @@ def networks(precision):
 
 @pytest.fixture(scope='module')
 def looked():
-  state, step, (g, d) = networks(UNIFORM)
-  diagnose = make_diagnose(
-    g,
-    d,
-    loss=losses.nonsaturating,
-    latent_dim=3,
-    num_classes=0,
-    penalty=losses.r1,
-  )
+  state, step, made = networks(UNIFORM)
+  diagnose = make_diagnose(*made)
   state = jax.device_get(
     state.replace(
       hyperparameters=state.hyperparameters._replace(
-        penalty_weight=jnp.float32(2)
+        variant={'penalty_weight': jnp.float32(2)}
       )
     )
   )
@@ -83,16 +73,23 @@ def test_cosines_are_those_of_steps_in_float_and_quantized(looked):
   state, step, report = looked
 
   def d_gradient(n, weight):
-    bits = jax.tree.map(lambda _: jnp.float32(n), state.discriminator.bits)
+    bits = jax.tree.map(
+      lambda _: jnp.float32(n), state.networks['discriminator'].bits
+    )
     start = state.replace(
-      generator=state.generator.replace(bits=bits),
-      discriminator=state.discriminator.replace(bits=bits),
+      networks={
+        name: part.replace(bits=bits) for name, part in state.networks.items()
+      },
       hyperparameters=state.hyperparameters._replace(
-        penalty_weight=jnp.float32(weight)
+        variant={'penalty_weight': jnp.float32(weight)}
       ),
     )
-    new = step(start, batch())[0].discriminator.params['Dense_1']['kernel']
-    old = state.discriminator.params['Dense_1']['kernel']
+    new = (
+      step(start, batch())[0]
+      .networks['discriminator']
+      .params['Dense_1']['kernel']
+    )
+    old = state.networks['discriminator'].params['Dense_1']['kernel']
     return np.ravel(new - old).astype(np.float64)
 
   def cosine(a, b):
@@ -114,9 +111,9 @@ def test_cosines_are_those_of_steps_in_float_and_quantized(looked):
 def test_flips_are_those_of_the_next_update(looked):
   state, step, report = looked
   new, _ = step(state, batch())
-  old = state.discriminator.params['Dense_1']['kernel']
+  old = state.networks['discriminator'].params['Dense_1']['kernel']
   changed = []
-  for w in (old, new.discriminator.params['Dense_1']['kernel']):
+  for w in (old, new.networks['discriminator'].params['Dense_1']['kernel']):
     scale = np.abs(w).max() / 3
     changed.append(np.rint(np.asarray(w) / scale))
   np.testing.assert_allclose(
@@ -126,14 +123,7 @@ def test_flips_are_those_of_the_next_update(looked):
 
 
 def test_a_float_network_has_nothing_to_report():
-  state, _, (g, d) = networks(Precision())
-  diagnose = make_diagnose(
-    dataclasses.replace(g, precision=Precision()),
-    d,
-    loss=losses.nonsaturating,
-    latent_dim=3,
-    num_classes=0,
-    penalty=None,
-  )
+  state, _, made = networks(Precision())
+  diagnose = make_diagnose(*made)
   assert diagnose(jax.device_get(state), batch()) == {}
-  assert leaves(state.generator.params).size > 0
+  assert leaves(state.networks['generator'].params).size > 0

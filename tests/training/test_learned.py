@@ -10,12 +10,12 @@ from test_step import assert_close, batch, D, G, KEY, latents, RATE
 from qgan_jax.precision import Bits, Precision, QuantizerSpec
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.quantizers import by_name
-from qgan_jax.training import losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.network import Network
 from qgan_jax.training.optimizers import make_quantizer_optimizer
+from qgan_jax.variants import gan
 
 LEARNED = Precision(
   QuantizerSpec('lsq', -1), QuantizerSpec('lsq_plus'), input_bits=3
@@ -27,34 +27,43 @@ NOISY = Precision(
 )
 
 
-def make(precision, optimizer=None, n=3, gradients=None, seed=0, **kwargs):
+def make(
+  precision, optimizer=None, n=3, gradients=None, seed=0, penalty=None,
+  **kwargs
+):  # fmt: skip
   bits = Bits(jnp.float32(n), jnp.float32(n), gradients)
   key = jax.random.PRNGKey(seed)
   images = jax.random.uniform(key, (4, 4, 4, 1), minval=-1)
   optimizer = optimizer or make_quantizer_optimizer(1e-2)
-  g, d = (
-    Network(module, precision, optax.sgd(RATE), optimizer)
-    for module in (G(), D())
-  )
-  states = [
-    state_lib.init_network(
+  examples = {
+    'generator': jax.random.normal(key, (4, 3)), 'discriminator': images
+  }  # fmt: skip
+  networks = {
+    name: Network(module, precision, optax.sgd(RATE), optimizer)
+    for name, module in (('generator', G()), ('discriminator', D()))
+  }
+  parts = {
+    name: state_lib.init_network(
       network.module,
       precision,
       network.optimizer,
       bits,
       key,
-      example,
+      examples[name],
       quantizer_optimizer=optimizer,
     )
-    for network, example in (
-      (g, jax.random.normal(key, (4, 3))),
-      (d, images),
-    )
-  ]
-  step = step_lib.make_step(
-    g, d, loss=losses.nonsaturating, latent_dim=3, **kwargs
+    for name, network in networks.items()
+  }
+  variant = gan(G(), D(), latent_dim=3, penalty=penalty)
+  step = step_lib.make_step(variant, networks, **kwargs)
+  state = state_lib.init_state(
+    key,
+    parts,
+    averaged=('generator',),
+    hyperparameters={'penalty_weight': 0.0},
+    ema_decay=0.9,
   )
-  return state_lib.init_state(key, *states, ema_decay=0.9), step
+  return state, step
 
 
 def leaves(tree):
@@ -63,7 +72,10 @@ def leaves(tree):
 
 def test_they_start_from_the_weights_and_from_the_first_batch():
   state, _ = make(LEARNED)
-  learned, params = state.generator.learned, state.generator.params
+  learned, params = (
+    state.networks['generator'].learned,
+    state.networks['generator'].params,
+  )
   w = params['Dense_0']['kernel']
   assert set(learned['activations']) == {'Dense_0'}
   fitted = by_name('lsq', axis=-1).fit(w, jnp.float32(3))
@@ -79,7 +91,7 @@ def test_they_start_from_the_weights_and_from_the_first_batch():
   found = error(learned['activations']['Dense_0'])
   assert found <= min(map(error, others)) * (1 + 1e-5)
   assert found < max(map(error, others))
-  assert state.generator.ranges == {}
+  assert state.networks['generator'].ranges == {}
 
 
 def test_gradient_descent_moves_them_by_the_papers_gradient():
@@ -96,7 +108,9 @@ def test_gradient_descent_moves_them_by_the_papers_gradient():
     return x @ w + part.params[layer]['bias']
 
   def draw(learned):
-    return jnp.tanh(dense(state.generator, learned, 'Dense_0', latents(state)))
+    return jnp.tanh(
+      dense(state.networks['generator'], learned, 'Dense_0', latents(state))
+    )
 
   def judge(part, learned, x):
     # D makes its last layer first, so that its number is 0.
@@ -105,46 +119,50 @@ def test_gradient_descent_moves_them_by_the_papers_gradient():
 
   def d_loss(learned):
     real = batch()['images'][0].reshape(4, -1).astype(np.float32) / 127.5 - 1
-    fake = draw(state.generator.learned)
-    real, fake = (judge(state.discriminator, learned, x) for x in (real, fake))
+    fake = draw(state.networks['generator'].learned)
+    real, fake = (
+      judge(state.networks['discriminator'], learned, x) for x in (real, fake)
+    )
     return -jnp.mean(jax.nn.log_sigmoid(real)) - jnp.mean(
       jax.nn.log_sigmoid(-fake)
     )
 
   def g_loss(learned):
     # D's quantizers judge G as they are after D's update.
-    d = new.discriminator
+    d = new.networks['discriminator']
     return -jnp.mean(jax.nn.log_sigmoid(judge(d, d.learned, draw(learned))))
 
   for name, loss, input_layer, least in (
     ('discriminator', d_loss, 'Dense_1', 9),
     ('generator', g_loss, 'Dense_0', 15),
   ):
-    learned = getattr(state, name).learned
+    learned = state.networks[name].learned
     gradient = jax.grad(loss)(learned)
     # The range of a network's own input stays.
     ranges = gradient['activations']
     assert np.any(leaves(ranges[input_layer]))
     ranges[input_layer] = jax.tree.map(jnp.zeros_like, ranges[input_layer])
     expected = jax.tree.map(lambda p, g: p - RATE * g, learned, gradient)
-    got = getattr(new, name).learned
+    got = new.networks[name].learned
     assert_close(got, expected, rtol=1e-4, atol=1e-7)
     assert np.count_nonzero(leaves(expected) - leaves(learned)) > least
     assert np.all(leaves(got['activations'][input_layer])
                   == leaves(learned['activations'][input_layer]))  # fmt: skip
   assert np.any(
-    leaves(new.discriminator.learned['activations']['Dense_0'])
-    != leaves(state.discriminator.learned['activations']['Dense_0'])
+    leaves(new.networks['discriminator'].learned['activations']['Dense_0'])
+    != leaves(state.networks['discriminator'].learned['activations']['Dense_0'])
   )
-  learned = state.generator.learned
+  learned = state.networks['generator'].learned
   # Whether codes are signed is no number to learn.
   assert learned['weights']['Dense_0']['signed'] == 1
-  assert new.generator.learned['weights']['Dense_0']['signed'] == 1
+  assert new.networks['generator'].learned['weights']['Dense_0']['signed'] == 1
   # The moving average follows them as it follows the weights: 0.1 at step 0.
   average = jax.tree.map(
-    lambda old, new: 0.1 * old + 0.9 * new, learned, new.generator.learned
+    lambda old, new: 0.1 * old + 0.9 * new,
+    learned,
+    new.networks['generator'].learned,
   )
-  assert_close(new.average['learned'], average, rtol=1e-5)
+  assert_close(new.average['generator']['learned'], average, rtol=1e-5)
 
 
 def test_their_optimizer_moves_them_in_proportion():
@@ -188,7 +206,8 @@ def test_they_resume_exactly(tmp_path):
   for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(whole), strict=True):
     np.testing.assert_array_equal(a, b)
   assert np.any(
-    leaves(whole.generator.learned) != leaves(half.generator.learned)
+    leaves(whole.networks['generator'].learned)
+    != leaves(half.networks['generator'].learned)
   )
 
 
@@ -213,7 +232,10 @@ def test_noise_follows_from_the_key_and_the_step():
   again, _ = step(state, batch())
   other, _ = step(state.replace(key=jax.random.PRNGKey(7)), batch())
   assert_close(first, again, rtol=0)
-  assert np.any(leaves(first.discriminator) != leaves(other.discriminator))
+  assert np.any(
+    leaves(first.networks['discriminator'])
+    != leaves(other.networks['discriminator'])
+  )
   # Where nothing is stochastic, nothing depends on it.
   quiet, quiet_step = make(LEARNED)
   assert '.random' not in str(jax.make_jaxpr(quiet_step)(quiet, batch()).eqns)
@@ -228,13 +250,15 @@ def test_quantized_gradients_are_right_on_average():
 
   def update(key):
     new, _ = step(state.replace(key=key), batch())
-    return leaves(new.generator.params) - leaves(state.generator.params)
+    return leaves(new.networks['generator'].params) - leaves(
+      state.networks['generator'].params
+    )
 
   # Latents follow from the key too, so that only D can be compared: with it.
   expected, _ = jax.jit(float_step)(float_state, batch())
   got = step(state, batch())[0]
-  a, b = (leaves(s.discriminator.params) for s in (got, expected))
-  start = leaves(state.discriminator.params)
+  a, b = (leaves(s.networks['discriminator'].params) for s in (got, expected))
+  start = leaves(state.networks['discriminator'].params)
   assert np.any(a != b)
   cosine = np.dot(a - start, b - start) / (
     np.linalg.norm(a - start) * np.linalg.norm(b - start)
@@ -250,11 +274,17 @@ def test_quantized_only_from_the_start_step_on():
   first, _ = step(state, batch(seed=1))
   expected, _ = jax.jit(float_step)(float_state, batch(seed=1))
   close = {'rtol': 1e-6, 'atol': 1e-8}
-  assert_close(first.generator.params, expected.generator.params, **close)
   assert_close(
-    first.discriminator.params, expected.discriminator.params, **close
+    first.networks['generator'].params,
+    expected.networks['generator'].params,
+    **close,
   )
-  assert float(first.generator.bits.weights) == 3  # The target's.
+  assert_close(
+    first.networks['discriminator'].params,
+    expected.networks['discriminator'].params,
+    **close,
+  )
+  assert float(first.networks['generator'].bits.weights) == 3  # The target's.
 
 
 def test_masks_follow_the_schedule_of_sparsity():
@@ -265,15 +295,18 @@ def test_masks_follow_the_schedule_of_sparsity():
   def sparse(part):
     return part.replace(bits=part.bits._replace(sparsity=jnp.float32(0.5)))
 
-  state = state.replace(
-    generator=sparse(state.generator), discriminator=sparse(state.discriminator)
-  )
+  networks = {name: sparse(part) for name, part in state.networks.items()}
+  state = state.replace(networks=networks)
   step = jax.jit(step)
   first, _ = step(state, batch(seed=1))
-  w = [s.generator.params['Dense_0']['kernel'] for s in (state, first)]
+  w = [
+    s.networks['generator'].params['Dense_0']['kernel'] for s in (state, first)
+  ]
   assert np.count_nonzero(w[1] - w[0]) > 0.9 * w[0].size
   second, _ = step(first, batch(seed=2))
-  moved = second.generator.params['Dense_0']['kernel'] - w[1]
-  mask = precision.masks(first.generator.params, first.generator.bits)
+  moved = second.networks['generator'].params['Dense_0']['kernel'] - w[1]
+  mask = precision.masks(
+    first.networks['generator'].params, first.networks['generator'].bits
+  )
   np.testing.assert_array_equal(moved[np.asarray(mask['Dense_0']) == 0], 0)
   assert np.count_nonzero(moved) > 0.4 * moved.size

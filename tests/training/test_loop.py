@@ -11,9 +11,10 @@ import numpy as np
 import optax
 import pytest
 
+from qgan_jax import variants
 from qgan_jax.data import Batches
 from qgan_jax.precision import Bits, make_precision
-from qgan_jax.training import devices, loop, losses
+from qgan_jax.training import devices, loop
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.checkpoints import Checkpoints
@@ -49,22 +50,27 @@ def make(learning_rate=0.01):
     input_bits=8,
   )
   optimizer = optax.adam(learning_rate)
-  networks = [Network(module, precision, optimizer) for module in (G(), D())]
-  examples = (jnp.ones((4, 3)), step_lib.to_float(IMAGES[:4]))
+  networks = {
+    'generator': Network(G(), precision, optimizer),
+    'discriminator': Network(D(), precision, optimizer),
+  }
+  examples = {
+    'generator': jnp.ones((4, 3)),
+    'discriminator': step_lib.to_float(IMAGES[:4]),
+  }
   state = state_lib.init_state(
     KEY,
-    *(
-      state_lib.init_network(
-        network.module, precision, optimizer, widths(8), KEY, example
+    {
+      name: state_lib.init_network(
+        network.module, precision, optimizer, widths(8), KEY, examples[name]
       )
-      for network, example in zip(networks, examples, strict=True)
-    ),
+      for name, network in networks.items()
+    },
+    averaged=('generator',),
+    hyperparameters={'penalty_weight': 0.0},
   )
-  step = step_lib.make_step(
-    *networks,
-    loss=losses.nonsaturating,
-    latent_dim=3,
-  )
+  variant = variants.gan(G(), D(), latent_dim=3, d_steps=D_STEPS)
+  step = step_lib.make_step(variant, networks)
   return jax.device_get(state), step
 
 
@@ -73,10 +79,10 @@ def widths(n):
 
 
 def with_bits(state, n):
-  return state.replace(
-    generator=state.generator.replace(bits=widths(n)),
-    discriminator=state.discriminator.replace(bits=widths(n)),
-  )
+  networks = {
+    name: part.replace(bits=widths(n)) for name, part in state.networks.items()
+  }
+  return state.replace(networks=networks)
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +99,7 @@ def train_all(folders, states, program, periodic=(), **kwargs):
   """Trains members, each in its folder."""
   defaults = {
     'total_steps': 9,
-    'd_steps': D_STEPS,
+    'repeats': D_STEPS,
     'log_every': 3,
     'checkpoint_every': 4,
   }
@@ -237,12 +243,13 @@ def test_a_member_with_nan_stops_alone(tmp_path):
   """Three members, bits and all else their own, one of which diverges."""
   state, step = make()
   starts = [with_bits(state, n) for n in (2, 32, 4)]
+  generator = starts[1].networks['generator']
+  nans = jax.tree.map(lambda x: np.full_like(x, np.nan), generator.params)
   poisoned = starts[1].replace(
-    generator=starts[1].generator.replace(
-      params=jax.tree.map(
-        lambda x: np.full_like(x, np.nan), state.generator.params
-      )
-    )
+    networks={
+      **starts[1].networks,
+      'generator': generator.replace(params=nans),
+    }
   )
   folders = [tmp_path / name for name in 'abc']
   together = program(chex.assert_max_traces(step, n=1), members=3)
@@ -266,7 +273,9 @@ def test_one_trace_serves_every_step_and_every_bit_width(tmp_path):
   for n in (2, 4, 8, 32):
     start = with_bits(state, n)
     ends.append(train(tmp_path / str(n), start, step_fn, total_steps=3))
-  kernels = [end.generator.params['Dense_0']['kernel'] for end in ends]
+  kernels = [
+    end.networks['generator'].params['Dense_0']['kernel'] for end in ends
+  ]
   assert len({kernel.tobytes() for kernel in kernels}) == 4
 
 
@@ -291,7 +300,7 @@ def test_singular_values(gan):
   assert set(values) == {
     'sigma/generator/Dense_0', 'sigma/discriminator/Dense_0'
   }  # fmt: skip
-  kernel = np.float64(state.generator.params['Dense_0']['kernel'])
+  kernel = np.float64(state.networks['generator'].params['Dense_0']['kernel'])
   np.testing.assert_allclose(
     values['sigma/generator/Dense_0'],
     np.sqrt(np.linalg.eigvalsh(kernel @ kernel.T)[-1]),

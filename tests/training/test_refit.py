@@ -10,9 +10,10 @@ import optax
 import pytest
 from test_learned import LEARNED, make
 from test_loop import BATCHES
-from test_step import assert_close, batch, D, G, KEY
+from test_step import assert_close, batch, D, G, KEY, with_network
 
 from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.precision.replicas import Replicas
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.quantizers import by_name
 from qgan_jax.training import devices, loop
@@ -22,7 +23,9 @@ from qgan_jax.training.refit import Refit
 from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import average_of, init_network
 from qgan_jax.training.tracking import Tracker
+from qgan_jax.variants import gan
 
+INPUTS = gan(G(), D(), latent_dim=3).inputs
 LATENTS = jax.random.normal(jax.random.PRNGKey(3), (64, 3))
 IMAGES = jax.random.uniform(jax.random.PRNGKey(4), (64, 4, 4, 1), minval=-1)
 
@@ -32,8 +35,12 @@ def network(module, precision=LEARNED):
 
 
 def refit(schedule, precision=LEARNED):
-  g, d = network(G(), precision), network(D(), precision)
-  return Refit(g, d, schedule, (LATENTS,), (IMAGES,))
+  networks = {
+    'generator': network(G(), precision),
+    'discriminator': network(D(), precision),
+  }
+  inputs = {'generator': (LATENTS,), 'discriminator': (IMAGES,)}
+  return Refit(networks, schedule, inputs)
 
 
 def moved(state, step, factor=30):
@@ -47,11 +54,12 @@ def moved(state, step, factor=30):
 
   return state.replace(
     step=jnp.int32(step),
-    generator=part(state.generator),
-    discriminator=part(state.discriminator),
+    networks={name: part(x) for name, x in state.networks.items()},
     average={
-      **state.average,
-      'params': larger(larger(state.average['params'])),
+      'generator': {
+        **state.average['generator'],
+        'params': larger(larger(state.average['generator']['params'])),
+      }
     },
   )
 
@@ -61,36 +69,50 @@ def test_the_bits_of_the_next_step_are_what_quantizers_are_fitted_to():
   state = moved(make(LEARNED, schedule=schedule)[0], 4)
   found = refit(schedule).before_step(state)
   for part, params in (
-    (found.generator, state.generator.params),
-    (found.discriminator, state.discriminator.params),
+    (found.networks['generator'], state.networks['generator'].params),
+    (found.networks['discriminator'], state.networks['discriminator'].params),
     # An average has scales of its own.
-    (found.averaged_generator, state.average['params']),
+    (found.averaged('generator'), state.average['generator']['params']),
   ):
     for layer, scales in part.learned['weights'].items():
       fitted = by_name('lsq', axis=-1).fit(
         params[layer]['kernel'], jnp.float32(5)
       )
       assert_close(scales, fitted, rtol=1e-5)
-    assert part.bits == state.generator.bits  # The target's, as before.
+    assert (
+      part.bits == state.networks['generator'].bits
+    )  # The target's, as before.
   # Activations: D's second layer is given what its first one makes of images.
-  scale = found.discriminator.learned['activations']['Dense_1']
-  by_hand = refit(schedule).discriminator.precision.init(
-    D(),
-    {'params': state.discriminator.params},
-    Bits(jnp.float32(5), jnp.float32(5)),
-    IMAGES,
-  )[1]
+  scale = found.networks['discriminator'].learned['activations']['Dense_1']
+  by_hand = (
+    refit(schedule)
+    .networks['discriminator']
+    .precision.init(
+      D(),
+      {'params': state.networks['discriminator'].params},
+      Bits(jnp.float32(5), jnp.float32(5)),
+      IMAGES,
+    )[1]
+  )
   assert_close(scale, by_hand['activations']['Dense_1'], rtol=1e-5)
   # All else is as it was.
-  assert_close(found.average['params'], state.average['params'], rtol=0)
-  assert_close(found.generator.params, state.generator.params, rtol=0)
+  assert_close(
+    found.average['generator']['params'],
+    state.average['generator']['params'],
+    rtol=0,
+  )
+  assert_close(
+    found.networks['generator'].params,
+    state.networks['generator'].params,
+    rtol=0,
+  )
   assert found.step == 4
 
 
 def test_the_step_gathers_nothing_from_other_devices():
   # Else the memory of each would grow with their number.
   schedule = Schedule(start_step=2, anneal_steps=4, anneal_from=5)
-  state, step = make(LEARNED, schedule=schedule, axis_name='devices')
+  state, step = make(LEARNED, schedule=schedule, replicas=Replicas('devices'))
   traced = jax.make_jaxpr(step, axis_env=[('devices', 256)])(state, batch())
   assert 'psum' in str(traced)
   assert 'all_gather' not in str(traced)
@@ -114,21 +136,31 @@ def test_a_network_whose_bits_stay_keeps_what_it_has_learned():
   schedule = Schedule(start_step=2, anneal_steps=6, anneal_from=4)
   state = moved(make(LEARNED, n=3)[0], 8)
   four = Bits(jnp.float32(4), jnp.float32(4))
-  state = state.replace(generator=state.generator.replace(bits=four))
+  state = with_network(
+    state, 'generator', state.networks['generator'].replace(bits=four)
+  )
   # Four bits are G's target from step 2 on; D's three begin at step 8.
   assert refit(schedule).steps(state, 20) == {2, 8}
   found = refit(schedule).before_step(state)
-  assert_close(found.generator.learned, state.generator.learned, rtol=0)
+  assert_close(
+    found.networks['generator'].learned,
+    state.networks['generator'].learned,
+    rtol=0,
+  )
   assert_close(found.average, state.average, rtol=0)
   old, new = (
-    s.discriminator.learned['weights']['Dense_0']['scale']
+    s.networks['discriminator'].learned['weights']['Dense_0']['scale']
     for s in (state, found)
   )
   assert np.all(new > 10 * old)
   seen = refit(schedule).for_target(state)
-  assert_close(seen.generator.learned, state.generator.learned, rtol=0)
+  assert_close(
+    seen.networks['generator'].learned,
+    state.networks['generator'].learned,
+    rtol=0,
+  )
   assert np.any(
-    seen.discriminator.learned['weights']['Dense_0']['scale'] != old
+    seen.networks['discriminator'].learned['weights']['Dense_0']['scale'] != old
   )
 
 
@@ -144,18 +176,23 @@ def test_clipped_ranges_are_those_of_the_bits_too():
   )
   schedule = Schedule(start_step=4)
   state = moved(make(precision, n=2, schedule=schedule)[0], 4)
-  part = state.discriminator
+  part = state.networks['discriminator']
   wide = {path: 100 * x for path, x in part.ranges.items()}
-  state = state.replace(discriminator=part.replace(ranges=wide))
-  found = refit(schedule, precision).before_step(state).discriminator.ranges
+  state = with_network(state, 'discriminator', part.replace(ranges=wide))
+  found = (
+    refit(schedule, precision)
+    .before_step(state)
+    .networks['discriminator']
+    .ranges
+  )
   expected, _ = precision.init(
-    D(), {'params': state.discriminator.params}, part.bits, IMAGES
+    D(), {'params': state.networks['discriminator'].params}, part.bits, IMAGES
   )
   assert_close(found, expected, rtol=1e-5)
 
 
 def sampler(schedule, precision=LEARNED):
-  return Sampler(network(G(), precision), schedule, latent_dim=3, num_classes=0)
+  return Sampler('generator', network(G(), precision), schedule, INPUTS)
 
 
 @pytest.mark.parametrize('n', [8, 4])
@@ -167,8 +204,8 @@ def test_what_is_drawn_on_the_way_has_the_targets_bits_and_its_own_scales(
 ):
   state = moved(make(LEARNED, n=n)[0], 9, factor=2)
   drawn = sampler(schedule)(state, 64)
-  weights = state.average['params']['Dense_0']
-  scales = sampler(schedule).network(state).learned['weights']['Dense_0']
+  weights = state.average['generator']['params']['Dense_0']
+  scales = sampler(schedule).quantized(state).learned['weights']['Dense_0']
   assert_close(
     scales,
     by_name('lsq', axis=-1).fit(weights['kernel'], jnp.float32(n)),
@@ -185,7 +222,10 @@ def test_what_is_drawn_on_the_way_has_the_targets_bits_and_its_own_scales(
   assert distance(unfitted) > 3 * distance(drawn)
   # Where the target's bits are trained, what they have learned is right.
   later = state.replace(step=jnp.int32(10 if schedule.start_step else 100))
-  assert sampler(schedule).network(later).learned is later.average['learned']
+  assert (
+    sampler(schedule).quantized(later).learned
+    is later.average['generator']['learned']
+  )
 
 
 def test_the_state_itself_is_not_touched_by_a_look_at_it():
@@ -195,9 +235,11 @@ def test_the_state_itself_is_not_touched_by_a_look_at_it():
   sampler(schedule)(state, 8)
   seen = refit(schedule).for_target(state)
   assert_close(state, before, rtol=0)
-  average = sampler(schedule).network(state)
+  average = sampler(schedule).quantized(state)
   assert_close(
-    seen.average['learned']['weights'], average.learned['weights'], rtol=1e-5
+    seen.average['generator']['learned']['weights'],
+    average.learned['weights'],
+    rtol=1e-5,
   )
   at_target = state.replace(step=jnp.int32(10))
   assert_close(refit(schedule).for_target(at_target), at_target, rtol=0)
@@ -219,8 +261,10 @@ def test_batch_statistics_are_those_of_the_average_as_it_is_quantized():
   state, _ = make(precision)
   average = average_of(part)
   average['params'] = jax.tree.map(lambda x: 2 * x, average['params'])
-  state = state.replace(generator=part, average=average)
-  found = Sampler(g, Schedule(), latent_dim=3, num_classes=0).network(state)
+  state = with_network(state, 'generator', part).replace(
+    average={'generator': average}
+  )
+  found = Sampler('generator', g, Schedule(), INPUTS).quantized(state)
   # Latents are standard normal, so the features of a linear layer are known.
   w = np.float64(average['params']['first']['kernel'])
   scale = np.abs(w).max(0)  # 2 bits: −1, 0 and 1 times it.
@@ -253,7 +297,7 @@ def train(folder, states, step, refits, total_steps=8):
       devices.Program(step, devices.make_layout(len(states))),
       members,
       total_steps=total_steps,
-      d_steps=1,
+      repeats=1,
       log_every=4,
       checkpoint_every=2,
       refit=refits,

@@ -15,6 +15,7 @@ from qgan_jax.runs import trials
 from qgan_jax.training.network import Network
 from qgan_jax.training.sampling import CHOICE_SEED, Sampler
 from qgan_jax.training.state import init_network, init_state
+from qgan_jax.variants import gan
 
 KEY = jax.random.PRNGKey(0)
 
@@ -29,18 +30,19 @@ class Show(nn.Module):
 
 
 def make_state():
-  network = make_show().generator
+  network = make_show().network
   example = jnp.zeros((1, 64)), None
   bits = Bits(jnp.float32(32), jnp.float32(32))
   part = init_network(
     network.module, network.precision, network.optimizer, bits, KEY, *example
   )
-  return init_state(KEY, part, part)
+  return init_state(KEY, {'generator': part}, averaged=('generator',))
 
 
 def make_show():
   network = Network(Show(), Precision(), optax.identity())
-  return Sampler(network, Schedule(), latent_dim=64, num_classes=0)
+  inputs = gan(Show(), Show(), latent_dim=64).inputs
+  return Sampler('generator', network, Schedule(), inputs)
 
 
 def rows(images):

@@ -6,10 +6,10 @@ import optax
 import pytest
 
 from qgan_jax.precision import Bits, make_precision, Precision
-from qgan_jax.training import losses
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.network import Network
+from qgan_jax.variants import gan
 
 KEY = jax.random.PRNGKey(0)
 RATE = 0.1
@@ -31,30 +31,44 @@ def network(module, precision=None):
   return Network(module, precision or Precision(), optax.sgd(RATE))
 
 
-def make(g, d, n=32, penalty_weight=0.0, ema_decay=0.999, **kwargs):
+def make(
+  g, d, n=32, penalty_weight=0.0, ema_decay=0.999, penalty=None, d_steps=1,
+  **kwargs
+):  # fmt: skip
   bits = Bits(jnp.float32(n), jnp.float32(n))
   # Ranges start from these: constants would clip everything that follows.
   images = jax.random.uniform(KEY, (4, 4, 4, 1), minval=-1)
+  networks = {'generator': g, 'discriminator': d}
+  examples = {
+    'generator': jax.random.normal(KEY, (4, 3)), 'discriminator': images
+  }  # fmt: skip
   state = state_lib.init_state(
     KEY,
-    state_lib.init_network(
-      g.module,
-      g.precision,
-      g.optimizer,
-      bits,
-      KEY,
-      jax.random.normal(KEY, (4, 3)),
-    ),
-    state_lib.init_network(
-      d.module, d.precision, d.optimizer, bits, KEY, images
-    ),
-    penalty_weight=penalty_weight,
+    {
+      name: state_lib.init_network(
+        network.module,
+        network.precision,
+        network.optimizer,
+        bits,
+        KEY,
+        examples[name],
+      )
+      for name, network in networks.items()
+    },
+    averaged=('generator',),
+    hyperparameters={'penalty_weight': penalty_weight},
     ema_decay=ema_decay,
   )
-  step = step_lib.make_step(
-    g, d, loss=losses.nonsaturating, latent_dim=3, **kwargs
+  variant = gan(
+    g.module, d.module, latent_dim=3, penalty=penalty, d_steps=d_steps
   )
+  step = step_lib.make_step(variant, networks, **kwargs)
   return state, jax.jit(step)
+
+
+def with_network(state, name, part):
+  """The state with another part for one of its networks."""
+  return state.replace(networks={**state.networks, name: part})
 
 
 def batch(d_steps=1, seed=0):
@@ -70,7 +84,10 @@ def latents(state, i=0):
 
 def by_hand(state, images, d_steps):
   """The algorithm, written with nothing of the step's own machinery."""
-  g, d = state.generator.params, state.discriminator.params
+  g, d = (
+    state.networks['generator'].params,
+    state.networks['discriminator'].params,
+  )
   for i in range(d_steps):
     fake = G().apply({'params': g}, latents(state, i))
     real = images[i].astype(np.float32) / 127.5 - 1
@@ -101,17 +118,19 @@ def assert_close(a, b, **kwargs):
 
 @pytest.mark.parametrize('d_steps', [1, 3])
 def test_the_step_is_the_alternating_algorithm(d_steps):
-  state, step = make(network(G()), network(D()), ema_decay=0.9)
+  state, step = make(network(G()), network(D()), ema_decay=0.9, d_steps=d_steps)
   images = batch(d_steps)
   new, metrics = step(state, images)
   g, d = by_hand(state, images['images'], d_steps)
-  assert_close(new.generator.params, g, atol=1e-6)
-  assert_close(new.discriminator.params, d, atol=1e-6)
+  assert_close(new.networks['generator'].params, g, atol=1e-6)
+  assert_close(new.networks['discriminator'].params, d, atol=1e-6)
   # At step 0 the moving average's decay is min(0.9, 1/10).
   average = jax.tree.map(
-    lambda old, new: 0.1 * old + 0.9 * new, state.generator.params, g
+    lambda old, new: 0.1 * old + 0.9 * new,
+    state.networks['generator'].params,
+    g,
   )
-  assert_close(new.average['params'], average, atol=1e-6)
+  assert_close(new.average['generator']['params'], average, atol=1e-6)
   assert int(new.step) == 1
   assert not new.halted
   assert np.isfinite(metrics['d_loss'])
@@ -122,7 +141,7 @@ def test_the_penalty_moves_d_as_its_gradient_says():
   plain, step = make(network(G()), network(D()))
   without, _ = step(plain, images)
   state, step = make(
-    network(G()), network(D()), penalty=losses.r1, penalty_weight=2.0
+    network(G()), network(D()), penalty='r1', penalty_weight=2.0
   )
   with_penalty, metrics = step(state, images)
   real = images['images'][0].astype(np.float32) / 127.5 - 1
@@ -133,33 +152,55 @@ def test_the_penalty_moves_d_as_its_gradient_says():
 
   expected = jax.tree.map(
     lambda w, g: w - RATE * g,
-    without.discriminator.params,
-    jax.grad(penalty)(state.discriminator.params),
+    without.networks['discriminator'].params,
+    jax.grad(penalty)(state.networks['discriminator'].params),
   )
-  assert_close(with_penalty.discriminator.params, expected, atol=1e-6)
+  assert_close(
+    with_penalty.networks['discriminator'].params, expected, atol=1e-6
+  )
   np.testing.assert_allclose(
-    metrics['penalty'], penalty(state.discriminator.params) / 2, rtol=1e-5
+    metrics['penalty'],
+    penalty(state.networks['discriminator'].params) / 2,
+    rtol=1e-5,
   )
 
 
 def test_a_value_that_is_not_finite_halts_before_it_does_harm():
   state, step = make(network(G()), network(D()))
   state, _ = step(state, batch())
-  bad = state.discriminator.params['Dense_0']['kernel'].at[0, 0].set(jnp.nan)
-  params = dict(state.discriminator.params)
+  bad = (
+    state.networks['discriminator']
+    .params['Dense_0']['kernel']
+    .at[0, 0]
+    .set(jnp.nan)
+  )
+  params = dict(state.networks['discriminator'].params)
   params['Dense_0'] = {**params['Dense_0'], 'kernel': bad}
-  poisoned = state.replace(
-    discriminator=state.discriminator.replace(params=params)
+  poisoned = with_network(
+    state,
+    'discriminator',
+    state.networks['discriminator'].replace(params=params),
   )
   halted, metrics = step(poisoned, batch(seed=1))
   assert halted.halted
   assert int(halted.step) == 1
-  assert_close(halted.generator.params, state.generator.params, atol=0)
+  assert_close(
+    halted.networks['generator'].params,
+    state.networks['generator'].params,
+    atol=0,
+  )
   assert not metrics['finite']['discriminator']['Dense_0']['kernel']
   # It stays so, whatever comes.
-  again, _ = step(halted.replace(discriminator=state.discriminator), batch())
+  again, _ = step(
+    with_network(halted, 'discriminator', state.networks['discriminator']),
+    batch(),
+  )
   assert int(again.step) == 1
-  assert_close(again.generator.params, state.generator.params, atol=0)
+  assert_close(
+    again.networks['generator'].params,
+    state.networks['generator'].params,
+    atol=0,
+  )
 
 
 def test_one_compiled_step_serves_every_bit_width():
@@ -176,7 +217,7 @@ def test_one_compiled_step_serves_every_bit_width():
   results = [step(make(g, d, n)[0], batch())[0] for n in (2, 4, 8, 32)]
   assert step._cache_size() == 1
   moved = {
-    float(jnp.abs(r.generator.params['Dense_0']['kernel']).sum())
+    float(jnp.abs(r.networks['generator'].params['Dense_0']['kernel']).sum())
     for r in results
   }
   assert len(moved) == 4
@@ -184,7 +225,9 @@ def test_one_compiled_step_serves_every_bit_width():
   float_state, float_step = make(network(G()), network(D()))
   expected, _ = float_step(float_state, batch())
   assert_close(
-    results[-1].generator.params, expected.generator.params, atol=1e-7
+    results[-1].networks['generator'].params,
+    expected.networks['generator'].params,
+    atol=1e-7,
   )
 
 
@@ -194,13 +237,17 @@ def test_a_share_of_the_rate_is_a_share_of_the_update():
   _, half = make(g, d, rate_at=lambda step: jnp.where(step < 1, 0.5, 0.0))
   (whole, _), (part, _) = full(state, batch()), half(state, batch())
   for old, new, halved in zip(
-    *(jax.tree.leaves(s.discriminator.params) for s in (state, whole, part)),
+    *(
+      jax.tree.leaves(s.networks['discriminator'].params)
+      for s in (state, whole, part)
+    ),
     strict=True,
   ):
     np.testing.assert_allclose(halved - old, (new - old) / 2, atol=1e-7)
   # From step 1 on it is 0: nothing moves any more.
   still, _ = half(part, batch())
   for old, new in zip(
-    *(jax.tree.leaves(s.generator.params) for s in (part, still)), strict=True
+    *(jax.tree.leaves(s.networks['generator'].params) for s in (part, still)),
+    strict=True,
   ):
     np.testing.assert_array_equal(old, new)

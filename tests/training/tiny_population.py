@@ -28,9 +28,10 @@ def train(layout):
   configs = [
     tiny_run.make_config(f'{ARG},seed={seed}') for seed in range(layout.members)
   ]
-  gan = build.make_gan(configs[0], dataset, layout)
-  program = build.make_program(configs[0], gan, layout)
-  states = program.put(build.make_states(configs, gan, dataset))
+  setup = build.set_up(configs[0], dataset, layout)
+  program = setup.program()
+  members = [build.set_up(config, dataset) for config in configs]
+  states = program.put(setup.init_states(members))
   for i in range(STEPS):
     batches = [
       loop.stack_batches(

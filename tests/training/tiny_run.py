@@ -52,12 +52,12 @@ def make_config(arg):
 def train(arg):
   """The state before and after, the metrics of every step, and the step."""
   config, dataset = make_config(arg), make_dataset()
-  gan = build.make_gan(config, dataset)
-  before = build.make_state(config, gan, dataset)
-  program = build.make_program(config, gan)
+  setup = build.set_up(config, dataset, devices.make_layout(1))
+  before = setup.init_state()
+  program = setup.program()
   batches = Batches(
     dataset.train_images,
-    dataset.train_labels if gan.num_classes else None,
+    setup.labels,
     seed=0,
     batch_size=BATCH,
     process_index=jax.process_index(),
@@ -66,7 +66,7 @@ def train(arg):
   )
   state, metrics = program.put([before]), []
   for i in range(STEPS):
-    batch = loop.stack_batches(batches, i, config.discriminator.steps)
+    batch = loop.stack_batches(batches, i, setup.variant.repeats)
     state, values = program(state, program.shard([batch]))
     metrics.append(jax.tree.map(lambda x: x[0], program.metrics([values])[0]))
   after = program.get(state)[0]
@@ -106,7 +106,7 @@ def stop(folder, state, program, batches):
         )
       ],
       total_steps=100,
-      d_steps=1,
+      repeats=1,
       log_every=3,
       checkpoint_every=100,
     )

@@ -14,11 +14,14 @@ class Loss(NamedTuple):
 
   Attributes:
     discriminator: (logits of real images [B], of fakes [B]) → scalar.
-    generator: (logits of fakes [B]) → scalar.
+    generator: (logits of fakes [B]) → scalar; where the loss is relativistic,
+      (logits of fakes, of real images) → scalar.
+    relativistic: whether G's loss compares fakes with real images.
   """
 
   discriminator: Callable[[Array, Array], Array]
-  generator: Callable[[Array], Array]
+  generator: Callable[..., Array]
+  relativistic: bool = False
 
 
 # Goodfellow et al., https://arxiv.org/abs/1406.2661, section 3.
@@ -47,12 +50,20 @@ wasserstein = Loss(
   lambda real, fake: jnp.mean(fake) - jnp.mean(real),
   lambda fake: -jnp.mean(fake),
 )
+# Jolicoeur-Martineau, https://arxiv.org/abs/1807.00734, section 4.1, of pairs;
+# the loss of R3GAN, https://arxiv.org/abs/2501.05441, eq. 2.
+relativistic = Loss(
+  lambda real, fake: jnp.mean(jax.nn.softplus(fake - real)),
+  lambda fake, real: jnp.mean(jax.nn.softplus(real - fake)),
+  relativistic=True,
+)
 
 LOSSES = {
   'nonsaturating': nonsaturating,
   'least_squares': least_squares,
   'hinge': hinge,
   'wasserstein': wasserstein,
+  'relativistic': relativistic,
 }
 
 Logits = Callable[[Array], Array]

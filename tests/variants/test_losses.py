@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qgan_jax.training import losses
+from qgan_jax.variants import losses
 
 REAL = np.array([-2.0, 0.3, 5.0])
 FAKE = np.array([-1.5, 0.0, 4.0])
@@ -39,6 +39,17 @@ def test_losses_are_those_of_their_papers(name, d, g):
   real, fake = jnp.asarray(REAL), jnp.asarray(FAKE)
   np.testing.assert_allclose(loss.discriminator(real, fake), d, rtol=1e-5)
   np.testing.assert_allclose(loss.generator(fake), g, rtol=1e-5)
+
+
+def test_the_relativistic_loss_compares_pairs():
+  """Of R3GAN, eq. 2: f(D(G(z)) − D(x)) with f(t) = −log σ(−t)."""
+  loss = losses.LOSSES['relativistic']
+  real, fake = jnp.asarray(REAL), jnp.asarray(FAKE)
+  d = -log_sigmoid(REAL - FAKE).mean()
+  np.testing.assert_allclose(loss.discriminator(real, fake), d, rtol=1e-5)
+  g = -log_sigmoid(FAKE - REAL).mean()
+  np.testing.assert_allclose(loss.generator(fake, real), g, rtol=1e-5)
+  assert loss.relativistic
 
 
 def quadratic(x):

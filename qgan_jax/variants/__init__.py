@@ -1,0 +1,9 @@
+"""What is trained against what, a file each; and their losses.
+
+A new variant is a function that returns a `Variant`: see `gan`.
+"""
+
+from qgan_jax.variants.base import Nets, Round, Variant
+from qgan_jax.variants.gan import gan
+
+__all__ = ['Nets', 'Round', 'Variant', 'gan']

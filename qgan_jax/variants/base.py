@@ -1,0 +1,124 @@
+"""The form of a variant: networks, and the losses that they are trained by.
+
+A variant is mathematics alone. The step owns all the rest: it quantizes the
+networks, takes gradients, adds them up over devices, applies the optimizers,
+and keeps the moving averages.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+
+Array = jax.Array
+PyTree = Any
+Batch = Mapping[str, Any]  # 'images', float [B, H, W, C] in [−1, 1]; 'labels'
+Metrics = dict[str, Array]
+Call = Callable[..., Any]  # The arguments of a network's module → its output.
+
+
+class Nets(Protocol):
+  """The networks of a variant as a loss calls them, quantized.
+
+  Attributes:
+    hyperparameters: the variant's numbers, by name; scalars that may be traced.
+  """
+
+  hyperparameters: Mapping[str, Any]
+
+  def __getitem__(self, name: str) -> Call:
+    """The network of a name: called like its module."""
+
+  def frozen(self, name: str) -> Call:
+    """The same, whose calls move neither ranges nor statistics."""
+
+  def draw(
+    self,
+    draw: Callable[[Array, tuple[int, ...]], Array],
+    key: Array,
+    shape: tuple[int, ...] = (),
+    rows: int | None = None,
+  ) -> Array:
+    """Random numbers for every example, the same on any number of devices.
+
+    Args:
+      draw: (key, shape) → numbers, such as `jax.random.normal`.
+      key: of these numbers.
+      shape: of an example's.
+      rows: how many examples this device has; those of the batch if None.
+
+    Returns:
+      [rows, *shape].
+    """
+
+  def first(self, fraction: float) -> tuple[int, Callable[[Array], Array]]:
+    """A share of the batch, for a term that is dear.
+
+    Args:
+      fraction: of the examples, up to 1.
+
+    Returns:
+      How many examples of this device to compute the term on, from the first;
+      and the function that takes the terms, [that many], to their mean.
+    """
+
+
+class Round(NamedTuple):
+  """One update.
+
+  Attributes:
+    trains: names of the networks that it updates.
+    loss: (nets, batch, made, key) → (scalar to minimise, metrics).
+  """
+
+  trains: tuple[str, ...]
+  loss: Callable[[Nets, Batch, Any, Array], tuple[Array, Metrics]]
+
+
+def _nothing(nets: Nets, batch: Batch, key: Array) -> dict[str, Any]:
+  del nets, batch, key
+  return {}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Variant:
+  """What is trained against what.
+
+  Attributes:
+    modules: the networks by name, such as 'generator'.
+    prefixes: of each network, the letter of its keys and metrics ('g').
+    examples: (batch, key) → by network, the arguments that its quantizers are
+      fitted to; in float.
+    rounds: the updates of a step, in order.
+    delivered: name of the network that is drawn from, scored and packed.
+    see_images: names of the networks whose first argument is images, whose
+      values are k/127.5 − 1 of bytes k.
+    inputs: (keys [N], indices [N]) → its arguments for N images; an image
+      depends on its own key and index alone.
+    make: (nets, batch, key) → what the rounds share, such as fakes. It is
+      computed once for each batch; a round that trains one of `sources` pulls
+      its gradient back through it.
+    sources: names of the networks that `make` calls.
+    repeats: how many batches the first round sees, one after another, each
+      with a `make` of its own; the others run once, on the last.
+    averaged: names of the networks that have a moving average.
+    hyperparameters: names of the numbers that losses read from `nets`.
+    penalized: names of the networks whose loss has a term of the weight
+      'penalty_weight', a hyperparameter.
+  """
+
+  modules: Mapping[str, nn.Module]
+  prefixes: Mapping[str, str]
+  examples: Callable[[Batch, Array], Mapping[str, tuple[Any, ...]]]
+  rounds: tuple[Round, ...]
+  delivered: str
+  see_images: tuple[str, ...]
+  inputs: Callable[[Array, Array], tuple[Any, ...]]
+  make: Callable[[Nets, Batch, Array], Any] = _nothing
+  sources: tuple[str, ...] = ()
+  repeats: int = 1
+  averaged: tuple[str, ...] = ()
+  hyperparameters: tuple[str, ...] = ()
+  penalized: tuple[str, ...] = ()

@@ -1,0 +1,123 @@
+"""The GAN: a generator against a discriminator."""
+
+import flax.linen as nn
+import jax
+
+from qgan_jax.variants.base import Array, Batch, Nets, Round, Variant
+from qgan_jax.variants.losses import Loss, LOSSES, PENALTIES, Penalty
+
+
+def gan(
+  generator: nn.Module,
+  discriminator: nn.Module,
+  *,
+  latent_dim: int,
+  num_classes: int = 0,
+  loss: str | Loss = 'nonsaturating',
+  penalty: str | Penalty | None = None,
+  penalty_fraction: float = 1.0,
+  d_steps: int = 1,
+) -> Variant:
+  """A generator G that is trained against a discriminator D.
+
+  D is updated `d_steps` times, each with a batch and fakes of its own, then G
+  once, through the fakes that the last of D's updates has seen. The source:
+  Goodfellow et al., https://arxiv.org/abs/1406.2661.
+
+  Args:
+    generator: (latents [B, latent_dim], labels [B] or None) → images in
+      [−1, 1], [B, H, W, C].
+    discriminator: (images, labels or None) → logits [B].
+    latent_dim: length of a latent, standard normal.
+    num_classes: 0 for an unconditional GAN.
+    loss: a name in `losses.LOSSES`, or what both minimise.
+    penalty: of D's gradient, a name in `losses.PENALTIES`, a function, or None;
+      its weight is the hyperparameter 'penalty_weight'.
+    penalty_fraction: share of the batch that it is computed on: a fraction
+      costs a fraction, and its expectation is the same.
+    d_steps: updates of D for one of G.
+
+  Returns:
+    The variant; its networks are 'generator' and 'discriminator'.
+  """
+  both = LOSSES[loss] if isinstance(loss, str) else loss
+  of_gradient = PENALTIES[penalty] if isinstance(penalty, str) else penalty
+
+  def examples(batch, key):
+    images = batch['images']
+    labels = batch['labels'] if num_classes else None
+    latents = jax.random.normal(key, (len(images), latent_dim))
+    return {'generator': (latents, labels), 'discriminator': (images, labels)}
+
+  def inputs(keys, indices):
+    latents = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
+    return latents, indices % num_classes if num_classes else None
+
+  def fakes(nets: Nets, batch: Batch, key: Array):
+    del batch
+    latents_key, labels_key = jax.random.split(key)
+    latents = nets.draw(jax.random.normal, latents_key, (latent_dim,))
+    labels = None
+    if num_classes:
+      labels = nets.draw(
+        lambda key, shape: jax.random.randint(key, shape, 0, num_classes),
+        labels_key,
+      )
+    return {'images': nets['generator'](latents, labels), 'labels': labels}
+
+  def d_loss(nets: Nets, batch: Batch, fake, key: Array):
+    judge = nets['discriminator']
+    labels = batch['labels'] if num_classes else None
+    real_logits = judge(batch['images'], labels)
+    fake_logits = judge(fake['images'], fake['labels'])
+    value = both.discriminator(real_logits, fake_logits)
+    metrics = {
+      'd_loss': value,
+      'd_real': real_logits.mean(),
+      'd_fake': fake_logits.mean(),
+      'd_real_accuracy': (real_logits > 0).mean(),
+      'd_fake_accuracy': (fake_logits < 0).mean(),
+    }
+    if of_gradient is not None:
+      count, mean = nets.first(penalty_fraction)
+      still = nets.frozen('discriminator')
+      some = None if labels is None else labels[:count]
+      penalties = of_gradient(
+        lambda images: still(images, some),
+        batch['images'][:count],
+        fake['images'][:count],
+        nets.draw(jax.random.uniform, key, (1, 1, 1), count),
+      )
+      metrics['penalty'] = mean(penalties)
+      value += nets.hyperparameters['penalty_weight'] * metrics['penalty']
+    return value, metrics
+
+  def g_loss(nets: Nets, batch: Batch, fake, key: Array):
+    del key
+    judge = nets['discriminator']
+    logits = judge(fake['images'], fake['labels'])
+    if both.relativistic:
+      labels = batch['labels'] if num_classes else None
+      value = both.generator(logits, judge(batch['images'], labels))
+    else:
+      value = both.generator(logits)
+    return value, {'g_loss': value}
+
+  return Variant(
+    modules={'generator': generator, 'discriminator': discriminator},
+    prefixes={'generator': 'g', 'discriminator': 'd'},
+    examples=examples,
+    rounds=(
+      Round(('discriminator',), d_loss),
+      Round(('generator',), g_loss),
+    ),
+    delivered='generator',
+    see_images=('discriminator',),
+    inputs=inputs,
+    make=fakes,
+    sources=('generator',),
+    repeats=d_steps,
+    averaged=('generator',),
+    hyperparameters=('penalty_weight',),
+    penalized=('discriminator',) if of_gradient is not None else (),
+  )
