@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from measuring import Step
 import numpy as np
 
-from qgan_jax import artifacts, export, models
+from qgan_jax import artifacts, models
 from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts.formats import export, PACKED
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.plan import make_plan
 from qgan_jax.precision import Bits, Precision, QuantizerSpec
@@ -64,7 +65,7 @@ class Network:
     for bits in BITS:
       widths = Bits(jnp.float32(bits), jnp.float32(8))
       _, ranges = run({}, widths, drawing.latents(1, 0, LATENT_DIM))
-      path = self.path(bits, export.PACKED)
+      path = self.path(bits, PACKED)
       path.parent.mkdir(parents=True)
       artifacts.save_generator(
         path,
@@ -76,10 +77,10 @@ class Network:
         bits=widths,
         metadata={},
       )
-      export.export(path, ['onnx', 'onnx-vnni', 'stablehlo'], path.parent)
+      export(path, ['onnx', 'onnx-vnni', 'stablehlo'], path.parent)
     # The baselines' graph has the weights as trained, not rounded.
     generator = dataclasses.replace(
-      artifacts.load_generator(self.path(8, export.PACKED)),
+      artifacts.load_generator(self.path(8, PACKED)),
       variables=self.variables,
     )
     self.float_path = folder / 'float.onnx'
@@ -104,7 +105,7 @@ class Network:
   def files(self) -> dict[str, Path]:
     """Every file by its contestant's name."""
     named = {
-      'packed, JAX': export.PACKED,
+      'packed, JAX': PACKED,
       'StableHLO, JAX': 'generator.stablehlo',
       'int8, OpenVINO': 'generator-openvino.onnx',
       'int8, ONNX Runtime': 'generator-onnxruntime.onnx',

@@ -23,9 +23,9 @@ from rich.table import Table
 
 from qgan_jax import artifacts, metrics
 from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts.formats import export
 from qgan_jax.config.names import config_string_of
 from qgan_jax.errors import UserError
-from qgan_jax.export import export
 from qgan_jax.precision import Quantized
 from qgan_jax.runs import build
 from qgan_jax.runs.trained import TrainedRun

@@ -1,4 +1,9 @@
-"""Errors that a person can cause, and how commands report them."""
+"""What commands share: their flags, and errors that a person can cause.
+
+A command is a function of its arguments that defines its flags when it is
+called, in a `FlagValues` of its own. So any number of commands can be imported,
+and called, in one process.
+"""
 
 from collections.abc import Callable, Sequence
 import os
@@ -6,7 +11,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from absl import app, flags
+from absl import flags
 
 
 class UserError(Exception):
@@ -16,44 +21,51 @@ class UserError(Exception):
   """
 
 
-def run(main: Callable[[], None]) -> NoReturn:
-  """Runs a command's body; a `UserError` becomes one line and exit code 2.
+def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+  """Runs a command with the process's arguments, and ends the process.
 
-  A reader that has seen enough of the output (`| head`) is no error, nor is a
-  person who has (Ctrl-C).
+  A `UserError` becomes one line and exit code 2. A reader that closes the pipe
+  early (`| head`) gets no traceback, nor does Ctrl-C.
+
+  Args:
+    main: the command: a function of the arguments, without the program's name,
+      that returns its exit code, or None for 0.
   """
   try:
-    main()
+    code = main(sys.argv[1:])
     sys.stdout.flush()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
-    _drop_output()  # Whoever read it was interrupted, too.
+    _drop_output()  # Ctrl-C ends the reader of a pipe, too.
     print('interrupted', file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
   except BrokenPipeError:
     _drop_output()
     sys.exit(128 + signal.SIGPIPE)
-  sys.exit(0)
+  sys.exit(code or 0)
 
 
 def _drop_output() -> None:
-  """Python flushes once more as it ends, and must not find a broken pipe."""
+  """Sends to nowhere what Python will still flush into a broken pipe."""
   os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse_flags(
   argv: Sequence[str],
-  flag_values: flags.FlagValues = flags.FLAGS,
+  flag_values: flags.FlagValues,
+  description: str | None = None,
   *,
   arguments: bool = False,
 ) -> list[str]:
-  """Parses a command line into flags that are already defined.
+  """Parses arguments into flags that are already defined.
 
   Args:
-    argv: `sys.argv`.
+    argv: the arguments, without the program's name.
     flag_values: where the flags are defined.
+    description: what --help says before it lists the flags; None where only
+      these flags are taken: no --help, and none of Abseil's, as --verbosity.
     arguments: takes what is no flag, too, before, between or after flags.
 
   Returns:
@@ -63,19 +75,48 @@ def parse_flags(
     UserError: a flag is unknown or malformed, or something is no flag.
     SystemExit: after --help.
   """
-  if flag_values is flags.FLAGS:
-    app.define_help_flags()
+  if description is not None:
+    _add_common_flags(flag_values, description)
   if arguments:
     flag_values.set_gnu_getopt(True)
   try:
-    rest = flag_values(list(argv))
+    rest = flag_values(['', *argv])[1:]
   except flags.Error as error:
     raise UserError(f'{error}; --help shows every flag') from None
-  except SystemExit:
-    sys.exit(0)  # --help worked; Abseil exits with 1.
-  if rest[1:] and not arguments:
+  # Abseil's logging warns of every message until its own flags are parsed.
+  flags.FLAGS.mark_as_parsed()
+  if rest and not arguments:
     raise UserError(
-      f'unexpected argument {rest[1]!r}; config strings follow the file, '
+      f'unexpected argument {rest[0]!r}; config strings follow the file, '
       '--config=experiments/mnist.py:bits=8'
     )
-  return rest[1:]
+  return rest
+
+
+class _HelpFlag(flags.BooleanFlag):
+  """Prints a text and ends the process, with exit code 0."""
+
+  def __init__(self, name: str, text: str, short_name: str | None = None):
+    super().__init__(name, False, 'show this help', short_name)
+    self._text = text
+
+  def parse(self, argument: str | bool) -> None:
+    super().parse(argument)
+    if self.value:
+      print(self._text)
+      sys.exit(0)
+
+
+def _add_common_flags(flag_values: flags.FlagValues, description: str) -> None:
+  """Adds --help, --helpfull and the flags of libraries to a command's own."""
+  own = flag_values.get_help(include_special_flags=False)
+  usage = f'{description}\nflags:\n{own}\n'
+  short = f'{usage}\nTry --helpfull to get a list of all flags.'
+  flag_values['help'] = _HelpFlag('help', short, '?')
+  flag_values['helpshort'] = _HelpFlag('helpshort', short)
+  flag_values['helpfull'] = _HelpFlag('helpfull', usage + str(flags.FLAGS))
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    # Flags with a short name are listed twice; a command's own come first.
+    if name == flag.name and name not in flag_values:
+      flag_values[name] = flag

@@ -13,187 +13,44 @@ array `images` (uint8 [N, H, W, C]; and `labels` of a conditional generator),
 their number: the first 8 of `--num=64` are those of `--num=8`.
 """
 
-from collections.abc import Iterator
-import contextlib
-from contextlib import AbstractContextManager
-import itertools
-import os
-from pathlib import Path
-import sys
-import time
-from typing import Protocol
-import zipfile
+from collections.abc import Sequence
 
 from absl import flags, logging
-import numpy as np
-import tqdm
 
-from qgan_jax import artifacts, errors
-from qgan_jax.artifacts import grids
-from qgan_jax.artifacts.drawing import batches, RUNTIMES
-from qgan_jax.artifacts.files import replacing
+from qgan_jax import errors
+from qgan_jax.artifacts.drawing import RUNTIMES
+from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
 
-# Pillow warns when it opens a picture of more than 89 million pixels.
-MAX_GRID_PIXELS = 2**26
 
-
-class Sink(Protocol):
-  """Where batches of images go, in order."""
-
-  def __call__(self, images: np.ndarray, labels: np.ndarray | None) -> None:
-    """Takes uint8 [B, H, W, C] and int32 [B]."""
-
-
-@contextlib.contextmanager
-def _grid(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
-  height, width = grids.grid_shape(*shape[:3])
-  if height * width > MAX_GRID_PIXELS:
-    raise UserError(
-      f'--num={shape[0]} makes a picture of {width}×{height} pixels: give '
-      '--out a folder (…/) or an .npz file'
-    )
-  parts: list[np.ndarray] = []
-  yield lambda images, labels: parts.append(images)
-  artifacts.save_grid(path, np.concatenate(parts))
-
-
-@contextlib.contextmanager
-def _folder(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    occupied = any(path.iterdir())
-  except OSError as error:
-    raise UserError(
-      f'--out={path}/ cannot be a folder: {error.strerror}; name another'
-    ) from error
-  if occupied:
-    raise UserError(f'--out={path}/ has files in it: name a new folder')
-  digits = len(str(shape[0] - 1))
-  numbers = itertools.count()
-
-  def write(images: np.ndarray, labels: np.ndarray | None) -> None:
-    del labels
-    for image in images:
-      with replacing(path / f'{next(numbers):0{digits}}.png') as file:
-        grids.save_png(file, image)
-
-  yield write
-
-
-@contextlib.contextmanager
-def _npz(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
-  """What `np.savez_compressed` writes, a batch at a time."""
-  parts: list[np.ndarray] = []
-  with replacing(path) as file, zipfile.ZipFile(file, 'w') as archive:
-    with archive.open(_entry('images'), 'w', force_zip64=True) as entry:
-      np.lib.format.write_array_header_1_0(
-        entry, {'descr': '|u1', 'fortran_order': False, 'shape': shape}
-      )
-
-      def write(images: np.ndarray, labels: np.ndarray | None) -> None:
-        entry.write(images.tobytes())
-        if labels is not None:
-          parts.append(labels)
-
-      yield write
-    if parts:
-      with archive.open(_entry('labels'), 'w') as entry:
-        np.lib.format.write_array(entry, np.concatenate(parts))
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
-  # It has a fixed date: the same images make the same file.
-  entry = zipfile.ZipInfo(f'{name}.npy')
-  entry.compress_type = zipfile.ZIP_DEFLATED
-  return entry
-
-
-def _open(out: str, shape: tuple[int, ...]) -> AbstractContextManager[Sink]:
-  """The place that `--out` names, for images of `shape` [N, H, W, C]."""
-  path = Path(out)
-  if out.endswith('/') or path.is_dir():
-    return _folder(path, shape)
-  kinds = {'.png': _grid, '.npz': _npz}
-  if path.suffix not in kinds:
-    raise UserError(f'--out={out}: ….png, ….npz or a folder …/')
-  if not path.parent.is_dir():
-    raise UserError(
-      f'--out={out}: there is no folder {path.parent}: make it, or name another'
-    )
-  return kinds[path.suffix](path, shape)
-
-
-def sample(
-  *,
-  artifact: str,
-  num: int,
-  out: str,
-  seed: int,
-  label: int | None,
-  runtime: str | None = None,
-) -> None:
-  """Draws images into a file or folder and says what was done.
-
-  Args:
-    artifact: path of a .qgan, .onnx or .stablehlo file.
-    num: how many images.
-    out: ….png, ….npz or a folder ….
-    seed: of the latents.
-    label: the class of all images, or None.
-    runtime: what draws, or None for the fastest.
-
-  Raises:
-    UserError: for an argument that does not fit, or a file that cannot be
-      read or written.
-  """
-  if num <= 0:
-    raise UserError(f'--num={num}: give 1 or more')
-  if not 0 <= seed < 2**32:
-    raise UserError(f'--seed={seed}: give 0 to {2**32 - 1}')
-  drawer = artifacts.open_drawer(artifact, runtime)
-  classes = drawer.num_classes
-  if label is not None and not 0 <= label < classes:
-    raise UserError(
-      f'--label={label}: this generator has '
-      + (f'the labels 0 to {classes - 1}' if classes else 'no labels; leave it')
-    )
-  # The first batch compiles, and says how large the images are.
-  ((first, _),) = batches(drawer, num=1, seed=seed, label=label)
-  with _open(out, (num, *first.shape[1:])) as write:
-    start = time.perf_counter()
-    with tqdm.tqdm(total=num, unit='image', leave=False, disable=None) as bar:
-      for images, labels in batches(drawer, num=num, seed=seed, label=label):
-        write(images, labels)
-        bar.update(len(images))
-    seconds = time.perf_counter() - start
-  print(f'wrote {num} images to {out} ({num / seconds:.0f} images/s)')
-  print(
-    f'from {artifact}: {os.path.getsize(artifact):,} bytes, '
-    f'{drawer.description}, in {drawer.runtime}'
+def main(argv: Sequence[str]) -> None:
+  """Draws; see the module's docstring."""
+  values = flags.FlagValues()
+  flags.DEFINE_string(
+    'artifact', None, 'A .qgan, .onnx or .stablehlo file.', flag_values=values
   )
-
-
-def _define_flags() -> None:
-  # Not on import: other commands have flags of the same names.
-  # An error is one line: without what JAX says of backends it did not find.
-  flags.FLAGS['verbosity'].value = logging.WARNING  # A flag of absl's own.
-  flags.DEFINE_string('artifact', None, 'A .qgan, .onnx or .stablehlo file.')
-  flags.DEFINE_integer('num', 64, 'How many images.')
-  flags.DEFINE_string('out', None, '….png, ….npz or a folder …/')
-  flags.DEFINE_integer('seed', 0, 'Of the latents.')
+  flags.DEFINE_integer('num', 64, 'How many images.', flag_values=values)
+  flags.DEFINE_string(
+    'out', None, '….png, ….npz or a folder …/', flag_values=values
+  )
+  flags.DEFINE_integer('seed', 0, 'Of the latents.', flag_values=values)
   flags.DEFINE_integer(
-    'label', None, 'Class of all images; without it, the classes in turn.'
+    'label',
+    None,
+    'Class of all images; without it, the classes in turn.',
+    flag_values=values,
   )
   names = sorted({name for names in RUNTIMES.values() for name in names})
-  flags.DEFINE_enum('runtime', None, names, 'What draws; else the fastest.')
-
-
-def main() -> None:
-  """Parses the command line and draws; see the module's docstring."""
-  _define_flags()
-  values = flags.FLAGS
-  errors.parse_flags(sys.argv)
+  flags.DEFINE_enum(
+    'runtime',
+    None,
+    names,
+    'What draws; else the fastest.',
+    flag_values=values,
+  )
+  # Keeps what JAX says of backends that it did not find from the person.
+  flags.FLAGS['verbosity'].value = logging.WARNING
+  errors.parse_flags(argv, values, __doc__)
   for name in ('artifact', 'out'):
     if not values[name].value:
       raise UserError(f'--{name}=… is missing: see --help for an example')

@@ -9,7 +9,7 @@ PROGRAM = """
 import sys, time
 from qgan_jax import errors
 
-def main():
+def main(argv):
   for i in range(100_000):
     print(i)
   print('waiting', file=sys.stderr)

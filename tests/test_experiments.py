@@ -16,14 +16,16 @@ COMMAND = '''"""Trains.
 
   command.py --config=experiments/mnist.py
 """
-import sys
-from qgan_jax import config_flags, errors
+from absl import flags
+from qgan_jax import errors
+from qgan_jax.config import flags as config_flags
 
-config_flags.define_flags()
 
-
-def main():
-  print(config_flags.parse_flags(sys.argv).config.generator.bits.weights)
+def main(argv):
+  values = flags.FlagValues()
+  config_flags.define_flags(argv, values)
+  experiment = config_flags.parse_flags(argv, values, __doc__)
+  print(experiment.config.generator.bits.weights)
 
 
 errors.run(main)
@@ -40,11 +42,9 @@ def load(page):
 def parse(monkeypatch, *arguments):
   """What `parse_flags` makes of a command line, in flags of its own."""
   monkeypatch.chdir(ROOT)
-  argv = ['command', *arguments]
-  monkeypatch.setattr(sys, 'argv', argv)
   values = flags.FlagValues()
-  config_flags.define_flags(values)
-  return config_flags.parse_flags(argv, values)
+  config_flags.define_flags(arguments, values)
+  return config_flags.parse_flags(arguments, values)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)

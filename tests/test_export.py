@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qgan_jax import artifacts, export, models, sample
+from qgan_jax import artifacts, models
 from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts.formats import export, PACKED
+from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Precision, QuantizerSpec
 
@@ -56,14 +58,12 @@ def save(path, *, bits=(8, 8), num_classes=0, weights='uniform', dynamic=False):
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('exported')
   save(path / 'generator.qgan', num_classes=3)
-  export.export(
-    path / 'generator.qgan', ['onnx', 'onnx-float', 'stablehlo'], path
-  )
+  export(path / 'generator.qgan', ['onnx', 'onnx-float', 'stablehlo'], path)
   return path
 
 
 def draw(path, out, runtime=None, num=100, seed=5, label=None):
-  sample.sample(
+  sample(
     artifact=str(path),
     num=num,
     out=str(out),
@@ -77,7 +77,7 @@ def draw(path, out, runtime=None, num=100, seed=5, label=None):
 
 @pytest.mark.parametrize('label', [None, 2])
 def test_the_same_seed_draws_the_same_images_from_all(folder, tmp_path, label):
-  images, labels = draw(folder / export.PACKED, tmp_path / 'x.npz', label=label)
+  images, labels = draw(folder / PACKED, tmp_path / 'x.npz', label=label)
   assert images.std() > 10
   for name in FILES:
     kind = 'stablehlo' if 'hlo' in name else 'onnx'
@@ -141,7 +141,7 @@ def test_stablehlo_runs_without_this_package(folder, tmp_path):
   np.save(tmp_path / 'z.npy', z)
   done = run('-c', script)
   assert done.returncode == 0, done.stderr
-  generator = artifacts.load_generator(folder / export.PACKED)
+  generator = artifacts.load_generator(folder / PACKED)
   expected = artifacts.images(generator, z, np.arange(64) % 3)
   for n in (1, 64):
     drawn = np.load(tmp_path / f'images{n}.npy')
@@ -154,8 +154,8 @@ def test_an_onnx_file_is_drawn_from_without_jax(folder, tmp_path):
     script = textwrap.dedent(f"""
       import sys
       from qgan_jax import sample
-      sample.sample(artifact='{folder}/generator-{name}.onnx', num=1, seed=0,
-                    out='{tmp_path}/x.png', label=None, runtime='{runtime}')
+      sample.main(['--artifact={folder}/generator-{name}.onnx', '--num=1',
+                   '--out={tmp_path}/x.png', '--runtime={runtime}'])
       loaded = {{m.split('.')[0] for m in sys.modules}}
       assert '{runtime}' in loaded
       assert sys.modules.get('openvino_telemetry') is None
@@ -172,7 +172,7 @@ def test_stablehlo_holds_codes_at_their_bits(tmp_path):
   sizes = {}
   for bits in (1, 3, 8):
     path = save(tmp_path / 'g.qgan', bits=(bits, 8))
-    export.export(path, ['stablehlo'], tmp_path)
+    export(path, ['stablehlo'], tmp_path)
     sizes[bits] = (tmp_path / 'generator.stablehlo').stat().st_size
   weights = 16 * (8 * 64 + 64 * 32 + 32 * 16 + 16)
   for bits in (1, 3):
@@ -185,9 +185,9 @@ def test_dynamic_ranges_go_where_they_can(tmp_path):
   path = save(tmp_path / 'g.qgan', dynamic=True)
   before = sorted(tmp_path.iterdir())
   with pytest.raises(UserError, match='activations of project .* each batch'):
-    export.export(path, ['stablehlo', 'onnx'], tmp_path)
+    export(path, ['stablehlo', 'onnx'], tmp_path)
   assert sorted(tmp_path.iterdir()) == before  # None of them is written.
-  export.export(path, ['stablehlo'], tmp_path)
+  export(path, ['stablehlo'], tmp_path)
   z = drawing.latents(0, 0, 8)
   drawn = artifacts.open_drawer(tmp_path / 'generator.stablehlo').draw(z, None)
   expected = artifacts.images(artifacts.load_generator(path), z)
@@ -197,7 +197,7 @@ def test_dynamic_ranges_go_where_they_can(tmp_path):
 def test_a_file_that_needs_vnni_says_so_where_there_is_none(
   folder, tmp_path, monkeypatch, caplog
 ):
-  export.export(folder / export.PACKED, ['onnx-vnni'], tmp_path)
+  export(folder / PACKED, ['onnx-vnni'], tmp_path)
   paths = [*folder.glob('*.onnx'), *tmp_path.glob('*-vnni.onnx')]
   assert len(paths) == 5
   for there in (True, False):
@@ -246,12 +246,12 @@ def flip(path, position):
 
 
 def test_files_that_are_cut_changed_or_something_else(folder, tmp_path):
-  for name in [export.PACKED, *FILES]:
+  for name in [PACKED, *FILES]:
     data = (folder / name).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=f'{name} '):
       artifacts.open_drawer(tmp_path / name)
-  for name in (export.PACKED, 'generator.stablehlo'):
+  for name in (PACKED, 'generator.stablehlo'):
     (tmp_path / name).write_bytes(flip(folder / name, -5000))
     with pytest.raises(UserError, match='again'):
       artifacts.open_drawer(tmp_path / name)
@@ -306,7 +306,7 @@ def test_command(folder, tmp_path):
     # Each file goes first to the runtime that it was made for.
     assert f'generator-{runtime}.onnx: ' in done.stdout
     assert f'drawn from in {runtime}\n' in done.stdout
-  for name in (export.PACKED, *FILES[:2]):
+  for name in (PACKED, *FILES[:2]):
     assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -326,9 +326,9 @@ def test_wrong_commands(args, message):
 
 def test_wrong_arguments(folder, tmp_path):
   with pytest.raises(UserError, match='--format=png: one of packed, onnx'):
-    export.export(folder / export.PACKED, ['onnx', 'png'], tmp_path)
+    export(folder / PACKED, ['onnx', 'png'], tmp_path)
   with pytest.raises(UserError, match='cannot read .*nowhere'):
-    export.export(tmp_path / 'nowhere', ['onnx'], tmp_path)
+    export(tmp_path / 'nowhere', ['onnx'], tmp_path)
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match='--out=.*file cannot be a folder'):
-    export.export(folder / export.PACKED, ['packed'], tmp_path / 'file')
+    export(folder / PACKED, ['packed'], tmp_path / 'file')

@@ -12,8 +12,8 @@ from command_line import finish, ROOT
 import numpy as np
 import pytest
 
-from qgan_jax import errors, population
-from qgan_jax.runs import trials
+from qgan_jax import errors
+from qgan_jax.runs import population, trials
 
 STRING = (
   'channels=8,batch_size=8,optimizer=momentum,penalty_weight=1,norm=group,'

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from qgan_jax import artifacts, models, sample
+from qgan_jax import artifacts, models
+from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Precision, QuantizerSpec
 
@@ -52,7 +53,7 @@ def conditional(tmp_path_factory):
 
 
 def draw(artifact, out, num=100, seed=0, label=None, runtime=None):
-  sample.sample(
+  sample(
     artifact=artifact,
     num=num,
     out=str(out),

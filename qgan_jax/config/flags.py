@@ -1,7 +1,7 @@
 """The flags of a command that takes an experiment: --config and --config.KEY.
 
-A command calls `define_flags` when it is imported and `parse_flags` when it
-runs. Whatever a person can get wrong comes out as a `UserError`.
+A command calls `define_flags`, defines flags of its own, and then calls
+`parse_flags`. Whatever a person can get wrong comes out as a `UserError`.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ from qgan_jax.errors import UserError
 
 _EXAMPLE = '--config=experiments/mnist.py:bits=8,seed=1'
 
-# The flags belong to the command, in whose --help they stand.
+# --help lists flags by the module that defines them. With this, it lists
+# --config with the flags of the command that calls `define_flags`.
 flags.disclaim_key_flags()
 
 
@@ -39,15 +40,12 @@ class Experiment(NamedTuple):
   overrides: dict[str, Any]
 
 
-def define_flags(
-  flag_values: flags.FlagValues = flags.FLAGS,
-  argv: Sequence[str] | None = None,
-) -> None:
+def define_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> None:
   """Defines --config, and with it every --config.KEY.
 
   Args:
-    flag_values: where.
-    argv: where --config.KEY flags will be looked for; `sys.argv` if None.
+    argv: the arguments that will be parsed.
+    flag_values: where the flags are defined.
   """
   config_flags.DEFINE_config_file(
     'config',
@@ -55,7 +53,7 @@ def define_flags(
     f'An experiment and what to change in it, such as {_EXAMPLE[9:]}. Every '
     'key can be overridden by a flag too: --config.batch_size=128',
     flag_values=flag_values,
-    sys_argv=None if argv is None else list(argv),
+    sys_argv=list(argv),
   )
 
 
@@ -68,20 +66,22 @@ def parse_args(args: Sequence[str]) -> Experiment:
   Raises:
     UserError: as `parse_flags`.
   """
-  argv = ['main', *args]
   flag_values = flags.FlagValues()
-  define_flags(flag_values, argv)
-  return parse_flags(argv, flag_values)
+  define_flags(args, flag_values)
+  return parse_flags(args, flag_values)
 
 
 def parse_flags(
-  argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
+  argv: Sequence[str],
+  flag_values: flags.FlagValues,
+  description: str | None = None,
 ) -> Experiment:
-  """Parses the command line of an experiment.
+  """Parses the arguments of a command that takes an experiment.
 
   Args:
-    argv: `sys.argv`: --config.KEY flags are looked for there.
-    flag_values: where `define_flags` defined them.
+    argv: the arguments, without the program's name.
+    flag_values: where `define_flags` defined --config.
+    description: what --help says; see `errors.parse_flags`.
 
   Returns:
     The experiment; the command's other flags are in `flag_values`.
@@ -90,16 +90,18 @@ def parse_flags(
     UserError: the command line, the experiment's file or a value is wrong.
     SystemExit: after --help.
   """
-  file, arg, overrides = read_flags(argv, flag_values)
+  file, arg, overrides = read_flags(argv, flag_values, description)
   config = resolution.resolve(flag_values.config)
   check.validate(config)
   return Experiment(config, file, arg, overrides)
 
 
 def read_flags(
-  argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
+  argv: Sequence[str],
+  flag_values: flags.FlagValues,
+  description: str | None = None,
 ) -> tuple[str, str, dict[str, Any]]:
-  """Parses a command line without asking whether its config is complete.
+  """Parses like `parse_flags`, but does not ask whether the config is complete.
 
   Returns:
     file, arg and overrides of an `Experiment`.
@@ -110,7 +112,7 @@ def read_flags(
   """
   file, arg = _find_config(argv)
   _check_overrides(argv)
-  errors.parse_flags(argv, flag_values)
+  errors.parse_flags(argv, flag_values, description)
   if not file:
     raise UserError(f'no experiment is given; say for example {_EXAMPLE}')
   if not isinstance(flag_values.config, ConfigDict):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import ipaddress
+import sys
 import threading
 
 from qgan_jax.errors import UserError
@@ -38,6 +39,19 @@ class Pages:
         page = self._render(version, library).encode()
         self._made[library] = version, page
       return self._made[library][1]
+
+
+def serve(pages: Pages, host: str, port: int) -> None:
+  """Serves a page until Ctrl-C; prints its address. See `make_server`."""
+  with make_server(pages, host, port) as server:
+    name = host if ':' not in host else f'[{host}]'
+    print(f'http://{name}:{server.server_port}/ (Ctrl-C ends it)', flush=True)
+    if not is_loopback(host):
+      print('whoever reaches this address can look', file=sys.stderr)
+    try:
+      server.serve_forever()
+    except KeyboardInterrupt:
+      print('ended', file=sys.stderr)
 
 
 def make_server(pages: Pages, host: str, port: int) -> ThreadingHTTPServer:

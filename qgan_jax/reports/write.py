@@ -32,11 +32,12 @@ class Report:
       render, title=', '.join(names), tolerance=within, command=command
     )
 
-  def save(self, out: Path, *, files: bool) -> list[str]:
+  def save(self, out: Path | None, *, files: bool) -> list[str]:
     """Writes the page, and what goes beside it.
 
     Args:
-      out: the page.
+      out: the page; None for report.html, in the folder if there is one alone,
+        and otherwise here.
       files: writes tables and figures, too, to a folder named for the page.
 
     Returns:
@@ -45,6 +46,9 @@ class Report:
     Raises:
       UserError: there is nothing to show, or no place for it.
     """
+    if out is None:
+      alone = len(self._folders) == 1
+      out = Path(self._folders[0] if alone else '') / 'report.html'
     runs = read_runs(self._folders)
     page = self._render(runs).encode()
     with replacing(out) as file:

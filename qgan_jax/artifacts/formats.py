@@ -1,0 +1,108 @@
+"""A packed generator in other formats: ONNX, StableHLO, a page."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from qgan_jax.artifacts.files import replacing
+from qgan_jax.artifacts.generator import describe, PackedGenerator
+from qgan_jax.artifacts.onnx_graphs import onnx_model
+from qgan_jax.artifacts.packed import load_generator
+from qgan_jax.artifacts.plan import make_plan
+from qgan_jax.artifacts.stablehlo import stablehlo_model
+from qgan_jax.artifacts.web import web_page
+from qgan_jax.errors import UserError
+
+PACKED = 'generator.qgan'
+PAGE = 'generator.html'
+
+
+def _onnx(
+  generator: PackedGenerator, *, form: str, integer: bool, split: bool = True
+) -> bytes:
+  plan = make_plan(generator, integer=integer, split=split)
+  description = describe(generator)
+  if not integer:
+    description = f'{description.partition(",")[0]}, arithmetic in float32'
+  return onnx_model(
+    plan,
+    form,
+    {'description': description, 'metadata': generator.metadata},
+  )
+
+
+# Format → {file's name: what makes its content}. `export` itself copies the
+# artifact for `packed`, and builds the page of `web` around an ONNX file.
+FORMATS: dict[str, dict[str, Callable[[PackedGenerator], bytes]]] = {
+  'packed': {},
+  'onnx': {
+    'generator-openvino.onnx': lambda generator: _onnx(
+      generator, form='transposed', integer=True
+    ),
+    'generator-onnxruntime.onnx': lambda generator: _onnx(
+      generator, form='gathered', integer=True
+    ),
+  },
+  'onnx-vnni': {
+    'generator-openvino-vnni.onnx': lambda generator: _onnx(
+      generator, form='transposed', integer=True, split=False
+    ),
+    'generator-onnxruntime-vnni.onnx': lambda generator: _onnx(
+      generator, form='gathered', integer=True, split=False
+    ),
+  },
+  'onnx-float': {
+    'generator-float.onnx': lambda generator: _onnx(
+      generator, form='transposed', integer=False
+    )
+  },
+  'stablehlo': {'generator.stablehlo': stablehlo_model},
+  'web': {},
+}
+
+
+def export(
+  artifact: Path,
+  formats: Sequence[str],
+  out: Path,
+  *,
+  ort_web: Path | None = None,
+) -> list[Path]:
+  """Writes an artifact in other formats.
+
+  Args:
+    artifact: a .qgan file.
+    formats: names in `FORMATS`.
+    out: the folder for the files, made where it is missing.
+    ort_web: a folder with ONNX Runtime Web; None to get it with npm.
+
+  Returns:
+    The files. Where one format is refused, none is written.
+
+  Raises:
+    UserError: for an unknown format, a file that cannot be read or written,
+      and a generator that a format cannot hold.
+  """
+  for name in formats:
+    if name not in FORMATS:
+      raise UserError(f'--format={name}: one of {", ".join(FORMATS)}')
+  generator = load_generator(artifact)
+  contents = {
+    out / file: make(generator)
+    for name in formats
+    for file, make in FORMATS[name].items()
+  }
+  if 'web' in formats:
+    model = _onnx(generator, form='gathered', integer=True)
+    contents[out / PAGE] = web_page(model, ort_web)
+  if 'packed' in formats and out / PACKED != artifact:
+    contents[out / PACKED] = artifact.read_bytes()
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(
+      f'--out={out} cannot be a folder: {error.strerror}; name another'
+    ) from None
+  for path, content in contents.items():
+    with replacing(path) as file:
+      file.write(content)
+  return list(contents)

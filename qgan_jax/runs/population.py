@@ -1,0 +1,117 @@
+"""Many trials in one process: from a file of them to what they deliver."""
+
+import json
+from pathlib import Path
+import sys
+import time
+from typing import Any
+
+from qgan_jax import config as config_lib
+from qgan_jax.config import flags as config_flags
+from qgan_jax.errors import UserError
+from qgan_jax.runs.trials import (
+  exit_when_stopped,
+  program_key,
+  train_and_deliver,
+  Trial,
+)
+from qgan_jax.training import devices
+from qgan_jax.training.allocator import keep_freed_memory
+from qgan_jax.training.checkpoints import saved_steps
+
+
+def read_trials(path: Path) -> list[Trial]:
+  """The trials of a file, all of them validated.
+
+  Raises:
+    UserError: the file is no list of trials, a trial is wrong, or two have
+      the same folder.
+  """
+  try:
+    records = json.loads(path.read_text())
+    pairs = [
+      (Path(r['workdir']), [str(arg) for arg in r['args']]) for r in records
+    ]
+  except (OSError, ValueError, LookupError, TypeError) as error:
+    raise UserError(
+      f'{path} is no list of trials ({error}); a trial is an object such as '
+      '{"workdir": "runs/a", "args": ["--config=experiments/mnist.py:bits=4"]}'
+    ) from None
+  trials: list[Trial] = []
+  for workdir, args in pairs:
+    if workdir.resolve() in {t.workdir.resolve() for t in trials if t.workdir}:
+      raise UserError(f'{path}: two trials have the folder {workdir}')
+    try:
+      experiment = config_flags.parse_args(args)
+    except UserError as error:
+      raise UserError(f'{path}, {workdir}: {error}') from None
+    trials.append(Trial(experiment, workdir))
+  return trials
+
+
+def is_finished(trial: Trial) -> bool:
+  """Whether a trial's last step has been scored."""
+  assert trial.workdir is not None
+  try:
+    scores = json.loads((trial.workdir / 'scores.json').read_text())
+    record = json.loads((trial.workdir / 'config.json').read_text())
+    config = trial.experiment.config
+    # With another config it is not this trial: `open_folder` will refuse it.
+    same = record['config'] == json.loads(config_lib.to_json(config))
+    return same and scores['last']['step'] == config.steps
+  except (OSError, ValueError, LookupError, TypeError):
+    return False
+
+
+def _in_step(trials: list[Trial]) -> list[list[Trial]]:
+  """Groups of trials that have all saved a common step, or none at all."""
+  groups: list[tuple[set[int], list[Trial]]] = []
+  for trial in trials:
+    assert trial.workdir is not None
+    steps = set(saved_steps(trial.workdir / 'checkpoints'))
+    for i, (common, group) in enumerate(groups):
+      if common & steps or not (common or steps):
+        groups[i] = common & steps, [*group, trial]
+        break
+    else:
+      groups.append((steps, [trial]))
+  return [group for _, group in groups]
+
+
+def train_population(path: Path) -> None:
+  """Trains and delivers those trials of a file that are not finished.
+
+  Trials that can share a compiled step train side by side; each such group is
+  a program, and the programs run one after another.
+
+  Args:
+    path: of the JSON file.
+
+  Raises:
+    UserError: the file is wrong, or a trial cannot be run; the other programs
+      are run before that is raised.
+  """
+  keep_freed_memory()
+  trials = read_trials(path)
+  groups: dict[Any, list[Trial]] = {}
+  for trial in trials:
+    if not is_finished(trial):
+      groups.setdefault(program_key(trial.experiment.config), []).append(trial)
+  programs = [
+    together for group in groups.values() for together in _in_step(group)
+  ]
+  devices.spread_over_cores(min(map(len, programs), default=1))
+  start = time.monotonic()
+  problems = []
+  for i, group in enumerate(programs, 1):
+    print(
+      f'program {i} of {len(programs)}: {len(group)} trials', file=sys.stderr
+    )
+    try:
+      with exit_when_stopped():
+        train_and_deliver(group)
+    except UserError as error:
+      problems.append(str(error))
+  if problems:
+    raise UserError('\n'.join(problems))
+  print(f'done in {time.monotonic() - start:.0f} s', file=sys.stderr)

@@ -1,0 +1,116 @@
+"""Scores against held-out images: of a state, a checkpoint or an artifact."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qgan_jax import artifacts, errors, metrics
+from qgan_jax.artifacts import drawing
+from qgan_jax.data import ImageDataset
+from qgan_jax.runs import build
+from qgan_jax.runs.folder import read_run
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.sampling import Sampler
+from qgan_jax.training.state import TrainState
+
+
+def score_state(
+  state: TrainState,
+  sampler: Sampler,
+  extractor: metrics.Extractor,
+  dataset: ImageDataset,
+  *,
+  samples: int,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Scores a state's moving average.
+
+  Args:
+    state: of a run.
+    sampler: draws from it.
+    extractor: gives the features that scores compare.
+    dataset: its held-out images are the reference.
+    samples: how many images to draw.
+    seed: of the latents.
+
+  Returns:
+    What `metrics.score` returns, and what was scored.
+  """
+  fake = sampler(state, samples, seed=seed)
+  scores = metrics.score(extractor, dataset.test_images, fake)
+  return {
+    'step': int(state.step),
+    'weights': 'moving average',
+    'latents_seed': seed,
+    'reference': f'{dataset.name}, held-out',
+    **scores,
+  }
+
+
+def score_checkpoint(
+  workdir: Path, step: int | None, *, samples: int | None, seed: int
+) -> dict[str, Any]:
+  """Scores a checkpoint of a run.
+
+  Args:
+    workdir: the run's folder.
+    step: of the checkpoint; None for the best one.
+    samples: how many images to draw; as many as the run's config says if None.
+    seed: of the latents.
+
+  Raises:
+    UserError: it is no folder of a run, has no such checkpoint, or the data
+      set that the run learned is not here.
+  """
+  config, name = read_run(workdir)
+  dataset = build.load_dataset(config, standin=True)
+  if dataset.name != name:
+    raise errors.UserError(
+      f'the run learned {name}, and what is found now is {dataset.name}'
+    )
+  setup = build.set_up(config, dataset)
+  like = setup.state_shapes()
+  checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
+  if step is None:
+    _, state = checkpoints.restore_best_or_latest(like)
+  else:
+    state = checkpoints.restore(step, like)
+  return score_state(
+    state,
+    setup.sampler(),
+    build.make_extractor(config, dataset),
+    dataset,
+    samples=samples or config.scores.samples,
+    seed=seed,
+  )
+
+
+def score_artifact(
+  path: str, config: Any, *, samples: int | None, seed: int
+) -> dict[str, Any]:
+  """Scores an artifact of any format.
+
+  Args:
+    path: of the file.
+    config: resolved; names the data set and the extractor.
+    samples: how many images to draw; as many as the config says if None.
+    seed: of the latents.
+
+  Raises:
+    UserError: the data set cannot be had, or the file cannot be read.
+  """
+  dataset = build.load_dataset(config, standin=True)
+  extractor = build.make_extractor(config, dataset)
+  drawer = artifacts.open_drawer(path)
+  drawn = drawing.batches(
+    drawer, num=samples or config.scores.samples, seed=seed
+  )
+  fake = np.concatenate([images for images, _ in drawn])
+  return {
+    'artifact': path,
+    'weights': f'as exported, drawn in {drawer.runtime}',
+    'latents_seed': seed,
+    'reference': f'{dataset.name}, held-out',
+    **metrics.score(extractor, dataset.test_images, fake),
+  }

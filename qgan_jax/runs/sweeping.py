@@ -1,0 +1,240 @@
+"""Runs the trials of a sweep by their commands, where a launcher can."""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+import shlex
+import sys
+import time
+from typing import Any
+
+from qgan_jax.errors import UserError
+from qgan_jax.launchers import base, local, process, supervisor, table
+from qgan_jax.runs.plan import command_of, open_folder, Sweep, Trial
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+  """How a sweep is run this time: flags of `qgan_jax.sweep`.
+
+  They do not change what the trials give, so that `sweep.json` keeps none for
+  the next session.
+
+  Attributes:
+    layout: 'processes', one for each trial, or 'population', all in one.
+    parallel: trials at a time; None for as many as fit.
+    cpus: CPU cores of a trial that has no GPU.
+    gpus: GPUs of a trial; None for 1 on this machine if it has GPUs, and
+      otherwise none.
+    launcher: where trials run: 'local', 'ray' or 'slurm'.
+    ray_address: of a Ray cluster; None for the one that Ray finds or starts.
+    ray_resources: what else a trial takes of it, each 'NAME=NUMBER'.
+    slurm: options of a trial's job, each 'NAME=VALUE'.
+    retries: how often in a row a trial may crash, or lose its machine, without
+      a new checkpoint.
+    grace: seconds that trials have to save in when all is stopped.
+  """
+
+  layout: str = 'processes'
+  parallel: int | None = None
+  cpus: int = 1
+  gpus: float | None = None
+  launcher: str = 'local'
+  ray_address: str | None = None
+  ray_resources: Sequence[str] = ()
+  slurm: Sequence[str] = ()
+  retries: int = 3
+  grace: float = 60.0
+
+
+def trial_env(session: Session) -> dict[str, str]:
+  """Environment variables that are part of a trial's command.
+
+  On a CPU, the number of XLA's threads decides the last bits of sums. NPROC
+  sets it, so that a trial gives the same on machines of any size.
+  """
+  if session.launcher == 'local':
+    accelerated = local.has_accelerators()
+  else:
+    accelerated = bool(session.gpus or session.ray_resources)
+  if session.layout == 'population' or accelerated:
+    return {}
+  return {'NPROC': str(session.cpus)}
+
+
+def printed(sweep: Sweep, trial: Trial, session: Session) -> str:
+  """A trial's command as a person would type it."""
+  variables = [f'{key}={value}' for key, value in trial_env(session).items()]
+  return ' '.join([*variables, shlex.join(command_of(sweep, trial))])
+
+
+def units_of(sweep: Sweep, session: Session) -> list[supervisor.Unit]:
+  """What is handed to a launcher: each trial, or all in one program."""
+  cwd = Path.cwd()
+  folder = process.absolute(sweep.folder)
+  statuses = [
+    (
+      supervisor.Status(trial.name, trial.config['steps']),
+      folder / trial.name,
+    )
+    for trial in sweep.trials
+  ]
+  if session.layout == 'population':
+    path = folder / 'population.json'
+    task = base.Task(
+      name='population',
+      command=('python', '-m', 'qgan_jax.population', f'--trials={path}'),
+      cwd=cwd,
+      log=folder / 'population.log',
+      lock=folder / 'population.lock',
+    )
+    records = [
+      {'workdir': str(workdir), 'args': trial.args}
+      for trial, (_, workdir) in zip(sweep.trials, statuses, strict=True)
+    ]
+    supervisor.write_json(path, records)
+    return [supervisor.Unit(task, statuses)]
+  return [
+    supervisor.Unit(
+      base.Task(
+        name=trial.name,
+        command=command_of(sweep, trial),
+        cwd=cwd,
+        log=workdir / 'log.txt',
+        lock=workdir / 'run.lock',
+        env=trial_env(session),
+      ),
+      [(status, workdir)],
+    )
+    for trial, (status, workdir) in zip(sweep.trials, statuses, strict=True)
+  ]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+  """Keeps other sweeps out of a folder."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder / 'sweep.lock', os.O_RDWR | os.O_CREAT, 0o644)
+  except OSError as error:
+    raise UserError(
+      f'cannot make the folder {folder}: {error.strerror}; give another '
+      '--workdir'
+    ) from None
+  try:
+    if not process.try_lock(fd):
+      raise UserError(f'another sweep is at work in {folder}; wait for its end')
+    yield
+  finally:
+    os.close(fd)
+
+
+def make_launcher(folder: Path, session: Session) -> base.Launcher:
+  """The launcher that a session asks for.
+
+  Args:
+    folder: the sweep's.
+    session: names the launcher, and what each trial gets.
+
+  Raises:
+    UserError: the launcher's library is not installed, or it cannot give what
+      is asked for.
+  """
+  gpus = session.gpus
+  if gpus is not None and gpus > 1 and not gpus.is_integer():
+    raise UserError(f'--gpus={gpus:g}: a whole number, or less than 1')
+  if session.launcher == 'ray':
+    from qgan_jax.launchers import ray
+
+    return ray.RayLauncher(
+      address=session.ray_address,
+      slots=session.parallel,
+      cpus=session.cpus,
+      gpus=gpus or 0.0,
+      resources=_ray_resources(session),
+      grace=session.grace,
+    )
+  if session.launcher == 'slurm':
+    from qgan_jax.launchers import slurm
+
+    if gpus and not gpus.is_integer():
+      raise UserError(f'--gpus={gpus:g}: Slurm gives whole GPUs')
+    return slurm.SlurmLauncher(
+      process.absolute(folder) / 'slurm',
+      slots=session.parallel,
+      cpus=session.cpus,
+      gpus=int(gpus or 0),
+      options=_pairs('slurm', session.slurm),
+      grace=session.grace,
+    )
+  if session.layout == 'population':
+    return local.LocalLauncher([local.Place()])
+  return local.LocalLauncher(
+    local.find_places(
+      parallel=session.parallel,
+      cpus=session.cpus,
+      gpus=1.0 if gpus is None else gpus,
+    )
+  )
+
+
+def _ray_resources(session: Session) -> dict[str, float]:
+  try:
+    pairs = _pairs('ray_resources', session.ray_resources)
+    return {key: float(value) for key, value in pairs.items()}
+  except ValueError as error:
+    raise UserError(f'--ray_resources: {error}') from None
+
+
+def _pairs(flag: str, entries: Sequence[str]) -> dict[str, str]:
+  """The key=value entries of a flag's list."""
+  pairs = [entry.partition('=') for entry in entries]
+  for key, equals, value in pairs:
+    if not (key and equals and value):
+      raise UserError(f'--{flag}: {key + equals!r} is not key=value')
+  return {key: value for key, _, value in pairs}
+
+
+def run(sweep: Sweep, session: Session, command: str) -> int:
+  """Runs what is missing of a sweep, and prints what came of it.
+
+  Args:
+    sweep: its trials, and its folder.
+    session: how they are run.
+    command: that a person typed, recorded in `sweep.json`.
+
+  Returns:
+    The exit code, see `supervisor.Supervisor.run`.
+  """
+  start = time.monotonic()
+  with _alone(sweep.folder), contextlib.ExitStack() as stack:
+    record = {
+      'command': command,
+      'layout': session.layout,
+      'launcher': session.launcher,
+    }
+    commands = [printed(sweep, trial, session) for trial in sweep.trials]
+    open_folder(sweep, record, commands)
+    where = make_launcher(sweep.folder, session)
+    stack.callback(where.close)
+    view: Any
+    if sys.stderr.isatty():
+      view = table.TableView(str(sweep.folder), where.slots)
+    else:
+      view = table.LineView(where.slots)
+    care = supervisor.Supervisor(
+      units_of(sweep, session),
+      where,
+      view,
+      states=sweep.folder / 'states.json',
+      retries=session.retries,
+      grace=session.grace,
+    )
+    with view:
+      code = care.run()
+  print(table.summary(care.statuses))
+  passed = table.duration(time.monotonic() - start)
+  print(f'{table.overall(care.statuses, None)}; {passed}', file=sys.stderr)
+  return code
