@@ -12,9 +12,6 @@ from command_line import finish, ROOT
 import numpy as np
 import pytest
 
-from qgan_jax import errors
-from qgan_jax.runs import population, trials
-
 STRING = (
   'channels=8,batch_size=8,optimizer=momentum,penalty_weight=1,norm=group,'
   'steps=24,log_every=4,sample_every=12,eval_every=12,checkpoint_every=4,'
@@ -134,54 +131,6 @@ def test_finished_trials_are_left_alone(commands, together):
   _, err = finish(commands('population', f'--trials={path}'))
   assert 'program' not in err
   assert (together / 'two/scores.json').stat().st_mtime_ns == before
-
-
-@pytest.mark.parametrize(
-  ('text', 'message'),
-  [
-    ('[', 'no list of trials'),
-    ('[{"workdir": "a"}]', 'no list of trials'),
-    (
-      '[{"workdir": "a", "args": ["--config=experiments/digits.py:bist=8"]}]',
-      "'bits'",
-    ),
-    (
-      json.dumps([{'workdir': 'a', 'args': arguments('two')}] * 2),
-      'two trials have the folder a',
-    ),
-  ],
-)
-def test_a_wrong_file_is_refused(tmp_path, text, message, monkeypatch):
-  monkeypatch.chdir(ROOT)
-  path = tmp_path / 'trials.json'
-  path.write_text(text)
-  with pytest.raises(errors.UserError, match=message):
-    population.read_trials(path)
-
-
-def test_what_cannot_be_traced_has_a_program_of_its_own(tmp_path, monkeypatch):
-  monkeypatch.chdir(ROOT)
-  names = {
-    'same': [],
-    'rate': ['--config.discriminator.learning_rate=0.5'],
-    'wider': ['--config.channels=16'],
-    'quantizer': ['--config.precision.quantizer=power_of_two_scale'],
-  }
-  path = tmp_path / 'trials.json'
-  path.write_text(
-    json.dumps(
-      [
-        {'workdir': name, 'args': [*arguments('two'), *more]}
-        for name, more in names.items()
-      ]
-    )
-  )
-  keys = [
-    trials.program_key(trial.experiment.config)
-    for trial in population.read_trials(path)
-  ]
-  assert keys[0] == keys[1]
-  assert len(set(keys)) == 3
 
 
 def test_every_layout_on_eight_devices(tmp_path):

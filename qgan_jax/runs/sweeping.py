@@ -19,8 +19,8 @@ from qgan_jax.runs.plan import command_of, open_folder, Sweep, Trial
 class Session:
   """How a sweep is run this time: flags of `qgan_jax.sweep`.
 
-  They do not change what the trials give, so that `sweep.json` keeps none for
-  the next session.
+  They hold for one call of the command. They are no part of what the sweep is,
+  so that `--resume` does not find them in its folder.
 
   Attributes:
     layout: 'processes', one for each trial, or 'population', all in one.

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import zipfile
 
+import example_generator
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,10 +19,7 @@ from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Precision, QuantizerSpec
 
-sys.path.append(str(Path(__file__).parent / 'artifacts'))
-import example_generator
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = ['generator-openvino.onnx', 'generator-onnxruntime.onnx',
          'generator-float.onnx', 'generator.stablehlo']  # fmt: skip
 KWARGS = {'image_size': 28, 'channels': 16, 'latent_dim': 8}
@@ -293,35 +291,6 @@ def test_an_onnx_file_of_another_program(tmp_path):
   onnx.save(model, tmp_path / 'x.onnx')
   with pytest.raises(UserError, match='qgan_jax exported'):
     artifacts.open_drawer(tmp_path / 'x.onnx', 'onnxruntime')
-
-
-def test_command(folder, tmp_path):
-  done = run(
-    '-m', 'qgan_jax.export', f'--workdir={folder}', f'--out={tmp_path}',
-    '--format=packed,onnx'
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
-  assert len(done.stdout.splitlines()) == 3
-  for runtime in ('openvino', 'onnxruntime'):
-    # Each file goes first to the runtime that it was made for.
-    assert f'generator-{runtime}.onnx: ' in done.stdout
-    assert f'drawn from in {runtime}\n' in done.stdout
-  for name in (PACKED, *FILES[:2]):
-    assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
-
-
-@pytest.mark.parametrize(
-  ('args', 'message'),
-  [
-    ([], 'give --workdir=FOLDER of a run, or --artifact'),
-    (['--workdir=nowhere'], 'nowhere holds no generator.qgan'),
-  ],
-)
-def test_wrong_commands(args, message):
-  done = run('-m', 'qgan_jax.export', *args)
-  assert done.returncode == 2
-  assert done.stderr.startswith(f'error: {message}')
-  assert len(done.stderr.splitlines()) == 1
 
 
 def test_wrong_arguments(folder, tmp_path):

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,35 +140,3 @@ def test_images_are_not_mixed_with_others(artifact, tmp_path):
     draw(artifact, tmp_path)
   with pytest.raises(UserError, match='cannot be a folder'):
     draw(artifact, f'{tmp_path}/0.png/')
-
-
-def run(*args, **kwargs):
-  return subprocess.run(
-    [sys.executable, *args], capture_output=True, text=True, **kwargs
-  )
-
-
-def test_command(artifact, tmp_path):
-  command = ('-m', 'qgan_jax.sample', f'--artifact={artifact}', '--num=5')
-  done = run(*command, f'--out={tmp_path}/x.png')
-  assert done.returncode == 0, done.stderr
-  assert done.stdout.startswith('wrote 5 images')
-  assert 'Unable to initialize backend' not in done.stderr  # An INFO of JAX's.
-  assert (tmp_path / 'x.png').exists()
-  failed = run(*command)
-  assert failed.returncode == 2
-  assert failed.stderr == (
-    'error: --out=… is missing: see --help for an example\n'
-  )
-
-
-def test_sampling_imports_neither_training_code_nor_jax():
-  loaded = run('-c', 'import sys, qgan_jax.sample; print(*sys.modules)')
-  modules = set(loaded.stdout.split())
-  assert 'qgan_jax.artifacts.drawing' in modules
-  unwanted = ('qgan_jax.training', 'qgan_jax.data', 'qgan_jax.metrics',
-              'tensorflow_datasets', 'tensorflow', 'orbax', 'optax',
-              'ml_collections', 'cv2', 'sklearn', 'scipy', 'jax', 'flax',
-              'onnx', 'openvino')  # fmt: skip
-  assert not {m for m in modules for u in unwanted if m.split('.')[0] == u}
-  assert not {m for m in modules if m.startswith(unwanted[:3])}

@@ -1,0 +1,64 @@
+"""The file of trials that a population is given."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qgan_jax.errors import UserError
+from qgan_jax.runs.population import read_trials
+from qgan_jax.runs.trials import program_key
+
+ROOT = Path(__file__).parents[2]
+DIGITS = '--config=experiments/digits.py'
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+  """Reads a file with such a text."""
+  monkeypatch.chdir(ROOT)
+
+  def read(text):
+    path = tmp_path / 'trials.json'
+    path.write_text(text)
+    return read_trials(path)
+
+  return read
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('[', 'no list of trials'),
+    ('[{"workdir": "a"}]', 'no list of trials'),
+    (f'[{{"workdir": "a", "args": ["{DIGITS}:bist=8"]}}]', "a: .*'bits'"),
+    (
+      json.dumps([{'workdir': 'a', 'args': [DIGITS]}] * 2),
+      'two trials have the folder a',
+    ),
+  ],
+)
+def test_a_wrong_file_is_refused(read, text, message):
+  with pytest.raises(UserError, match=message):
+    read(text)
+
+
+def test_what_cannot_be_traced_has_a_program_of_its_own(read):
+  args = {
+    'same': [],
+    'rate': ['--config.discriminator.learning_rate=0.5'],
+    'wider': ['--config.channels=16'],
+    'quantizer': ['--config.precision.quantizer=power_of_two_scale'],
+  }
+  trials = read(
+    json.dumps(
+      [
+        {'workdir': name, 'args': [f'{DIGITS}:bits=2,channels=8', *more]}
+        for name, more in args.items()
+      ]
+    )
+  )
+  assert [str(trial.workdir) for trial in trials] == list(args)
+  keys = [program_key(trial.experiment.config) for trial in trials]
+  assert keys[0] == keys[1]
+  assert len(set(keys)) == 3
