@@ -164,7 +164,6 @@ def _drawn(precision: Precision) -> Precision:
     precision,
     gradients=None,
     exceptions=tuple(e for e in precision.exceptions if e[0] in _DRAWN_ROLES),
-    global_pruning=False,
   )
 
 

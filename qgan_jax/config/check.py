@@ -122,10 +122,6 @@ RULES = {
   'precision.ranges': _choice(*rules.RANGES),
   'precision.momentum': _DECAY,
   'precision.input_bits': _BITS,
-  'precision.first_last_bits': Rule(
-    f'{_BITS.allowed}, or unset for those of the rest',
-    lambda x: x is None or _BITS.accepts(x),
-  ),
   'precision.rules': Rule('rules', lambda x: x is None or _TEXT.accepts(x)),
   'precision.gradient_quantizer': _choice(*quantizers.GRADIENTS),
   'precision.learning_rate': _NOT_NEGATIVE,
@@ -133,7 +129,6 @@ RULES = {
   'precision.anneal_steps': _whole(0),
   'precision.anneal_from': _whole(1, 16),
   'precision.alternate_steps': _whole(0),
-  'precision.pruning': _choice('layer', 'global'),
   'precision.prune_start': _whole(0),
   'precision.prune_steps': _whole(0),
   'init_from': _TEXT_OR_NONE,
@@ -246,13 +241,12 @@ def _check_network(root: ConfigDict, network: str) -> None:
 def _check_precision(config: ConfigDict) -> None:
   p = config.precision
   rules.parse_rules(p.rules)  # What they catch, the networks will tell.
-  if p.quantizer == 'grid':
-    for key in ('anneal_steps', 'first_last_bits'):
-      if p[key]:
-        raise UserError(
-          f'precision.{key}={p[key]} is of bit widths, and quantizer=grid has '
-          'an exponent; choose another quantizer, such as power_of_two_scale'
-        )
+  if p.quantizer == 'grid' and p.anneal_steps:
+    raise UserError(
+      f'precision.anneal_steps={p.anneal_steps} is of bit widths, and '
+      'quantizer=grid has an exponent; choose another quantizer, such as '
+      'power_of_two_scale'
+    )
   sparse = config.generator.sparsity or config.discriminator.sparsity
   for key in ('prune_start', 'prune_steps'):
     if p[key] and not sparse:

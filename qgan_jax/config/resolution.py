@@ -113,7 +113,6 @@ def base(**overrides: Any) -> ConfigDict:
         'ranges': unset(str),  # Of activations that learn none: 'moving'.
         'momentum': 0.99,
         'input_bits': 8,
-        'first_last_bits': unset(int),  # Those of the rest.
         'rules': unset(str),  # See `qgan_jax.precision.rules`.
         'gradient_quantizer': 'dorefa_gradient',
         'gradient_bits': 32,
@@ -122,7 +121,6 @@ def base(**overrides: Any) -> ConfigDict:
         'anneal_steps': 0,  # Steps in which bits fall from anneal_from.
         'anneal_from': 8,
         'alternate_steps': 0,  # Quantized and float in turn, so many each.
-        'pruning': 'layer',
         'prune_start': 0,
         'prune_steps': 0,  # Steps in which the sparsity rises.
       },

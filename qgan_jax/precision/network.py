@@ -75,8 +75,6 @@ class Precision:
     gradients: quantizer of the gradients of the layers' outputs, or None.
     exceptions: (role, module path, quantizer or None) of each layer that
       differs from the above.
-    global_pruning: whether the network is pruned by one threshold, and not
-      every layer by its own.
   """
 
   weights: QuantizerSpec | None = None
@@ -85,7 +83,6 @@ class Precision:
   input_bits: int = 8
   gradients: QuantizerSpec | None = None
   exceptions: tuple[tuple[str, str, QuantizerSpec | None], ...] = ()
-  global_pruning: bool = False
 
   def spec(self, role: str, path: str) -> QuantizerSpec | None:
     """The quantizer of a layer's 'weights', 'activations' or 'gradients'."""
@@ -155,8 +152,7 @@ class Precision:
       for path, w in traverse_util.flatten_dict(params).items()
       if is_weight(path, w)
     }
-    make = pruning.global_masks if self.global_pruning else pruning.layer_masks
-    return make(weights, bits.sparsity)
+    return pruning.layer_masks(weights, bits.sparsity)
 
   def quantize_weights(
     self,

@@ -38,14 +38,6 @@ def threshold(magnitudes: Array, count: Array) -> Array:
   return jnp.where(count > 0, found, -1.0)
 
 
-def _magnitudes(w: Array) -> Array:
-  return jnp.abs(jax.lax.stop_gradient(w).astype(jnp.float32))
-
-
-def _count(size: int, sparsity: Array) -> Array:
-  return jnp.round(sparsity * size).astype(jnp.int32)
-
-
 def layer_masks(weights: Weights, sparsity: Array) -> Weights:
   """Masks that prune every layer alike.
 
@@ -57,19 +49,10 @@ def layer_masks(weights: Weights, sparsity: Array) -> Weights:
   Returns:
     Masks by module path, of the weights' shapes and dtypes: 1 stays, 0 goes.
   """
-  return {
-    path: (
-      _magnitudes(w) > threshold(_magnitudes(w), _count(w.size, sparsity))
-    ).astype(w.dtype)
-    for path, w in weights.items()
-  }
 
+  def mask(w: Array) -> Array:
+    magnitudes = jnp.abs(jax.lax.stop_gradient(w).astype(jnp.float32))
+    count = jnp.round(sparsity * w.size).astype(jnp.int32)
+    return (magnitudes > threshold(magnitudes, count)).astype(w.dtype)
 
-def global_masks(weights: Weights, sparsity: Array) -> Weights:
-  """Masks by one threshold over all layers; otherwise as `layer_masks`."""
-  together = jnp.concatenate([_magnitudes(w).ravel() for w in weights.values()])
-  least = threshold(together, _count(together.size, sparsity))
-  return {
-    path: (_magnitudes(w) > least).astype(w.dtype)
-    for path, w in weights.items()
-  }
+  return {path: mask(w) for path, w in weights.items()}

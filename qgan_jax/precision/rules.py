@@ -76,8 +76,6 @@ class Defaults:
   Attributes:
     precision: its quantizers, by role.
     bits: their widths, plain numbers.
-    first_last_bits: of weights and activations of the layers called first and
-      last; None for those of the rest.
     input_quantizer: of the network's own input; None for that of the rest, or
       'affine' where it cannot have as many bits as the input keeps.
     start_step: steps in float before anything is quantized.
@@ -85,7 +83,6 @@ class Defaults:
 
   precision: Precision
   bits: Bits
-  first_last_bits: int | None = None
   input_quantizer: str | None = None
   start_step: int = 0
 
@@ -222,8 +219,7 @@ def _choose(
 ) -> Choice:
   called = [other.path for other in layers if other.inputs is not None]
   is_input = role == 'activations' and layer.path in called[:1]
-  is_end = role != 'gradients' and layer.path in called[:1] + called[-1:]
-  spec, n = _default(role, defaults, is_input=is_input, is_end=is_end)
+  spec, n = _default(role, defaults, is_input=is_input)
   settings: dict[str, Any] = {
     'bits': n,
     'quantizer': spec.name,
@@ -246,8 +242,6 @@ def _choose(
     n = quantizer.fixed_bits or n
   if name != 'grid' and not takes_bits(name, n):
     why = f'precision.rules: {last.text!r}' if last else f'bits={n}'
-    if not last and is_end and defaults.first_last_bits is not None:
-      why = f'precision.first_last_bits={n}'
     raise UserError(
       f'{why}: the {role} of {network}/{layer.path} cannot have bits={n}: they '
       f'take {allowed_bits(name)}'
@@ -279,7 +273,7 @@ def _choose(
 
 
 def _default(
-  role: str, defaults: Defaults, *, is_input: bool, is_end: bool
+  role: str, defaults: Defaults, *, is_input: bool
 ) -> tuple[QuantizerSpec, Any]:
   """(quantizer, bits) of a layer's role that no rule speaks of."""
   spec: QuantizerSpec | None = getattr(defaults.precision, role)
@@ -290,8 +284,6 @@ def _default(
     return spec, n
   if n < FLOAT_BITS:
     n = spec.quantizer.fixed_bits or n
-    if is_end and defaults.first_last_bits is not None:
-      n = defaults.first_last_bits
   if is_input:
     n = max(n, defaults.precision.input_bits)
     name = defaults.input_quantizer or spec.name
@@ -356,14 +348,12 @@ def _together(
       (role, path, spec) for path, spec in specs.items() if spec != default
     ]
     base = dataclasses.replace(base, **{role: default})
-    plain = all(not c.rule for c in mine)
-    ends = defaults.first_last_bits is not None and role != 'gradients'
-    if not plain or ends:
+    if any(choice.rule for choice in mine):
       fields[role] = {choice.layer: choice.bits for choice in mine}
     elif getattr(defaults.bits, role) is None:
       fields[role] = None
     else:
-      _, fields[role] = _default(role, defaults, is_input=False, is_end=False)
+      _, fields[role] = _default(role, defaults, is_input=False)
   return dataclasses.replace(base, exceptions=tuple(exceptions)), Bits(**fields)
 
 

@@ -49,7 +49,6 @@ def plan_precision(
           input_bits=p.input_bits,
         ),
         gradients=QuantizerSpec(p.gradient_quantizer),
-        global_pruning=p.pruning == 'global',
       ),
       Bits(
         config[network].bits.weights,
@@ -57,7 +56,6 @@ def plan_precision(
         None if p.gradient_bits >= FLOAT_BITS else p.gradient_bits,
         config[network].sparsity or None,
       ),
-      p.first_last_bits,
       # Images are quantized as the bytes that they were.
       input_quantizer='pixels' if network in see_images else None,
       start_step=p.start_step,

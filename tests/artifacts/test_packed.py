@@ -561,15 +561,11 @@ def test_every_layer_has_its_own_bits(tmp_path):
   )
 
 
-@pytest.mark.parametrize('together', [False, True])
 @pytest.mark.parametrize('name', ['uniform', 'affine', 'xnor', 'seq', 'float'])
-def test_pruned_weights_are_zeros_and_take_a_bit(tmp_path, name, together):
+def test_pruned_weights_are_zeros_and_take_a_bit(tmp_path, name):
   sizes = {}
   for sparsity in (None, 0.9):
-    precision = Precision(
-      None if name == 'float' else QuantizerSpec(name, -1),
-      global_pruning=together,
-    )
+    precision = Precision(None if name == 'float' else QuantizerSpec(name, -1))
     n = 32 if name == 'float' else 8
     bits = make_bits(n)._replace(
       sparsity=None if sparsity is None else jnp.float32(sparsity)
@@ -604,7 +600,7 @@ def test_files_of_version_1_are_read(tmp_path):
 
   def as_it_was(header, tensors):
     header['version'] = 1
-    for name in ('gradients', 'exceptions', 'global_pruning'):
+    for name in ('gradients', 'exceptions'):
       del header['precision'][name]
     for spec in ('weights', 'activations'):
       del header['precision'][spec]['ranges']

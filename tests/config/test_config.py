@@ -210,7 +210,6 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     'data.dir',
     'init_from',
     'logging.diagnose_every',
-    'precision.first_last_bits',
     'precision.rules',
     'scores.inception_weights',
   }

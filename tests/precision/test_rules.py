@@ -131,19 +131,6 @@ def test_gradients_only_where_a_rule_says_so(layers):
   assert bits.gradients['up'] == 8
 
 
-def test_first_and_last_layers(layers):
-  _, bits, _ = resolve(layers, bits=2, first_last_bits=6)
-  assert bits.weights == {'block1/conv': 6, 'up': 2, 'dense': 2, 'logit': 6}
-  # The network's own input has at least input_bits.
-  assert bits.activations == {
-    'block1/conv': 8, 'up': 2, 'dense': 2, 'logit': 6
-  }  # fmt: skip
-  _, bits, _ = resolve(
-    layers, '*/weights/logit: bits=3', bits=2, first_last_bits=6
-  )
-  assert bits.weights['logit'] == 3
-
-
 @pytest.mark.parametrize(
   ('text', 'message'),
   [

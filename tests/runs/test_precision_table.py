@@ -163,10 +163,6 @@ def test_a_rule_has_the_last_word_about_the_input():
       'from 1 to 8, .* with apot',
     ),
     (
-      {'weights': 'ternary', 'first_last_bits': 8},
-      'precision.first_last_bits=8: the weights .* 2 alone, .* with ternary',
-    ),
-    (
       {'text': '*/activations/inner: ranges=mse', 'activations': 'xnor'},
       'have xnor, whose range is fitted to each batch',
     ),
