@@ -5,7 +5,8 @@ called, in a `FlagValues` of its own. So any number of commands can be imported,
 and called, in one process.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+import difflib
 import os
 import signal
 import sys
@@ -19,6 +20,29 @@ class UserError(Exception):
 
   The message is complete: what is wrong, with the value, and what to do.
   """
+
+
+def did_you_mean(
+  name: str,
+  names: Iterable[str],
+  *,
+  most: int = 1,
+  shown: Callable[[str], str] = repr,
+) -> str:
+  """A question for a message about a name that does not exist.
+
+  Args:
+    name: what was given.
+    names: what there is.
+    most: how many of the names to suggest.
+    shown: how a suggested name is written.
+
+  Returns:
+    "did you mean 'x'?" with the names that look most alike, or '' where none
+    does.
+  """
+  nearest = difflib.get_close_matches(name, list(names), n=most)
+  return f'did you mean {" or ".join(map(shown, nearest))}?' if nearest else ''
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

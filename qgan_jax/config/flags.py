@@ -5,7 +5,6 @@ A command calls `define_flags`, defines flags of its own, and then calls
 """
 
 from collections.abc import Sequence
-import difflib
 from pathlib import Path
 import re
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from ml_collections import config_flags, ConfigDict, FrozenConfigDict
 
 from qgan_jax import errors
 from qgan_jax.config import check, grammar, resolution
-from qgan_jax.errors import UserError
+from qgan_jax.errors import did_you_mean, UserError
 
 _EXAMPLE = '--config=experiments/mnist.py:bits=8,seed=1'
 
@@ -140,8 +139,8 @@ def _check_file(file: str) -> None:
     return
   folders = {path.parent, Path('experiments')}
   near = {p.stem: p for folder in folders for p in folder.glob('*.py')}
-  found = difflib.get_close_matches(path.stem, near, n=1)
-  hint = f'did you mean {near[found[0]]}?' if found else f'say {_EXAMPLE}'
+  hint = did_you_mean(path.stem, near, shown=lambda stem: str(near[stem]))
+  hint = hint or f'say {_EXAMPLE}'
   raise UserError(f'--config: {file!r} is no experiment file; {hint}')
 
 

@@ -1,7 +1,6 @@
 """TensorFlow Datasets, read without TensorFlow. No other file knows TFDS."""
 
 from concurrent import futures
-import difflib
 import io
 import os
 from pathlib import Path
@@ -13,7 +12,7 @@ import tqdm
 
 from qgan_jax.data import images
 from qgan_jax.data.dataset import ImageDataset, split_off_test
-from qgan_jax.errors import UserError
+from qgan_jax.errors import did_you_mean, UserError
 
 # Below this many compressed bytes an image is decoded faster than a thread
 # is handed the work (measured with PNG and JPEG).
@@ -43,8 +42,8 @@ def check_name(source: str) -> str:
   name, _ = tfds.core.naming.parse_builder_name_kwargs(source)
   known = tfds.list_builders(with_community_datasets=False)
   if str(name) not in known:
-    near = difflib.get_close_matches(str(name).lower(), [*known, 'digits'])
-    hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
+    hint = did_you_mean(str(name).lower(), [*known, 'digits'], most=3)
+    hint += ' ' if hint else ''
     raise UserError(
       f'There is no data set {source!r}; {hint}Known are the names in the '
       "TensorFlow Datasets catalogue, 'digits', and 'folder:PATH'."

@@ -11,9 +11,8 @@ where it says so, `gradients`. The last rule that catches a layer wins, key by
 key. What no rule says is the network's default.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
-import difflib
 import fnmatch
 import math
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax import quantizers
-from qgan_jax.errors import UserError
+from qgan_jax.errors import did_you_mean, UserError
 from qgan_jax.precision.activations import RANGES
 from qgan_jax.precision.layers import Layer
 from qgan_jax.precision.network import Precision
@@ -160,9 +159,9 @@ def _some(pattern: str, names: Sequence[str], kind: str, text: str) -> None:
     )
 
 
-def _hint(name: str, names: Any) -> str:
-  nearest = difflib.get_close_matches(name, list(names), n=1)
-  return f', did you mean {nearest[0]!r}?' if nearest else ''
+def _hint(name: str, names: Iterable[str]) -> str:
+  hint = did_you_mean(name, names)
+  return hint and f', {hint}'
 
 
 def resolve_rules(

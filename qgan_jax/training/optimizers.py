@@ -1,6 +1,5 @@
 """Optimizers by name: Optax's own, and SGD with momentum."""
 
-import difflib
 import functools
 import inspect
 from typing import Any
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qgan_jax.errors import UserError
+from qgan_jax.errors import did_you_mean, UserError
 
 _POSITIVE = ('scale', 'alpha')
 _LEARNED = (*_POSITIVE, 'offset', 'centroids')
@@ -105,8 +104,7 @@ def make_optimizer(
   """
   name = name.removeprefix('optax.')
   if name not in OPTIMIZERS:
-    nearest = difflib.get_close_matches(name, OPTIMIZERS, n=1)
-    hint = f'did you mean {nearest[0]!r}?' if nearest else 'try adam or sgd'
+    hint = did_you_mean(name, OPTIMIZERS) or 'try adam or sgd'
     raise UserError(
       f'optimizer={name!r} is no optimizer of Optax that takes a learning '
       f'rate; {hint}'
