@@ -156,6 +156,13 @@ def test_a_page_that_returns_nothing_is_named(monkeypatch, tmp_path):
       "error: there is no config key 'bitz'; did you mean 'bits'?\n",
     ),
     (['--help'], 0, 'experiments/mnist.py:bits=8,seed=1', ''),
+    (['--help_config'], 0, '  steps\n', ''),
+    (
+      ['--help_config', f'{MNIST}:steps=9', '--config.ema.decay=0.5'],
+      0,
+      'ema (ema.decay) = 0.5\n',
+      '',
+    ),
   ],
 )
 def test_in_a_process_of_its_own(tmp_path, arguments, code, out, err):

@@ -4,17 +4,9 @@ An experiment's file needs `base` and `override` alone.
 """
 
 from qgan_jax.config.check import validate
-from qgan_jax.config.resolution import (
-  base,
-  diff,
-  from_json,
-  leaves,
-  NETWORKS,
-  override,
-  resolve,
-  ROLES,
-  to_json,
-)
+from qgan_jax.config.keys import NETWORKS, ROLES
+from qgan_jax.config.records import diff, from_json, to_json
+from qgan_jax.config.resolution import base, leaves, override, resolve
 
 __all__ = [
   'NETWORKS',

@@ -7,13 +7,14 @@ A command calls `define_flags`, defines flags of its own, and then calls
 from collections.abc import Sequence
 from pathlib import Path
 import re
+import sys
 from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags, ConfigDict, FrozenConfigDict
 
 from qgan_jax import errors
-from qgan_jax.config import check, grammar, resolution
+from qgan_jax.config import check, grammar, keys, reference, resolution
 from qgan_jax.errors import did_you_mean, UserError
 
 _EXAMPLE = '--config=experiments/mnist.py:bits=8,seed=1'
@@ -40,7 +41,7 @@ class Experiment(NamedTuple):
 
 
 def define_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> None:
-  """Defines --config, and with it every --config.KEY.
+  """Defines --config, and with it every --config.KEY, and --help_config.
 
   Args:
     argv: the arguments that will be parsed.
@@ -53,6 +54,12 @@ def define_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> None:
     'key can be overridden by a flag too: --config.batch_size=128',
     flag_values=flag_values,
     sys_argv=list(argv),
+  )
+  flags.DEFINE_bool(
+    'help_config',
+    False,
+    'Prints every key of --config: what it is, its default and its value.',
+    flag_values=flag_values,
   )
 
 
@@ -87,7 +94,7 @@ def parse_flags(
 
   Raises:
     UserError: the command line, the experiment's file or a value is wrong.
-    SystemExit: after --help.
+    SystemExit: after --help or --help_config.
   """
   file, arg, overrides = read_flags(argv, flag_values, description)
   config = resolution.resolve(flag_values.config)
@@ -107,15 +114,18 @@ def read_flags(
 
   Raises:
     UserError: the command line or the experiment's file is wrong.
-    SystemExit: after --help.
+    SystemExit: after --help or --help_config.
   """
   file, arg = _find_config(argv)
   _check_overrides(argv)
   errors.parse_flags(argv, flag_values, description)
+  if file and not isinstance(flag_values.config, ConfigDict):
+    raise UserError(f'get_config in {file!r} returns no ConfigDict')
+  if flag_values.help_config:
+    print(reference.listing(flag_values.config or resolution.base()), end='')
+    sys.exit(0)
   if not file:
     raise UserError(f'no experiment is given; say for example {_EXAMPLE}')
-  if not isinstance(flag_values.config, ConfigDict):
-    raise UserError(f'get_config in {file!r} returns no ConfigDict')
   flag: Any = flag_values['config']
   return file, arg, dict(flag.override_values)
 
@@ -146,13 +156,11 @@ def _check_file(file: str) -> None:
 
 def _check_overrides(argv: Sequence[str]) -> None:
   """Refuses --config.KEY=VALUE with an unknown key or a value of no use."""
-  config = resolution.base()
-  paths = resolution.leaves(config)
   for argument in argv:
     match = re.match(r'--?(?:no)?config\.([^=]*)(=)?', argument)
     if not match:
       continue
-    path = grammar.path_of(match[1], paths)
+    path = keys.path_of(match[1])
     if path != match[1]:
       raise UserError(
         f'--config.{match[1]} is a short name, which only the config string '
@@ -160,4 +168,4 @@ def _check_overrides(argv: Sequence[str]) -> None:
       )
     if match[2]:
       text = argument[match.end() :]
-      grammar.convert(path, text, resolution.kind_of(config, path))
+      grammar.convert(path, text, keys.KEYS[path].kind.type)

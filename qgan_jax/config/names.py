@@ -8,8 +8,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from qgan_jax.config import grammar
-from qgan_jax.config.grammar import SHARED, SHORT_NAMES
-from qgan_jax.config.resolution import base, leaves, NETWORKS, resolve, ROLES
+from qgan_jax.config.keys import KEYS, NETWORKS, ROLES, SHARED, SHORT_NAMES
+from qgan_jax.config.resolution import base, leaves, resolve
 
 _SAFE_VALUE = re.compile(r'[A-Za-z0-9._+-]*')
 _LONGEST_NAME = 200  # With hash and seed below the 255 of file systems.
@@ -37,13 +37,14 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
     return leaves(resolve(base(experiment=config.experiment, **settings)))
 
   current = resolved()
-  named = set(SHORT_NAMES.values())
-  # First what others follow from.
+  # First what others follow from, and last the keys without a short name.
   names = {name: SHORT_NAMES[name] for name in ('steps', 'init_from')}
-  names |= SHORT_NAMES | {path: path for path in target if path not in named}
+  names |= SHORT_NAMES
+  names |= {path: path for path in sorted(KEYS) if not KEYS[path].short}
+  shared = {key.path for key in SHARED}
   for name, path in names.items():
     paths = [path]
-    if name in SHARED:
+    if path in shared:
       paths = [f'{network}.{path}' for network in NETWORKS]
     wanted = {target.get(path) for path in paths}
     if path == 'seed' or len(wanted) > 1 or wanted == {None}:
@@ -55,17 +56,17 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def _bits_settings(config: ConfigDict) -> dict[str, Any]:
-  bits = {
-    f'{network[0]}_{role[0]}_bits': config[network].bits[role]
-    for network in NETWORKS
-    for role in ROLES
-  }
-  g_w, g_a, d_w, d_a = bits.values()
-  if g_w == g_a and d_w == d_a and config.precision.quantizer != 'grid':
-    return {'bits': g_w} if g_w == d_w else {'g_bits': g_w, 'd_bits': d_w}
-  if g_w == d_w and g_a == d_a:
-    return {'w_bits': g_w, 'a_bits': g_a}
-  return bits
+  """The fewest settings that give every role of every network its bits."""
+  keys = [KEYS[f'{n}.bits.{r}'] for n in NETWORKS for r in ROLES]
+  widths = [config[n].bits[r] for n in NETWORKS for r in ROLES]
+  # `bits`, then those of networks, then those of roles. The first two do not
+  # speak of activations where the bits of weights are a grid's exponent.
+  levels = [*zip(*(key.broader for key in keys), strict=True)]
+  for names in levels[2 if config.precision.quantizer == 'grid' else 0 :]:
+    settings = dict(zip(names, widths, strict=True))
+    if [settings[name] for name in names] == widths:
+      return settings
+  return {key.short: n for key, n in zip(keys, widths, strict=True)}
 
 
 def default_workdir(config: ConfigDict) -> str:

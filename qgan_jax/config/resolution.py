@@ -25,26 +25,25 @@ both, and `g_learning_rate` or `d_learning_rate` for one.
 """
 
 from collections.abc import Mapping
-import json
 from typing import Any
 
 from ml_collections import config_dict, ConfigDict, FrozenConfigDict
 
+from qgan_jax import quantizers
 from qgan_jax.config import grammar
-from qgan_jax.config.check import fixed_bits
-from qgan_jax.config.grammar import parse, SHARED
+from qgan_jax.config.keys import (
+  BROADER,
+  DEFAULT_BITS,
+  Key,
+  KEYS,
+  NETWORKS,
+  OPTIMIZER_KWARGS,
+  path_of,
+  PENALTY_WEIGHTS,
+  ROLES,
+  SHARED,
+)
 from qgan_jax.errors import UserError
-
-NETWORKS = ('generator', 'discriminator')
-ROLES = ('weights', 'activations')
-_LEVELS = ('bits', 'g_bits', 'd_bits', 'w_bits', 'a_bits')
-_BITS = 8
-_NORM = {'generator': 'group', 'discriminator': 'none'}
-_LEARNED_RANGES = {'generator': 'lsq', 'discriminator': 'lsq_plus'}
-# Optax's b1 = 0.9 makes GANs oscillate: Radford et al., 1511.06434, section 4.
-_OPTIMIZER_KWARGS = {'adam': {'b1': 0.5, 'b2': 0.99}}
-# λ of Gulrajani et al., 1704.00028; γ of Mescheder et al., 1801.04406.
-_PENALTY_WEIGHT = {'gradient_penalty': 10.0, 'r1': 1.0}
 
 
 def base(**overrides: Any) -> ConfigDict:
@@ -56,100 +55,17 @@ def base(**overrides: Any) -> ConfigDict:
   Returns:
     A locked ConfigDict. What is None in it follows from the rest in `resolve`.
   """
-  unset = config_dict.placeholder
-
-  def kwargs() -> dict[str, Any]:
-    names = ('b1', 'b2', 'momentum', 'weight_decay')
-    return {name: unset(float) for name in names}
-
-  def network(**own: Any) -> dict[str, Any]:
-    return own | {
-      'channels': unset(int),
-      'norm': unset(str),
-      'activation_quantizer': unset(str),
-      'optimizer': unset(str),
-      'optimizer_kwargs': kwargs(),
-      'learning_rate': unset(float),
-      'sparsity': unset(float),
-      'bits': {'weights': unset(float), 'activations': unset(int)},
-    }
-
-  config = ConfigDict(
-    {
-      'experiment': 'unnamed',
-      'seed': 0,
-      'steps': 16_000,
-      'batch_size': 32,
-      'dtype': 'float32',
-      # For both networks, where generator and discriminator do not say.
-      'bits': unset(float),
-      'g_bits': unset(float),
-      'd_bits': unset(float),
-      'w_bits': unset(float),
-      'a_bits': unset(int),
-      'channels': 32,
-      'norm': unset(str),
-      'activation_quantizer': unset(str),
-      'optimizer': 'adam',
-      'optimizer_kwargs': kwargs(),
-      'learning_rate': 1e-3,
-      'learning_rate_decay': 'none',  # Of both networks, over all steps.
-      'sparsity': 0.0,  # Share of the weights that is pruned.
-      'init_from': unset(str),  # A run's folder: start from its networks.
-      'data': {
-        'source': unset(str),  # The experiment's name.
-        'dir': unset(str),
-        'standin': True,
-        'image_size': 28,
-        'channels': unset(int),
-        'conditional': False,
-      },
-      'model': {'name': 'dcgan'},
-      'generator': network(latent_dim=64),
-      'discriminator': network(spectral_norm=False, steps=1),
-      'precision': {
-        'quantizer': 'lsq',
-        'per_channel': True,
-        'ranges': unset(str),  # Of activations that learn none: 'moving'.
-        'momentum': 0.99,
-        'input_bits': 8,
-        'rules': unset(str),  # See `qgan_jax.precision.rules`.
-        'gradient_quantizer': 'dorefa_gradient',
-        'gradient_bits': 32,
-        'learning_rate': 1e-3,  # Of learned scales, relative to themselves.
-        'start_step': unset(int),  # Half of the steps, 0 with init_from.
-        'anneal_steps': 0,  # Steps in which bits fall from anneal_from.
-        'anneal_from': 8,
-        'alternate_steps': 0,  # Quantized and float in turn, so many each.
-        'prune_start': 0,
-        'prune_steps': 0,  # Steps in which the sparsity rises.
-      },
-      'loss': {
-        'name': 'nonsaturating',
-        'penalty': 'r1',
-        'penalty_weight': unset(float),
-        'penalty_fraction': 0.125,
-      },
-      'ema': {'decay': 0.999},
-      'logging': {
-        'log_every': 100,
-        'sample_every': 1000,
-        'eval_every': 1000,
-        'checkpoint_every': 1000,
-        'eval_samples': 2000,
-        'diagnose': True,  # What quantization does, at the end.
-        'diagnose_every': unset(int),  # And every so many steps.
-      },
-      'scores': {
-        'samples': 10_000,
-        'extractor': 'classifier',
-        'inception_weights': unset(str),
-      },
-    }
-  )
-  paths = leaves(config)
+  nested: dict[str, Any] = {}
+  for path, key in KEYS.items():
+    *groups, name = path.split('.')
+    inner = nested
+    for group in groups:
+      inner = inner.setdefault(group, {})
+    unset = config_dict.placeholder(key.kind.type)
+    inner[name] = unset if key.default is None else key.default
+  config = ConfigDict(nested)
   config.update_from_flattened_dict(
-    {grammar.path_of(key, paths): value for key, value in overrides.items()}
+    {path_of(name): value for name, value in overrides.items()}
   )
   return config.lock()
 
@@ -168,25 +84,18 @@ def override(config: ConfigDict, arg: str | None) -> ConfigDict:
     UserError: the string is malformed, a key unknown or given twice, or a
       value of the wrong type.
   """
-  paths = leaves(config)
-  keys: dict[str, str] = {}
-  for key, text in parse(arg).items():
-    path = grammar.path_of(key, paths)
-    if path in keys:
+  names: dict[str, str] = {}
+  for name, text in grammar.parse(arg).items():
+    path = path_of(name)
+    if path in names:
       raise UserError(
-        f'config string {arg!r} sets {path} twice, as {keys[path]!r} and '
-        f'{key!r}; keep one of them'
+        f'config string {arg!r} sets {path} twice, as {names[path]!r} and '
+        f'{name!r}; keep one of them'
       )
-    keys[path] = key
-    value = grammar.convert(key, text, kind_of(config, path))
+    names[path] = name
+    value = grammar.convert(name, text, KEYS[path].kind.type)
     config.update_from_flattened_dict({path: value})
   return config
-
-
-def kind_of(config: ConfigDict, path: str) -> type:
-  """The type of a config's key, set or unset."""
-  group, _, name = path.rpartition('.')
-  return (config[group] if group else config).get_type(name)
 
 
 def resolve(config: ConfigDict) -> FrozenConfigDict:
@@ -204,46 +113,46 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
       default is missing.
   """
   c = config.to_dict()
-  levels = {name: c.pop(name) for name in _LEVELS}
   shared = {
-    name: c.pop(name)
-    for name in {path.partition('.')[0] for path in SHARED.values()}
+    name: c.pop(name) for name in {path.partition('.')[0] for path in BROADER}
   }
-  data, loss = c['data'], c['loss']
+  data, loss, precision = c['data'], c['loss'], c['precision']
   data['source'] = _source(c['experiment'], data['source'], data['dir'])
   if loss['penalty_weight'] is None:
-    loss['penalty_weight'] = _PENALTY_WEIGHT.get(loss['penalty'], 0.0)
-  precision = c['precision']
+    # A penalty that does not exist is refused by `check.validate`.
+    loss['penalty_weight'] = PENALTY_WEIGHTS.get(loss['penalty'], 0.0)
   if precision['start_step'] is None:
     # Few bits learn much more slowly, and what is learned in float stays.
     precision['start_step'] = 0 if c['init_from'] else c['steps'] // 2
-  activations = _LEARNED_RANGES
-  if precision['ranges'] is not None:
-    activations = dict.fromkeys(NETWORKS, 'affine')
-  precision['ranges'] = _first(precision['ranges'], 'moving')
-  defaults = {'norm': _NORM, 'activation_quantizer': activations}
+  if precision['ranges'] is None:
+    precision['ranges'] = 'moving'
+  elif shared['activation_quantizer'] is None:
+    shared['activation_quantizer'] = 'affine'
   for name in NETWORKS:
     network = c[name]
-    for key in shared.keys() - {'optimizer_kwargs'}:
-      default = defaults[key][name] if key in defaults else None
-      network[key] = _first(network[key], shared[key], default)
+    for key in SHARED:
+      if '.' not in key.path:
+        network[key.path] = _first(
+          network[key.path], shared[key.path], key.by_network.get(name)
+        )
     network['optimizer'] = network['optimizer'].removeprefix('optax.')
     network['optimizer_kwargs'] = (
-      _OPTIMIZER_KWARGS.get(network['optimizer'], {})
+      OPTIMIZER_KWARGS.get(network['optimizer'], {})
       | _given(shared['optimizer_kwargs'])
       | _given(network['optimizer_kwargs'])
     )
+    grid = precision['quantizer'] == 'grid'
+    quantizer = {
+      'weights': precision['quantizer'],
+      'activations': network['activation_quantizer'],
+    }
     network['bits'] = {
       role: _bits(
-        levels | {f'{name[0]}_{role[0]}_bits': network['bits'][role]},
-        name,
-        role,
-        quantizer=(
-          precision['quantizer']
-          if role == 'weights'
-          else network['activation_quantizer']
-        ),
-        grid=precision['quantizer'] == 'grid',
+        KEYS[f'{name}.bits.{role}'],
+        network['bits'][role],
+        shared,
+        quantizer=quantizer[role],
+        grid=grid,
       )
       for role in ROLES
     }
@@ -270,34 +179,45 @@ def _source(experiment: str, source: str | None, folder: str | None) -> str:
 
 
 def _bits(
+  key: Key,
+  own: float | None,
   given: Mapping[str, float | None],
-  network: str,
-  role: str,
   *,
   quantizer: str,
   grid: bool,
 ) -> float:
   """The bits of a network's role: the most specific that is given."""
-  n, r = network[0], role[0]
+  network, _, role = key.path.split('.')
+  everything, of_network, of_role = key.broader
+  bits = own
   # The exponent of a grid says nothing about activations.
-  both_roles = not (grid and role == 'activations')
-  of_network = given[f'{n}_bits'] if both_roles else None
-  of_role = given[f'{r}_bits']
-  bits = given[f'{n}_{r}_bits']
+  if grid and role == 'activations':
+    given = {**given, everything: None, of_network: None}
   if bits is None:
-    if None not in (of_network, of_role) and of_network != of_role:
+    a, b = given[of_network], given[of_role]
+    if None not in (a, b) and a != b:
       raise UserError(
-        f'{n}_bits={of_network:g} and {r}_bits={of_role:g} disagree about the '
-        f"{network}'s {role}; say {n}_{r}_bits=… as well"
+        f'{of_network}={a:g} and {of_role}={b:g} disagree about the '
+        f"{network}'s {role}; say {key.short}=… as well"
       )
-    bits = _first(of_network, of_role, given['bits'] if both_roles else None)
+    bits = _first(a, b, given[everything])
   if bits is None and grid and role == 'weights':
     raise UserError(
       'quantizer=grid needs bits=b, the exponent of its step 2^b: -6 is a step '
       'of 1/64, and 8 one of 256, on which every weight is 0'
     )
-  bits = _first(bits, fixed_bits(quantizer), _BITS)
+  bits = _first(bits, _fixed_bits(quantizer), DEFAULT_BITS)
   return int(bits) if float(bits).is_integer() else bits
+
+
+def _fixed_bits(quantizer: str) -> int | None:
+  """The bits that a quantizer's definition fixes, if it does.
+
+  None for an unknown quantizer as well, which `check.validate` refuses.
+  """
+  if quantizer not in quantizers.NAMES:
+    return None
+  return quantizers.by_name(quantizer).fixed_bits
 
 
 def leaves(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
@@ -309,41 +229,3 @@ def leaves(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     else:
       flat[key] = value
   return flat
-
-
-def to_json(config: ConfigDict) -> str:
-  """The config as JSON: nothing is dropped, what cannot be kept is refused.
-
-  Raises:
-    TypeError: a value that JSON cannot hold.
-    ValueError: a value that is not finite.
-  """
-  return json.dumps(config.to_dict(), indent=2, allow_nan=False)
-
-
-def from_json(text: str) -> FrozenConfigDict:
-  """The config that `to_json` wrote, of earlier runs as well."""
-  record = json.loads(text)
-  # Once, both networks had the same.
-  shared = record['precision'].pop('activation_quantizer', None)
-  if shared is not None:
-    for name in NETWORKS:
-      record[name]['activation_quantizer'] = shared
-  return FrozenConfigDict(record)
-
-
-def diff(old: ConfigDict, new: ConfigDict) -> list[str]:
-  """What differs between two configs.
-
-  Returns:
-    Lines such as 'generator.bits.weights: 8 -> 4'; none where they are equal.
-  """
-  before, after = leaves(old), leaves(new)
-  lines = []
-  for path in before | after:
-    values = [
-      repr(flat[path]) if path in flat else 'absent' for flat in (before, after)
-    ]
-    if values[0] != values[1]:
-      lines.append(f'{path}: {" -> ".join(values)}')
-  return lines

@@ -35,7 +35,6 @@ from qgan_jax.precision.spec import (
 )
 from qgan_jax.precision.table import Choice
 
-NETWORKS = ('generator', 'discriminator')
 REGISTRIES = {
   'weights': quantizers.WEIGHTS,
   'activations': quantizers.ACTIVATIONS,
@@ -109,20 +108,21 @@ _SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def parse_rules(text: str | None) -> tuple[Rule, ...]:
+def parse_rules(text: str | None, networks: Iterable[str]) -> tuple[Rule, ...]:
   """Reads rules.
 
   Args:
     text: as in this module's docstring; None or blank for none.
+    networks: names of the networks that there are.
 
   Raises:
-    UserError: it is not as there.
+    UserError: it is not as there, or speaks of another network.
   """
   parts = (part.strip() for part in (text or '').split(';'))
-  return tuple(_parse_rule(part) for part in parts if part)
+  return tuple(_parse_rule(part, [*networks]) for part in parts if part)
 
 
-def _parse_rule(text: str) -> Rule:
+def _parse_rule(text: str, networks: Sequence[str]) -> Rule:
   where, colon, said = text.partition(':')
   patterns = where.strip().split('/', 2)
   if not colon or len(patterns) < 3 or not all(patterns) or not said.strip():
@@ -131,7 +131,7 @@ def _parse_rule(text: str) -> Rule:
       'for example generator/weights/up0: bits=8 quantizer=lsq'
     )
   network, role, path = patterns
-  _some(network, NETWORKS, 'network', text)
+  _some(network, networks, 'network', text)
   _some(role, ROLES, 'role', text)
   settings = {}
   for pair in said.split():

@@ -48,7 +48,8 @@ def open_folder(
   if path.exists():
     try:
       old = json.loads(path.read_text())
-      lines = config_lib.diff(old['config'], record['config'])
+      before = config_lib.from_json(json.dumps(old['config']))
+      lines = config_lib.diff(before, experiment.config)
       if old['dataset'] != dataset:
         lines.append(f'dataset: {old["dataset"]} -> {dataset}')
     except (

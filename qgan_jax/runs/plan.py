@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from qgan_jax import config as config_lib
 from qgan_jax.config import flags as config_flags
 from qgan_jax.config import grammar, sweep_grammar
+from qgan_jax.config.keys import SHORT_NAMES
 from qgan_jax.errors import UserError
 from qgan_jax.launchers.supervisor import write_json
 from qgan_jax.runs import folder as run_folder
@@ -75,7 +76,7 @@ def plan(
   """
   strings = own_sweep(file) if own is None else sweep_grammar.expand(own)
   varied = {
-    grammar.SHORT_NAMES.get(key, key)
+    SHORT_NAMES.get(key, key)
     for string in strings
     for key in grammar.parse(string)
   }
@@ -208,12 +209,17 @@ def open_folder(
 
 
 def _diff(old: Sequence[Trial], new: Sequence[Trial]) -> list[str]:
-  before = {trial.name: trial.config for trial in old}
-  after = {trial.name: trial.config for trial in new}
+  before, after = (
+    {
+      trial.name: config_lib.from_json(json.dumps(trial.config))
+      for trial in trials
+    }
+    for trials in (old, new)
+  )
   lines = [f'- {name}' for name in before if name not in after]
   lines += [f'+ {name}' for name in after if name not in before]
   for name in before.keys() & after.keys():
-    found: Any = config_lib.diff(before[name], after[name])
+    found = config_lib.diff(before[name], after[name])
     lines += [f'{name}: {line}' for line in found]
   return lines
 

@@ -62,7 +62,7 @@ def plan_precision(
     )
     for network in layers
   }
-  rules = rules_lib.parse_rules(p.rules)
+  rules = rules_lib.parse_rules(p.rules, layers)
   return rules_lib.resolve_rules(layers, defaults, rules)
 
 

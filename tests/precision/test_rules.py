@@ -55,7 +55,9 @@ def resolve(layers, text='', bits=4, ranges='moving', **kwargs):
   )
   defaults = Defaults(precision, Bits(bits, bits), **kwargs)
   precisions, found, table = resolve_rules(
-    {'discriminator': layers}, {'discriminator': defaults}, parse_rules(text)
+    {'discriminator': layers},
+    {'discriminator': defaults},
+    parse_rules(text, ('generator', 'discriminator')),
   )
   return precisions['discriminator'], found['discriminator'], table
 

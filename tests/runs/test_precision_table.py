@@ -46,7 +46,7 @@ def resolve(text='', weights='uniform', activations='affine', bits=8, **own):
     for name, of_input in (('generator', None), ('discriminator', 'pixels'))
   }
   networks = dict.fromkeys(defaults, layers)
-  return resolve_rules(networks, defaults, parse_rules(text))
+  return resolve_rules(networks, defaults, parse_rules(text, networks))
 
 
 def tensors():

@@ -1,0 +1,98 @@
+"""Kinds of values that a key of a config may hold."""
+
+from collections.abc import Callable
+import math
+import re
+from typing import Any, NamedTuple
+
+from qgan_jax.precision.spec import allowed_bits, takes_bits
+
+
+class Kind(NamedTuple):
+  """What a key may hold.
+
+  Attributes:
+    type: int, float, bool or str; the text of a value is read as this.
+    allowed: which values there are, in words.
+    accepts: value → whether it is one of them.
+    names: the choices, where values are chosen by name.
+  """
+
+  type: type
+  allowed: str
+  accepts: Callable[[Any], bool]
+  names: tuple[str, ...] = ()
+
+
+def _is_number(value: Any) -> bool:
+  # A bool is an int in Python, and NaN compares as nothing.
+  return type(value) in (int, float) and math.isfinite(value)
+
+
+def _number(allowed: str, within: Callable[[float], bool]) -> Kind:
+  return Kind(float, allowed, lambda x: _is_number(x) and within(x))
+
+
+def whole(least: int, most: float = math.inf) -> Kind:
+  """Whole numbers between two, both included."""
+  upper = f' to {most}' if most < math.inf else ' up'
+  return Kind(
+    int,
+    f'a whole number from {least}{upper}',
+    lambda x: type(x) is int and least <= x <= most,
+  )
+
+
+def one_of(*numbers: int) -> Kind:
+  """A few whole numbers."""
+  return Kind(
+    int,
+    f'one of {", ".join(map(str, numbers))}',
+    lambda x: type(x) is int and x in numbers,
+  )
+
+
+def choice(*names: str) -> Kind:
+  """A few names."""
+  return Kind(str, f'one of {", ".join(names)}', lambda x: x in names, names)
+
+
+def text(allowed: str) -> Kind:
+  """Any text but an empty one; what it should be is said in words."""
+  return Kind(str, allowed, lambda x: type(x) is str and bool(x))
+
+
+FLAG = Kind(bool, 'true or false', lambda x: type(x) is bool)
+POSITIVE = _number('a number above 0', lambda x: x > 0)
+NOT_NEGATIVE = _number('a number from 0 up', lambda x: x >= 0)
+SHARE = _number('a number above 0 and up to 1', lambda x: 0 < x <= 1)
+DECAY = _number('a number from 0 up to, but not, 1', lambda x: 0 <= x < 1)
+PATH = text('a path')
+NAME = Kind(
+  str,
+  'a name of letters, digits, dots, dashes and underscores',
+  lambda x: type(x) is str and bool(re.fullmatch(r'\w[\w.-]*', x, re.ASCII)),
+)
+BITS = Kind(
+  int,
+  'a whole number from 1 to 16, or 32 for float',
+  lambda x: type(x) is int and (1 <= x <= 16 or x == 32),
+)
+# From 32 on a tensor is left in float; at -32 nothing above 2^-9 is rounded.
+EXPONENT = _number(
+  'the exponent of the grid step 2^b, a number from -32 to 32 (32 is float)',
+  lambda x: -32 <= x <= 32,
+)
+# Which of the two it is depends on the weights' quantizer: see `widths`.
+BITS_OR_EXPONENT = Kind(
+  float,
+  f'{BITS.allowed}; with quantizer=grid, a number from -32 to 32',
+  lambda x: BITS.accepts(x) or EXPONENT.accepts(x),
+)
+
+
+def widths(quantizer: str) -> Kind:
+  """The bits that tensors with a quantizer can have."""
+  if quantizer == 'grid':
+    return EXPONENT
+  return Kind(int, allowed_bits(quantizer), lambda x: takes_bits(quantizer, x))
