@@ -37,8 +37,6 @@ ROLES = {'weights': 'w', 'activations': 'a'}
 
 # What keys that are unset follow from.
 DEFAULT_BITS = 8
-# γ of Mescheder et al., 1801.04406; λ of Gulrajani et al., 1704.00028.
-PENALTY_WEIGHTS = {'none': 0.0, 'r1': 1.0, 'gradient_penalty': 10.0}
 # Optax's b1 = 0.9 makes GANs oscillate: Radford et al., 1511.06434, section 4.
 OPTIMIZER_KWARGS = {'adam': {'b1': 0.5, 'b2': 0.99}}
 
@@ -262,7 +260,7 @@ GROUPS = (
         "Penalty on the gradient of the discriminator's output by its input."),
     Key('loss.penalty_weight', NOT_NEGATIVE, None, 'Factor of the penalty.',
         follows=', '.join(
-          f'{x:g} with `{name}`' for name, x in PENALTY_WEIGHTS.items()
+          f'{x:g} with `{name}`' for name, x in losses.PENALTY_WEIGHTS.items()
         )),
     Key('loss.penalty_fraction', SHARE, 0.125,
         'Share of the batch that the penalty is computed on.', name=''),

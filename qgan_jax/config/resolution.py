@@ -39,11 +39,11 @@ from qgan_jax.config.keys import (
   NETWORKS,
   OPTIMIZER_KWARGS,
   path_of,
-  PENALTY_WEIGHTS,
   ROLES,
   SHARED,
 )
 from qgan_jax.errors import UserError
+from qgan_jax.variants import losses
 
 
 def base(**overrides: Any) -> ConfigDict:
@@ -120,7 +120,7 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
   data['source'] = _source(c['experiment'], data['source'], data['dir'])
   if loss['penalty_weight'] is None:
     # A penalty that does not exist is refused by `check.validate`.
-    loss['penalty_weight'] = PENALTY_WEIGHTS.get(loss['penalty'], 0.0)
+    loss['penalty_weight'] = losses.PENALTY_WEIGHTS.get(loss['penalty'], 0.0)
   if precision['start_step'] is None:
     # Few bits learn much more slowly, and what is learned in float stays.
     precision['start_step'] = 0 if c['init_from'] else c['steps'] // 2

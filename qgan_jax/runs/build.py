@@ -108,10 +108,21 @@ def make_variant(
     num_classes=num_classes,
     loss=config.loss.name,
     penalty=None if config.loss.penalty == 'none' else config.loss.penalty,
+    penalty_weight=config.loss.penalty_weight,
     penalty_fraction=config.loss.penalty_fraction,
     d_steps=config.discriminator.steps,
   )
   return variant, delivered
+
+
+def section(config: Any, variant: Variant, name: str) -> Any:
+  """The keys of a config that speak of one network of a variant.
+
+  A network without keys of its own has the generator's if it is the one that
+  is delivered, and the discriminator's otherwise.
+  """
+  by_place = 'generator' if name == variant.delivered else 'discriminator'
+  return config[name if name in config else by_place]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +221,7 @@ class Setup:
       run_key,
       networks,
       averaged=self.variant.averaged,
-      hyperparameters=dict.fromkeys(self.variant.hyperparameters, 0.0),
+      hyperparameters=self.variant.hyperparameters,
     )
 
   def examples(self, key: jax.Array) -> Mapping[str, tuple[Any, ...]]:
@@ -228,7 +239,8 @@ class Setup:
     """Sets what the program takes as arrays to what the config says."""
 
     def part(name: str) -> state_lib.NetworkState:
-      own, network = self.config[name], state.networks[name]
+      own = section(self.config, self.variant, name)
+      network = state.networks[name]
       opt_state: Any = network.opt_state
       given = {'learning_rate': own.learning_rate, **own.optimizer_kwargs}
       values = {k: np.asarray(x, np.float32) for k, x in given.items()}
@@ -238,8 +250,8 @@ class Setup:
       networks={name: part(name) for name in self.networks},
       hyperparameters=state_lib.Hyperparameters(
         {
-          name: np.asarray(self.config.loss[name], np.float32)
-          for name in self.variant.hyperparameters
+          name: np.asarray(value, np.float32)
+          for name, value in self.variant.hyperparameters.items()
         },
         np.asarray(self.config.ema.decay, np.float32),
       ),
@@ -289,6 +301,7 @@ def set_up(
   config: Any,
   dataset: ImageDataset,
   layout: devices.Layout = devices.ALONE,
+  variant: Variant | None = None,
 ) -> Setup:
   """What a run is made of.
 
@@ -296,11 +309,14 @@ def set_up(
     config: resolved.
     dataset: its images.
     layout: of the members that train together; one on one device if not given.
+    variant: what is trained against what; what the config says if None.
 
   Raises:
     UserError: a rule of precision catches nothing, or what it must not.
   """
-  variant, architecture = make_variant(config, dataset)
+  architecture: Mapping[str, Any] = {}
+  if variant is None:
+    variant, architecture = make_variant(config, dataset)
   size = dataset.train_images.shape[1:]
   shapes = {'images': jax.ShapeDtypeStruct((1, *size), jnp.float32)}
   if config.data.conditional:
@@ -312,19 +328,20 @@ def set_up(
     name: find_layers(module, *inputs[name])
     for name, module in variant.modules.items()
   }
-  precisions, bits, table = plan_precision(config, layers, variant.see_images)
+  sections = {name: section(config, variant, name) for name in variant.modules}
+  precisions, bits, table = plan_precision(
+    config, sections, layers, variant.see_images
+  )
   networks = {
     name: Network(
       module,
       precisions[name],
-      make_optimizer(
-        config[name].optimizer,
-        config[name].learning_rate,
-        **config[name].optimizer_kwargs,
-      ),
+      make_optimizer(own.optimizer, own.learning_rate, **own.optimizer_kwargs),
       make_quantizer_optimizer(config.precision.learning_rate),
     )
-    for name, module in variant.modules.items()
+    for (name, module), own in zip(
+      variant.modules.items(), sections.values(), strict=True
+    )
   }
   return Setup(
     config=config,

@@ -19,6 +19,7 @@ from qgan_jax.precision.table import Choice
 
 def plan_precision(
   config: Any,
+  sections: Mapping[str, Any],
   layers: Mapping[str, tuple[Layer, ...]],
   see_images: Collection[str] = (),
 ) -> tuple[dict[str, Precision], dict[str, Bits], list[Choice]]:
@@ -26,6 +27,7 @@ def plan_precision(
 
   Args:
     config: resolved.
+    sections: of each network, the part of the config that speaks of it.
     layers: of each network, what rules can speak of.
     see_images: names of the networks that are given images.
 
@@ -42,7 +44,7 @@ def plan_precision(
       dataclasses.replace(
         make_precision(
           weights=p.quantizer,
-          activations=config[network].activation_quantizer,
+          activations=sections[network].activation_quantizer,
           per_channel=p.per_channel,
           ranges=p.ranges,
           momentum=p.momentum,
@@ -51,10 +53,10 @@ def plan_precision(
         gradients=QuantizerSpec(p.gradient_quantizer),
       ),
       Bits(
-        config[network].bits.weights,
-        config[network].bits.activations,
+        sections[network].bits.weights,
+        sections[network].bits.activations,
         None if p.gradient_bits >= FLOAT_BITS else p.gradient_bits,
-        config[network].sparsity or None,
+        sections[network].sparsity or None,
       ),
       # Images are quantized as the bytes that they were.
       input_quantizer='pixels' if network in see_images else None,

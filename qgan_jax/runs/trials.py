@@ -33,6 +33,7 @@ from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import CHOICE_SEED, Sampler
 from qgan_jax.training.state import fill, TrainState
 from qgan_jax.training.tracking import Tracker
+from qgan_jax.variants import Variant
 
 PyTree = Any
 _GRID = 64  # Images in a sample grid.
@@ -55,10 +56,14 @@ class Trial:
   Attributes:
     experiment: its config, and where that comes from.
     workdir: its folder; None for the default one.
+    variant: what is trained against what; what the config says if None.
+    dataset: the images; what the config says if None.
   """
 
   experiment: Experiment
   workdir: Path | None = None
+  variant: Variant | None = None
+  dataset: ImageDataset | None = None
 
 
 @contextlib.contextmanager
@@ -120,7 +125,9 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
   alone = jax.process_count() == 1
 
   # Data, and the folders that are named for it.
-  dataset = build.load_dataset(config, standin=alone and len(trials) == 1)
+  dataset = trials[0].dataset or build.load_dataset(
+    config, standin=alone and len(trials) == 1
+  )
   layout = devices.make_layout(len(trials))
   if config.batch_size % layout.group:
     count = layout.group
@@ -133,7 +140,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
 
   # Networks, states, and where the last session left them.
   shared = shared_config(configs)
-  setup = build.set_up(shared, dataset, layout)
+  setup = build.set_up(shared, dataset, layout, trials[0].variant)
   starts = [
     load_start(run.config.init_from, run.setup)
     # Others are given process 0's, and a run that goes on has its own.
@@ -238,7 +245,7 @@ def _open(
     suffix = '-on-digits' if dataset.is_standin else ''
     workdir = Path(default_workdir(config) + suffix)
   # Refuses a rule that cannot be kept, before there is a folder.
-  setup = build.set_up(config, dataset)
+  setup = build.set_up(config, dataset, variant=trial.variant)
   open_folder(workdir, trial.experiment, dataset.name, primary=primary)
   if primary:
     table = [choice._asdict() for choice in setup.table]

@@ -104,7 +104,8 @@ class Variant:
     repeats: how many batches the first round sees, one after another, each
       with a `make` of its own; the others run once, on the last.
     averaged: names of the networks that have a moving average.
-    hyperparameters: names of the numbers that losses read from `nets`.
+    hyperparameters: the numbers that losses read from `nets`, by name; they
+      are arrays of the state, so that one compiled step serves all values.
     penalized: names of the networks whose loss has a term of the weight
       'penalty_weight', a hyperparameter.
   """
@@ -120,5 +121,5 @@ class Variant:
   sources: tuple[str, ...] = ()
   repeats: int = 1
   averaged: tuple[str, ...] = ()
-  hyperparameters: tuple[str, ...] = ()
+  hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
   penalized: tuple[str, ...] = ()

@@ -4,7 +4,13 @@ import flax.linen as nn
 import jax
 
 from qgan_jax.variants.base import Array, Batch, Nets, Round, Variant
-from qgan_jax.variants.losses import Loss, LOSSES, PENALTIES, Penalty
+from qgan_jax.variants.losses import (
+  Loss,
+  LOSSES,
+  PENALTIES,
+  Penalty,
+  PENALTY_WEIGHTS,
+)
 
 
 def gan(
@@ -15,6 +21,7 @@ def gan(
   num_classes: int = 0,
   loss: str | Loss = 'nonsaturating',
   penalty: str | Penalty | None = None,
+  penalty_weight: float | None = None,
   penalty_fraction: float = 1.0,
   d_steps: int = 1,
 ) -> Variant:
@@ -31,8 +38,8 @@ def gan(
     latent_dim: length of a latent, standard normal.
     num_classes: 0 for an unconditional GAN.
     loss: a name in `losses.LOSSES`, or what both minimise.
-    penalty: of D's gradient, a name in `losses.PENALTIES`, a function, or None;
-      its weight is the hyperparameter 'penalty_weight'.
+    penalty: of D's gradient, a name in `losses.PENALTIES`, a function, or None.
+    penalty_weight: its factor; that of its paper if None.
     penalty_fraction: share of the batch that it is computed on: a fraction
       costs a fraction, and its expectation is the same.
     d_steps: updates of D for one of G.
@@ -42,6 +49,10 @@ def gan(
   """
   both = LOSSES[loss] if isinstance(loss, str) else loss
   of_gradient = PENALTIES[penalty] if isinstance(penalty, str) else penalty
+  if penalty_weight is None:
+    penalty_weight = 1.0
+    if isinstance(penalty, str):
+      penalty_weight = PENALTY_WEIGHTS[penalty]
 
   def examples(batch, key):
     images = batch['images']
@@ -118,6 +129,6 @@ def gan(
     sources=('generator',),
     repeats=d_steps,
     averaged=('generator',),
-    hyperparameters=('penalty_weight',),
+    hyperparameters={'penalty_weight': penalty_weight},
     penalized=('discriminator',) if of_gradient is not None else (),
   )

@@ -96,3 +96,5 @@ PENALTIES: dict[str, Penalty] = {
   'r1': r1,
   'gradient_penalty': gradient_penalty,
 }
+# γ of Mescheder et al., 1801.04406; λ of Gulrajani et al., 1704.00028.
+PENALTY_WEIGHTS = {'none': 0.0, 'r1': 1.0, 'gradient_penalty': 10.0}

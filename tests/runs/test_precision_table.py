@@ -228,7 +228,10 @@ def test_every_grey_level_of_an_image_comes_through(said):
   first = np.float32(np.resize(GREYS[20:90], shape))
   layers = find_layers(module, jax.ShapeDtypeStruct(shape, jnp.float32), None)
   precisions, bits, _ = plan_precision(
-    config, {'generator': layers, 'discriminator': layers}, ['discriminator']
+    config,
+    config,
+    {'generator': layers, 'discriminator': layers},
+    ['discriminator'],
   )
   precision = precisions['discriminator']
   bits = jax.tree.map(jnp.float32, bits['discriminator'])
