@@ -184,6 +184,13 @@ def test_one_file_knows_each_heavy_library():
         'sklearn',
       ),
     ),  # fmt: skip
+    (
+      'qgan_jax.export',
+      'qgan_jax.artifacts.formats',
+      ('qgan_jax.training', 'qgan_jax.data', 'orbax', 'ml_collections'),
+    ),
+    # Its --help is there without the libraries of the extra `report`.
+    ('qgan_jax.report', 'absl.flags', ('jax', 'pandas', 'qgan_jax.reports')),
     ('qgan_jax.quantizers', 'jax', ('flax', 'ml_collections', 'absl.app')),
     (
       'qgan_jax.sweep',
