@@ -1,5 +1,6 @@
 """Configs as a run's folder keeps them, also those of earlier versions."""
 
+from collections.abc import Mapping
 import json
 from typing import Any
 
@@ -47,7 +48,9 @@ def from_json(text: str) -> FrozenConfigDict:
   return resolve(base(**values))
 
 
-def diff(old: ConfigDict, new: ConfigDict) -> list[str]:
+def diff(
+  old: ConfigDict | Mapping[str, Any], new: ConfigDict | Mapping[str, Any]
+) -> list[str]:
   """What differs between two configs.
 
   Returns:

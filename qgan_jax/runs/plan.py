@@ -209,18 +209,15 @@ def open_folder(
 
 
 def _diff(old: Sequence[Trial], new: Sequence[Trial]) -> list[str]:
-  before, after = (
-    {
-      trial.name: config_lib.from_json(json.dumps(trial.config))
-      for trial in trials
-    }
-    for trials in (old, new)
-  )
+  before = {trial.name: trial.config for trial in old}
+  after = {trial.name: trial.config for trial in new}
   lines = [f'- {name}' for name in before if name not in after]
   lines += [f'+ {name}' for name in after if name not in before]
   for name in before.keys() & after.keys():
-    found = config_lib.diff(before[name], after[name])
-    lines += [f'{name}: {line}' for line in found]
+    if before[name] != after[name]:  # It may be of an earlier version.
+      then = config_lib.from_json(json.dumps(before[name]))
+      found = config_lib.diff(then, after[name])
+      lines += [f'{name}: {line}' for line in found]
   return lines
 
 

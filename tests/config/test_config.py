@@ -1,4 +1,3 @@
-import json
 import math
 
 from hypothesis import given, settings
@@ -385,15 +384,6 @@ def test_activations_learn_unless_something_else_is_said(said, expected):
   )
 
 
-def test_the_config_of_an_earlier_run_is_read():
-  config = resolved('bits=4,activation_quantizer=lsq')
-  record = json.loads(config_lib.to_json(config))
-  for name in config_lib.NETWORKS:
-    del record[name]['activation_quantizer']
-  record['precision']['activation_quantizer'] = 'lsq'
-  assert config_lib.from_json(json.dumps(record)) == config
-
-
 def test_a_folder_does_not_name_what_follows():
   config = resolved('bits=8,steps=1000')
   assert names.config_string_of(config) == 'bits=8,steps=1000'
@@ -417,27 +407,3 @@ def test_folders_as_a_person_would_name_them():
   config = config_lib.resolve(config)
   assert names.default_workdir(config) != folder('dir=a,steps=5')
   assert folder('dir=/a/b') != folder('dir=/a_b')
-
-
-def test_what_json_cannot_hold_is_refused():
-  config = config_lib.base()
-  config.ema.decay = math.nan
-  with pytest.raises(ValueError, match='JSON'):
-    config_lib.to_json(config_lib.resolve(config))
-  with pytest.raises(TypeError):
-    config_lib.to_json(config_dict.ConfigDict({'a': {1, 2}}))
-  assert json.loads(config_lib.to_json(resolved()))['steps'] == 16_000
-
-
-def test_diff_says_what_changed():
-  old, new = resolved('bits=8'), resolved('g_w_bits=4,optimizer=sgd')
-  assert config_lib.diff(old, old) == []
-  assert sorted(config_lib.diff(old, new)) == [
-    "discriminator.optimizer: 'adam' -> 'sgd'",
-    'discriminator.optimizer_kwargs.b1: 0.5 -> absent',
-    'discriminator.optimizer_kwargs.b2: 0.99 -> absent',
-    'generator.bits.weights: 8 -> 4',
-    "generator.optimizer: 'adam' -> 'sgd'",
-    'generator.optimizer_kwargs.b1: 0.5 -> absent',
-    'generator.optimizer_kwargs.b2: 0.99 -> absent',
-  ]

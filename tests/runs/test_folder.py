@@ -1,0 +1,75 @@
+"""A run's folder, and a sweep's: the same as before, or refused."""
+
+import json
+
+import pytest
+
+from qgan_jax import config as config_lib
+from qgan_jax.config.flags import Experiment
+from qgan_jax.config.keys import REMOVED
+from qgan_jax.errors import UserError
+from qgan_jax.runs import plan
+from qgan_jax.runs.folder import open_folder, read_run
+
+
+def make_config(arg):
+  config = config_lib.override(config_lib.base(experiment='digits'), arg)
+  return config_lib.resolve(config)
+
+
+def open_run(folder, arg):
+  experiment = Experiment(make_config(arg), 'digits.py', arg, {})
+  open_folder(folder, experiment, 'digits', primary=True)
+
+
+def open_sweep(folder, arg):
+  record = json.loads(config_lib.to_json(make_config(arg)))
+  trials = [plan.Trial('seed=1', ('--config=digits.py',), record)]
+  plan.open_folder(plan.Sweep(folder, trials, {}), {}, ['python'])
+
+
+def rewrite(path, change):
+  record = json.loads(path.read_text())
+  change(record)
+  path.write_text(json.dumps(record))
+
+
+def as_before(config):
+  """What an earlier version wrote: other keys than today."""
+  del config['logging']['diagnose_every']
+  del config['precision']['alternate_steps']
+  for key, default in REMOVED.items():
+    group, name = key.split('.')
+    config[group][name] = default
+
+
+@pytest.mark.parametrize(
+  ('open_it', 'name', 'config_of'),
+  [
+    (open_run, 'config.json', lambda record: record['config']),
+    (open_sweep, 'sweep.json', lambda record: record['trials'][0]['config']),
+  ],
+  ids=['run', 'sweep'],
+)
+def test_other_keys_than_an_earlier_version_s_do_not_matter_at_their_defaults(
+  tmp_path, open_it, name, config_of
+):
+  open_it(tmp_path, 'bits=4')
+  rewrite(tmp_path / name, lambda record: as_before(config_of(record)))
+  open_it(tmp_path, 'bits=4')
+  with pytest.raises(UserError) as caught:
+    open_it(tmp_path, 'bits=4,alternate_steps=5,ema=0.9')
+  differs = str(caught.value).split('What differs:')[1]
+  assert differs.count('->') == 2
+  assert 'precision.alternate_steps: 0 -> 5' in differs
+  assert 'ema.decay: 0.999 -> 0.9' in differs
+
+
+def test_the_config_of_an_earlier_run_is_complete(tmp_path):
+  open_run(tmp_path, 'bits=4')
+  rewrite(tmp_path / 'config.json', lambda record: as_before(record['config']))
+  assert read_run(tmp_path) == (make_config('bits=4'), 'digits')
+  path = tmp_path / 'config.json'
+  rewrite(path, lambda r: r['config']['precision'].update(pruning='global'))
+  with pytest.raises(UserError, match='precision.pruning=.global. cannot be'):
+    read_run(tmp_path)
