@@ -78,7 +78,8 @@ BITS = Kind(
   'a whole number from 1 to 16, or 32 for float',
   lambda x: type(x) is int and (1 <= x <= 16 or x == 32),
 )
-# From 32 on a tensor is left in float; at -32 nothing above 2^-9 is rounded.
+# From 32 on a tensor is left in float. With a step of 2^-32, float32 numbers
+# above 2^-9 lie on the grid already.
 EXPONENT = _number(
   'the exponent of the grid step 2^b, a number from -32 to 32 (32 is float)',
   lambda x: -32 <= x <= 32,

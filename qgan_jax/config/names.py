@@ -12,7 +12,8 @@ from qgan_jax.config.keys import KEYS, NETWORKS, ROLES, SHARED, SHORT_NAMES
 from qgan_jax.config.resolution import base, leaves, resolve
 
 _SAFE_VALUE = re.compile(r'[A-Za-z0-9._+-]*')
-_LONGEST_NAME = 200  # With hash and seed below the 255 of file systems.
+# File systems take 255 characters: this leaves room for a hash and the seed.
+_LONGEST_NAME = 200
 
 
 def config_string_of(config: ConfigDict) -> str:
@@ -37,7 +38,7 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
     return leaves(resolve(base(experiment=config.experiment, **settings)))
 
   current = resolved()
-  # First what others follow from, and last the keys without a short name.
+  # Keys that others follow from come first, those without a short name last.
   names = {name: SHORT_NAMES[name] for name in ('steps', 'init_from')}
   names |= SHORT_NAMES
   names |= {path: path for path in sorted(KEYS) if not KEYS[path].short}
@@ -51,7 +52,7 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
       continue
     if wanted != {current.get(path) for path in paths}:
       settings[name] = wanted.pop()
-      current = resolved()  # Other values may follow from this one.
+      current = resolved()  # This setting may have changed other values, too.
   return settings
 
 

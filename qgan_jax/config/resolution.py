@@ -10,18 +10,19 @@ once every flag is parsed, so that a value follows whatever it depends on:
   g_w_bits, …          generator.bits.weights, … of one role in one network
 
 The most specific wins. `g_bits` and `a_bits` are equally specific: where they
-disagree about the generator's activations, `g_a_bits` has to say. 32 is float.
-With `quantizer=grid`, `bits` is the exponent b of Q(x) = round(x / 2^b) · 2^b
-and speaks of weights alone; activations have 8 bits or what `a_bits` says. A
-quantizer whose definition fixes its width (ternary, xnor…) has that width where
-nothing is said, and takes no other.
+disagree about the generator's activations, `g_a_bits` has to be given as well.
+32 is float. With `quantizer=grid`, `bits` is the exponent b of
+Q(x) = round(x / 2^b) · 2^b and sets weights alone; activations have 8 bits
+unless `a_bits` is given. A quantizer whose definition fixes its width (ternary,
+xnor…) has that width unless bits are given, and takes no other.
 
-Activations learn their ranges, unless `activation_quantizer` says otherwise, or
-`ranges` how `affine` ones are found. D's learn an offset too (`lsq_plus`), for
-leaky ReLUs; G's (`lsq`) have none, so that G runs in integers.
+Activations learn their ranges, unless `activation_quantizer` names a quantizer
+that does not, or `ranges` is given: then they are `affine` with such ranges.
+D's learn an offset too (`lsq_plus`), for leaky ReLUs; G's (`lsq`) have none, so
+that G runs in integers.
 
-Every other key that two networks share (`learning_rate`, `norm`…) stands for
-both, and `g_learning_rate` or `d_learning_rate` for one.
+Every other key that networks share (`learning_rate`, `norm`…) sets all of them,
+and with a prefix (`g_learning_rate`) one.
 """
 
 from collections.abc import Mapping
@@ -99,7 +100,7 @@ def override(config: ConfigDict, arg: str | None) -> ConfigDict:
 
 
 def resolve(config: ConfigDict) -> FrozenConfigDict:
-  """Fills in what follows from the rest, and freezes the result.
+  """Sets what depends on other keys, and freezes the result.
 
   Args:
     config: an experiment's config with every override in it.

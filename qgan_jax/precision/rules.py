@@ -249,7 +249,7 @@ def _choose(
   ranges = ''
   if role == 'activations' and quantized:
     ranges = _range_of(quantizer, settings['ranges'], is_input=is_input)
-    # Of an input with a quantizer of its own, a rule for all may say anything.
+    # A rule for all layers may set ranges that the input's quantizer has not.
     own = is_input and defaults.input_quantizer and 'quantizer' not in said
     if 'ranges' in said and ranges != settings['ranges'] and not own:
       raise UserError(
@@ -304,7 +304,7 @@ def _range_of(
   return 'fitted' if jax.eval_shape(quantizer.fit, x, bits) else 'fixed'
 
 
-# Why a range is not where a rule wants it from.
+# What the message says of a range that a rule cannot change.
 _WHY = {
   'first batch': 'that of the first batch',
   'learned': 'learned',
@@ -313,7 +313,8 @@ _WHY = {
 }
 
 
-# What a rule that says bits alone gives a role that is in float by default.
+# The quantizer of a role that is in float by default, where a rule sets only
+# `bits`; and of a network's input whose own quantizer has too few bits.
 _FALLBACK = {
   'weights': 'uniform',
   'activations': 'affine',
