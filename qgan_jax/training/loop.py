@@ -82,7 +82,7 @@ def stack_batches(
   return batch
 
 
-def diagnosis(step: int, metrics: Mapping[str, PyTree]) -> str:
+def explain_halt(step: int, metrics: Mapping[str, PyTree]) -> str:
   """Says what was not finite, from the metrics of the step that halted."""
   found = [
     f'the gradient of {network}/{"/".join(key.key for key in path)}'
@@ -254,7 +254,7 @@ def train(
               good, host.replace(halted=np.zeros((), bool))
             )
             bad = jax.tree.map(lambda x, at=good - step: x[at], told)
-            problems[i] = diagnosis(good, bad)
+            problems[i] = explain_halt(good, bad)
             continue
           means = {
             name: float(np.mean(values, dtype=np.float64))
