@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from qgan_jax import models
 from qgan_jax.config.keys import BROADER, Key, KEYS, NETWORKS
 from qgan_jax.config.kinds import widths
 from qgan_jax.config.resolution import leaves
@@ -30,6 +31,8 @@ def validate(config: ConfigDict) -> None:
     _check(key, values)
   for network in NETWORKS:
     _check_network(config, network)
+  for role in ('Generator', 'Discriminator'):
+    models.find(config.model.name, role)
   _check_precision(config)
   _check_together(config)
 

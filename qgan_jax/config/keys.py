@@ -180,8 +180,9 @@ GROUPS = (
   Group('Experiment and data', '', (
     Key('experiment', NAME, 'unnamed',
         "Name in the run's folder, and of the data unless `source` is given."),
-    Key('model.name', choice('dcgan'), 'dcgan',
-        'Family of the networks.', name='model'),
+    Key('model.name', text('dcgan, or a module of your own'), 'dcgan',
+        'Family of the networks, or a module with a `Generator` and a '
+        '`Discriminator` of your own: `my_package.networks`.', name='model'),
     Key('data.source', text('a text'), None,
         'Data set: `digits`, a name in TensorFlow Datasets, or `folder`.',
         follows="the experiment's name"),

@@ -1,24 +1,80 @@
-"""Flax modules that do not know that they are quantized."""
+"""Flax modules that do not know that they are quantized, a family each.
 
+A family is a module with a `Generator` and a `Discriminator`. One of one's own
+is named by its module, as one would import it: `model=my_package.networks`. Its
+classes are given those of the attributes below that they have:
+
+  Generator      image_size, image_channels, channels, latent_dim, norm,
+                 num_classes, dtype
+  Discriminator  channels, norm, spectral_norm, num_classes, dtype
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import importlib
 from typing import Any
 
 import flax.linen as nn
 
+from qgan_jax.errors import did_you_mean, UserError
 from qgan_jax.models import dcgan
 
-_GENERATORS = {'dcgan': dcgan.Generator}
-_DISCRIMINATORS = {'dcgan': dcgan.Discriminator}
-NAMES = tuple(_GENERATORS)
+_FAMILIES = {'dcgan': dcgan}
+NAMES = tuple(_FAMILIES)
+
+
+def find(name: str, role: str) -> type[nn.Module]:
+  """The class of a family's network.
+
+  Args:
+    name: of the family in `NAMES`, or of a module of one's own, which is
+      imported.
+    role: 'Generator' or 'Discriminator'.
+
+  Raises:
+    UserError: there is no such module, it fails, or it has no such class.
+  """
+  family: Any = _FAMILIES.get(name)
+  if family is None:
+    try:
+      family = importlib.import_module(name)
+    except Exception as error:
+      hint = did_you_mean(name, NAMES)
+      raise UserError(
+        f'model={name}: there is no such family, and no module of that name '
+        f'can be imported ({type(error).__name__}: {error}); '
+        + (hint or f'the families are {", ".join(NAMES)}')
+      ) from None
+  found = getattr(family, role, None)
+  if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    raise UserError(
+      f'model={name}: the module has no class {role}, a flax.linen.Module'
+    )
+  return found
+
+
+def attributes(
+  name: str, role: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Those of the given attributes that a family's network has."""
+  fields = {field.name for field in dataclasses.fields(find(name, role))}
+  return {key: value for key, value in given.items() if key in fields}
 
 
 def make_generator(name: str, **kwargs: Any) -> nn.Module:
-  """The generator of a model family; `kwargs` are its attributes."""
-  return _GENERATORS[name](**kwargs)
+  """The generator of a family; `kwargs` are its attributes."""
+  return find(name, 'Generator')(**kwargs)
 
 
 def make_discriminator(name: str, **kwargs: Any) -> nn.Module:
-  """The discriminator of a model family; `kwargs` are its attributes."""
-  return _DISCRIMINATORS[name](**kwargs)
+  """The discriminator of a family; `kwargs` are its attributes."""
+  return find(name, 'Discriminator')(**kwargs)
 
 
-__all__ = ['NAMES', 'make_discriminator', 'make_generator']
+__all__ = [
+  'NAMES',
+  'attributes',
+  'find',
+  'make_discriminator',
+  'make_generator',
+]

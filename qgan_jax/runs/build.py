@@ -101,6 +101,8 @@ def make_variant(
     'norm': config.discriminator.norm,
     'spectral_norm': config.discriminator.spectral_norm,
   }
+  delivered = models.attributes(name, 'Generator', delivered)
+  discriminator = models.attributes(name, 'Discriminator', discriminator)
   variant = gan(
     models.make_generator(name, **delivered),
     models.make_discriminator(name, **discriminator),

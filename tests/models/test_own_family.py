@@ -1,0 +1,38 @@
+"""`model=my_package.networks`: a family that lies outside of the package."""
+
+import numpy as np
+import pytest
+import tiny_run
+
+from qgan_jax import config as config_lib
+from qgan_jax.errors import UserError
+from qgan_jax.runs import build
+
+
+def test_a_module_of_ones_own_is_a_family():
+  setup = build.set_up(
+    tiny_run.make_config('model=own_networks,bits=4'), tiny_run.make_dataset()
+  )
+  layers = {(c.network, c.layer, c.role): c.bits for c in setup.table}
+  assert layers['generator', 'Dense_1', 'weights'] == 4
+  assert layers['discriminator', 'Dense_0', 'activations'] == 8  # Images.
+  # Given are those attributes that its classes have.
+  assert setup.architecture == {'image_size': 8, 'image_channels': 1}
+  shapes = setup.state_shapes().networks['generator'].params
+  assert shapes['Dense_1']['kernel'].shape == (16, 64)
+  images = setup.sampler()(setup.init_state(), 4)
+  assert images.shape == (4, 8, 8, 1)
+  assert len(np.unique(images)) > 10
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('dcgn', 'no module of that name .* did you mean .dcgan'),
+    ('json', 'the module has no class Generator'),
+  ],
+)
+def test_what_is_no_family_is_said(name, message):
+  config = config_lib.resolve(config_lib.base(model=name))
+  with pytest.raises(UserError, match=message):
+    config_lib.validate(config)
