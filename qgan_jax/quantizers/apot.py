@@ -10,8 +10,10 @@ from qgan_jax.quantizers.base import Array, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   finite,
   largest,
+  magnitude,
   positive,
   root_mean_square,
+  step_size,
 )
 from qgan_jax.quantizers.straight_through import straight_through_learned
 
@@ -97,7 +99,7 @@ def apot(*, axis: int | None = None) -> Quantizer:
     return jnp.asarray(table)[width - 2]
 
   def clip_of(params: Params) -> Array:
-    return jnp.maximum(params['clip'], jnp.finfo(jnp.float32).tiny)
+    return step_size(params['clip'])
 
   def encode(x: Array, params: Params, bits: Array) -> Array:
     x = x.astype(jnp.float32)
@@ -122,7 +124,8 @@ def apot(*, axis: int | None = None) -> Quantizer:
     unit = x.astype(jnp.float32) / clip_of(params)
     inside = jnp.abs(unit) <= 1
     slope = jnp.where(inside, y / clip_of(params) - unit, jnp.sign(unit))
-    return straight_through_learned(x, params, y, jnp.ones(()), {'clip': slope})
+    clip = {'clip': magnitude(params['clip'])}
+    return straight_through_learned(x, clip, y, jnp.ones(()), {'clip': slope})
 
   return Quantizer(
     fit, from_range, apply, encode, decode, ('clip',), most_bits=MAX_BITS

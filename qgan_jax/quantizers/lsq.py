@@ -17,9 +17,11 @@ from qgan_jax.quantizers.ranges import (
   finite,
   is_within,
   largest,
+  magnitude,
   mean,
   mean_magnitude,
   positive,
+  step_size,
   tensor_range,
 )
 from qgan_jax.quantizers.straight_through import straight_through_learned
@@ -50,8 +52,8 @@ def _is_signed(low: Array, high: Array) -> Array:
 
 
 def _step(params: Params) -> Array:
-  """The scale, kept positive however far gradient descent took it."""
-  return jnp.maximum(params['scale'], jnp.finfo(jnp.float32).tiny)
+  """The scale, positive wherever gradient descent took it."""
+  return step_size(params['scale'])
 
 
 def _learned_rounding(
@@ -99,12 +101,14 @@ def _learned_rounding(
     rate = jax.lax.rsqrt(jnp.maximum(shared * (qmax - zero_point), 1e-6))
     # A choice of two: XLA on a CPU would keep both terms of a difference.
     slopes = {'scale': jnp.where(inside, q - steps, q)}
+    trained = {'scale': magnitude(params['scale'])}
     if 'offset' in learned:
       slopes['offset'] = jnp.where(inside, 0.0, 1.0)
+      trained['offset'] = params['offset']
     return straight_through_learned(
       x,
       # So the rate is a factor of a gradient's sum, not of its every term.
-      {name: rate * params[name] for name in slopes},
+      {name: rate * value for name, value in trained.items()},
       decode(codes, params, bits),
       inside,
       slopes,

@@ -3,7 +3,14 @@
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Params, Quantizer
-from qgan_jax.quantizers.ranges import finite, largest, positive, tensor_range
+from qgan_jax.quantizers.ranges import (
+  finite,
+  largest,
+  magnitude,
+  positive,
+  step_size,
+  tensor_range,
+)
 from qgan_jax.quantizers.straight_through import straight_through_learned
 from qgan_jax.quantizers.uniform import (
   codes_affine,
@@ -52,7 +59,7 @@ def pact(*, axis: int | None = None) -> Quantizer:
       for of_both, of_one in zip(ends, codes_affine(bits), strict=True)
     )
     # Signed, one bit: the levels ±α/2 halve [−α, α] into equal cells.
-    alpha = jnp.maximum(params['alpha'], jnp.finfo(jnp.float32).tiny)
+    alpha = step_size(params['alpha'])
     return positive(alpha / jnp.maximum(qmax, 1.0)), zero_point, qmin, qmax
 
   def encode(x: Array, params: Params, bits: Array) -> Array:
@@ -67,7 +74,7 @@ def pact(*, axis: int | None = None) -> Quantizer:
   ) -> Array:
     del key
     y = decode(round_to_codes(x, *grid(params, bits)), params, bits)
-    alpha = params['alpha']
+    alpha = magnitude(params['alpha'])
     signed = params['signed'] > 0
     above = x >= alpha
     below = signed & (x <= -alpha)

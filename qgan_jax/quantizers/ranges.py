@@ -60,6 +60,24 @@ def positive(scale: Array) -> Array:
   return jnp.where(scale > 0, jnp.clip(scale, tiny, 1 / tiny), 1.0)
 
 
+def step_size(learned: Array) -> Array:
+  """The size that a learned scale stands for: |s|, and a normal float32.
+
+  A plain optimizer may take a learned scale past 0. Read by its size alone, it
+  still gives the same grid as the positive one, and never one turned round or
+  shrunk to a point.
+  """
+  return jnp.maximum(jnp.abs(learned), jnp.finfo(jnp.float32).tiny)
+
+
+def magnitude(learned: Array) -> Array:
+  """|s| for the gradient of a learned scale: its slope at 0 is 1.
+
+  That of `jnp.abs` is 0 there, and a scale that reached 0 would stay.
+  """
+  return jnp.where(learned < 0, -learned, learned)
+
+
 def finite(x: Array) -> Array:
   """What rounding took past the largest float32 is the largest."""
   limit = jnp.finfo(jnp.float32).max

@@ -10,7 +10,7 @@ import optax
 
 from qgan_jax.errors import did_you_mean, UserError
 
-_POSITIVE = ('scale', 'alpha')
+_POSITIVE = ('scale', 'alpha', 'clip')
 _LEARNED = (*_POSITIVE, 'offset', 'centroids')
 
 

@@ -1,8 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from qgan_jax import quantizers
 from qgan_jax.errors import UserError
 from qgan_jax.training import optimizers
 from qgan_jax.training.optimizers import make_optimizer
@@ -90,3 +92,18 @@ def test_decays():
   }.items():
     got = [float(optimizers.make_decay(name, 100)(step)) for step in steps]
     np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', quantizers.NAMES)
+def test_every_learned_quantizer_has_a_step_in_proportion(name):
+  learned = quantizers.by_name(name).learned
+  optimizer = optimizers.make_quantizer_optimizer(0.01)
+  for size in (1e-3, 10.0) if learned else ():
+    params = {'weights': {'up0': {key: jnp.float32(size) for key in learned}}}
+    gradients = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    # The first step of Adam is the learning rate, whatever the gradient.
+    for key in set(learned) - {'signed'}:
+      np.testing.assert_allclose(
+        updates['weights']['up0'][key], -0.01 * size, rtol=1e-4
+      )
