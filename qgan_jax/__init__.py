@@ -1,1 +1,64 @@
-"""Quantized generative adversarial networks in JAX and Flax."""
+"""Quantized generative adversarial networks in JAX and Flax.
+
+Example:
+  A generator and a discriminator of one's own, trained somewhere, get 4 bits:
+
+  >>> import flax.linen as nn
+  >>> import jax
+  >>> import qgan_jax as q
+  >>> class G(nn.Module):
+  ...   @nn.compact
+  ...   def __call__(self, z):
+  ...     x = nn.relu(nn.Dense(16)(z))
+  ...     return nn.tanh(nn.Dense(4)(x))
+  >>> class D(nn.Module):
+  ...   @nn.compact
+  ...   def __call__(self, x):
+  ...     x = nn.leaky_relu(nn.Dense(16)(x))
+  ...     return nn.Dense(1)(x)
+  >>> latents = jax.random.normal(jax.random.key(0), (256, 8))
+  >>> g_variables = G().init(jax.random.key(1), latents)
+  >>> d_variables = D().init(jax.random.key(2), G().apply(g_variables, latents))
+  >>> g, d = q.quantize(
+  ...   (G(), g_variables), (D(), d_variables), bit_width=4, calibrate=latents
+  ... )
+  >>> g(latents).shape
+  (256, 4)
+  >>> print(g.table())
+  layer    role         bits  quantizer        range         shape
+  Dense_0  weights      4     lsq per channel  -             8×16
+  Dense_0  activations  8     affine           -3.92 … 3.61  8
+  Dense_1  weights      4     lsq per channel  -             16×4
+  Dense_1  activations  4     affine           0 … 3.49      16
+
+What is here is imported when it is first used: `import qgan_jax` alone loads
+neither JAX nor Flax.
+"""
+
+import importlib
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from qgan_jax import quantizers
+  from qgan_jax.post_training import quantize
+  from qgan_jax.precision import Quantized
+
+__version__ = '0.1.0'
+__all__ = ['Quantized', '__version__', 'quantize', 'quantizers']
+
+_MODULES = {
+  'Quantized': 'qgan_jax.precision',
+  'quantize': 'qgan_jax.post_training',
+}
+
+
+def __getattr__(name: str) -> Any:
+  if name == 'quantizers':
+    return importlib.import_module('qgan_jax.quantizers')
+  if name not in _MODULES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

@@ -15,6 +15,7 @@ from qgan_jax.post_training.calibration import (
   activation_ranges,
   RANGE_METHODS,
 )
+from qgan_jax.post_training.modules import quantize
 from qgan_jax.post_training.rounding import adaround
 from qgan_jax.post_training.watch import batches
 from qgan_jax.post_training.weights import correct_biases, fit_weights
@@ -29,6 +30,7 @@ __all__ = [
   'correct_biases',
   'fit_weights',
   'format_allocation',
+  'quantize',
   'rules_of',
   'sensitivity',
 ]

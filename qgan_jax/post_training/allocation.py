@@ -15,7 +15,7 @@ import numpy as np
 
 from qgan_jax.post_training.watch import batches
 from qgan_jax.post_training.weights import fit_weights
-from qgan_jax.precision import FLOAT_BITS, is_weight, Quantized
+from qgan_jax.precision import FLOAT_BITS, Quantized
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)
 
@@ -55,7 +55,11 @@ def sensitivity(
   """
   parts = batches(args, batch_size)
   flat = traverse_util.flatten_dict(network.variables['params'])
-  weights = {'/'.join(k[:-1]): w for k, w in flat.items() if is_weight(k, w)}
+  weights = {
+    path: w
+    for keys, w in flat.items()
+    if (path := network.precision.weight_path(keys, w)) is not None
+  }
   run = network.with_float_activations()
 
   @jax.jit

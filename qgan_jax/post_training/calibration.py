@@ -95,7 +95,7 @@ def activation_ranges(
     Ranges [2] by module path, for `Precision.apply`.
   """
   run = network.with_float_activations()
-  params = run.weights(run.variables['params'])
+  params = jax.jit(run.weights)(run.variables['params'])
 
   @jax.jit
   def inputs(params, args):

@@ -1,5 +1,6 @@
 """Scales of trained weights, and what corrects the errors they leave."""
 
+import functools
 from typing import Any
 
 from flax import traverse_util
@@ -8,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax.post_training.watch import batches, call_order, watch
-from qgan_jax.precision import FLOAT_BITS, is_weight, Quantized, width
+from qgan_jax.precision import FLOAT_BITS, Quantized, QuantizerSpec, width
+from qgan_jax.quantizers.ranges import reduction_axes
 
 Array = jax.Array
+Params = dict[str, Array]
 # Of the largest magnitude: fine where many bits end, coarse down to what 1 bit
 # needs.
 _RATIOS = np.concatenate(
@@ -37,28 +40,24 @@ def fit_weights(network: Quantized) -> Quantized:
   params = network.variables['params']
   masks = network.precision.masks(params, network.bits)
   for keys, w in traverse_util.flatten_dict(params).items():
-    path = '/'.join(keys[:-1])
-    spec = network.precision.spec('weights', path)
-    if not is_weight(keys, w) or spec is None:
+    path = network.precision.weight_path(keys, w)
+    spec = None if path is None else network.precision.spec('weights', path)
+    if path is None or spec is None:
       continue
     bits = jnp.float32(width(network.bits.weights, path))
     if 'scale' in spec.quantizer.learned and bits < FLOAT_BITS:
       w = w * masks[path] if masks else w
-      scale = _least_error(spec.quantizer, spec.axis, w, bits)
-      fitted = spec.quantizer.fit(w, bits)
-      learned['weights'][path] = {
-        name: scale if name == 'scale' else fitted[name]
-        for name in spec.quantizer.learned
-      }
+      learned['weights'][path] = _least_error(spec, w, bits)
   return network.replace(learned=learned)
 
 
-def _least_error(
-  quantizer: Any, axis: int | None, w: Array, bits: Array
-) -> Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _least_error(spec: QuantizerSpec, w: Array, bits: Array) -> Params:
+  """What a quantizer learns of a weight, with the scale of least error."""
+  quantizer = spec.quantizer
   params = quantizer.fit(w, bits)
-  axes = tuple(i for i in range(w.ndim) if axis is None or i != axis % w.ndim)
-  largest = jnp.max(jnp.abs(w), axes, keepdims=axis is not None)
+  axes, keep = reduction_axes(w, spec.axis), spec.axis is not None
+  largest = jnp.max(jnp.abs(w), axes, keepdims=keep)
   # The scale at which the largest value has the last code.
   unit = {**params, 'scale': jnp.ones_like(params['scale'])}
   top = quantizer.decode(
@@ -66,14 +65,15 @@ def _least_error(
   )
   full = jnp.maximum(largest / jnp.max(top), jnp.finfo(jnp.float32).tiny)
 
-  @jax.jit
   def error(ratio: Array) -> Array:
     trial = {**params, 'scale': ratio * full}
     x = quantizer.apply(w, trial, bits)
-    return jnp.sum(jnp.square(x - w), axes, keepdims=axis is not None)
+    return jnp.sum(jnp.square(x - w), axes, keepdims=keep)
 
-  errors = jnp.stack([error(jnp.float32(r)) for r in _RATIOS])
-  return full * jnp.float32(_RATIOS)[jnp.argmin(errors, 0)]
+  ratios = jnp.float32(_RATIOS)
+  errors = jax.lax.map(error, ratios)  # One after another, to save memory.
+  fitted = {**params, 'scale': full * ratios[jnp.argmin(errors, 0)]}
+  return {name: fitted[name] for name in quantizer.learned}
 
 
 def correct_biases(
@@ -93,6 +93,19 @@ def correct_biases(
   float_network = network.in_float()
   run = network.with_float_activations()
   parts = batches(args, batch_size)
+  original = network.variables['params']
+  corrected = traverse_util.flatten_dict(original, sep='/')
+  biases = {
+    path: name
+    for path in call_order(run, parts[0])
+    if (name := f'{path}/bias' if path else 'bias') in corrected
+  }
+
+  def shift(path: str, difference: Array) -> Array:
+    # Over the batch and the pixels: a bias of attention has two axes of its
+    # own, one of `ConvLocal` three.
+    rank = corrected[biases[path]].ndim
+    return jnp.mean(difference, tuple(range(difference.ndim - rank)))
 
   @jax.jit
   def means(network_params, float_params, args):
@@ -101,16 +114,10 @@ def correct_biases(
       watch(lambda: float_network.run(float_params, *args)),
     )
     return {
-      path: jnp.mean(pair[1][path][1] - y, tuple(range(y.ndim - 1)))
-      for path, (_, y) in pair[0].items()
+      path: shift(path, pair[1][path][1] - pair[0][path][1]) for path in biases
     }
 
-  original = network.variables['params']
-  corrected = traverse_util.flatten_dict(original, sep='/')
-  for path in call_order(run, parts[0]):
-    name = f'{path}/bias' if path else 'bias'
-    if name not in corrected:
-      continue
+  for path, name in biases.items():
     now = traverse_util.unflatten_dict(corrected, sep='/')
     shifts = [means(run.weights(now), original, part)[path] for part in parts]
     corrected[name] = corrected[name] + jnp.mean(jnp.stack(shifts), 0)

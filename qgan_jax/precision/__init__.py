@@ -6,7 +6,7 @@ from qgan_jax.precision.network import (
   make_precision,
   Precision,
 )
-from qgan_jax.precision.quantized import Quantized
+from qgan_jax.precision.quantized import Input, Quantized
 from qgan_jax.precision.spec import (
   Bits,
   FLOAT_BITS,
@@ -19,6 +19,7 @@ from qgan_jax.precision.spec import (
 __all__ = [
   'Bits',
   'FLOAT_BITS',
+  'Input',
   'Learned',
   'Precision',
   'Quantized',

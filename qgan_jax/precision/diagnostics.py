@@ -58,9 +58,9 @@ def observe(
   masks = precision.masks(params, bits)
   found: Tensors = {'weights': {}, 'activations': {}}
   for keys, w in traverse_util.flatten_dict(params).items():
-    path = '/'.join(keys[:-1])
-    spec = precision.spec('weights', path)
-    if spec is None or not is_weight(keys, w):
+    path = precision.weight_path(keys, w)
+    spec = None if path is None else precision.spec('weights', path)
+    if path is None or spec is None:
       continue
     w = w * masks[path] if masks else w
     n = width(bits.weights, path)

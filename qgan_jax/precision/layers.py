@@ -1,14 +1,19 @@
 """What layers a module has: found by tracing it, with no arithmetic."""
 
-from collections.abc import Iterator, Sequence
-import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flax import traverse_util
 import flax.linen as nn
 import jax
 
-from qgan_jax.precision.network import is_layer, is_weight, LAYERS
+from qgan_jax.precision.network import accepted, is_layer, is_weight, LAYERS
+from qgan_jax.quantizers import Axis
+
+PyTree = Any
+# Of parameters with several axes that are no weights: attention's biases have
+# one for the heads, too.
+_NO_WEIGHTS = ('bias', 'scale')
 
 
 class Layer(NamedTuple):
@@ -17,17 +22,22 @@ class Layer(NamedTuple):
   Attributes:
     path: its module path, 'up0' or 'block1/conv'; '' for the module itself.
     kernel: shape of its weights, () where it has none of its own.
-    channel_axis: of the kernel's output channels.
+    channel_axis: of the kernel's output channels; several where they lie on
+      several axes, as the heads and features of attention.
     inputs: shape of its input in one example, without the batch; None where
       its input is not caught, so that its weights alone are quantized.
     outputs: shape of its output, likewise.
+    known: False of a parameter that belongs to no layer of Linen's, such as
+      one that a module makes for an `einsum` of its own. Its `path` is its own,
+      and it is left in float unless a rule names it.
   """
 
   path: str
   kernel: tuple[int, ...]
-  channel_axis: int
+  channel_axis: Axis
   inputs: tuple[int, ...] | None
   outputs: tuple[int, ...] | None
+  known: bool = True
 
   @property
   def roles(self) -> tuple[str, ...]:
@@ -44,97 +54,99 @@ class Layer(NamedTuple):
 
 
 def find_layers(
-  module: nn.Module, *example: Any, **kwargs: Any
+  module: nn.Module,
+  *example: Any,
+  variables: Mapping[str, PyTree] | None = None,
+  **kwargs: Any,
 ) -> tuple[Layer, ...]:
   """The layers of a module: those with weights, those that multiply.
 
   Args:
     module: any Linen module.
     *example: arrays, or `jax.ShapeDtypeStruct`s, to call it with.
-    **kwargs: keyword arguments of `module.init`, static.
+    variables: its variables; None for those that `init` would make.
+    **kwargs: keyword arguments of the module, static.
 
   Returns:
     Those whose input is caught in the order they are called, and then what
     else has weights.
   """
   called: dict[str, Layer] = {}
+  kwargs = accepted(module, {'train': False, **kwargs})
 
   def record(next_fun, args, kwargs, context):
     y = next_fun(*args, **kwargs)
     if is_layer(context):
       x = args[0] if args else kwargs['inputs']
       path = '/'.join(context.module.path)
-      axis = _output_axes(context.module)[-1]
+      axis = _channel_axis(context.module)
       layer = Layer(path, (), axis, x.shape[1:], y.shape[1:])
       called.setdefault(path, layer)
     return y
 
-  def init(*example):
+  def run(variables, *example):
     with nn.intercept_methods(record):
-      return module.init(jax.random.key(0), *example, **kwargs)
+      if variables is None:
+        return module.init(jax.random.key(0), *example, **kwargs)
+      module.apply(variables, *example, mutable=True, **kwargs)
+      return variables
 
-  shapes = jax.eval_shape(init, *example)['params']
-  for keys, w in traverse_util.flatten_dict(shapes).items():
-    if is_weight(keys, w):
-      path = '/'.join(keys[:-1])
-      layer = called.get(path, Layer(path, (), -1, None, None))
-      called[path] = layer._replace(kernel=w.shape)
-  return tuple(called.values())
+  shapes = jax.eval_shape(run, variables, *example)
+  return _with_weights(called, shapes)
 
 
-def _output_axes(layer: nn.Module) -> tuple[int, ...]:
-  """The axes of a layer's kernel that are its output channels."""
-  if getattr(layer, 'transpose_kernel', False):
-    return (-2,)  # Flax then keeps (…, outputs, inputs).
-  features = getattr(layer, 'features', 1)
-  count = len(features) if isinstance(features, Sequence) else 1
-  return tuple(range(-count, 0))
+def held_layers(module: nn.Module) -> tuple[Layer, ...]:
+  """The layers with weights of a bound module, which is not called.
 
-
-def kernel_output_axes(
-  module: nn.Module, inputs: Sequence[Any] | None = None
-) -> dict[str, tuple[int, ...]]:
-  """Where each kernel of a bound module keeps its output channels.
+  What can be known without a call: which axis of a kernel is the output
+  channels, of layers that exist before one (the module itself, its fields, what
+  `setup` makes). Of any other kernel, such as one made in a compact call, the
+  bias tells, where its shape fits one place alone; else the last axis is taken,
+  which is wrong only for a transposed kernel and for `DenseGeneral` with
+  several features.
 
   Args:
     module: a Linen module bound to its variables.
-    inputs: arrays, or `jax.ShapeDtypeStruct`s, to call it with. Without them,
-      only layers that exist before a call are seen: the module itself, its
-      fields, and what `setup` makes. Of any other kernel, such as one made in
-      a compact call, the bias tells, where its shape fits one place alone; else
-      the last axis is taken, which is wrong only for a transposed kernel and
-      for `DenseGeneral` with several features.
-
-  Returns:
-    Negative axes, ascending, by module path.
   """
-  seen: dict[str, tuple[int, ...]] = {}
+  _, variables = module.unbind()
+  found = {
+    '/'.join(layer.path): _channel_axis(layer)
+    for layer in _held(module)
+    if isinstance(layer, LAYERS)
+  }
+  layers = {path: Layer(path, (), axis, None, None)
+            for path, axis in found.items()}  # fmt: skip
+  weights = _with_weights(layers, variables)
+  return tuple(layer for layer in weights if layer.kernel)
 
-  def see(layer: nn.Module) -> None:
-    seen['/'.join(layer.path)] = _output_axes(layer)
 
-  def record(next_fun, args, kwargs, context):
-    if is_layer(context):
-      see(context.module)
-    return next_fun(*args, **kwargs)
-
-  unbound, variables = module.unbind()
-  if inputs is None:
-    for layer in filter(lambda held: isinstance(held, LAYERS), _held(module)):
-      see(layer)
-  else:
-    call = functools.partial(unbound.apply, variables, mutable=True)
-    with nn.intercept_methods(record):
-      jax.eval_shape(call, *inputs)
-  found = {}
-  params = traverse_util.flatten_dict(variables['params'])
-  for keys, kernel in params.items():
-    if is_weight(keys, kernel):
+def _with_weights(
+  called: Mapping[str, Layer], variables: Mapping[str, PyTree]
+) -> tuple[Layer, ...]:
+  """Layers with the shapes of their weights, and what else has weights."""
+  found = dict(called)
+  params = nn.meta.unbox(variables.get('params', {}))
+  flat = traverse_util.flatten_dict(params)
+  for keys, w in flat.items():
+    if is_weight(keys, w):
       path = '/'.join(keys[:-1])
-      bias = params.get((*keys[:-1], 'bias'))
-      guess = (-1,) if bias is None else _by_bias(kernel, bias)
-      found[path] = seen.get(path, guess)
-  return found
+      if path not in found:
+        axis = _axis_by_bias(w, flat.get((*keys[:-1], 'bias')))
+        found[path] = Layer(path, (), axis, None, None)
+      found[path] = found[path]._replace(kernel=w.shape)
+    elif w.ndim >= 2 and keys[-1] not in _NO_WEIGHTS:
+      path = '/'.join(keys)
+      found[path] = Layer(path, w.shape, -1, None, None, known=False)
+  return tuple(found.values())
+
+
+def _channel_axis(layer: nn.Module) -> Axis:
+  """The axis of a layer's kernel that is its output channels, or the axes."""
+  if getattr(layer, 'transpose_kernel', False):
+    return -2  # Flax then keeps (…, outputs, inputs).
+  features = getattr(layer, 'features', 1)
+  count = len(features) if isinstance(features, Sequence) else 1
+  return -1 if count == 1 else tuple(range(-count, 0))
 
 
 def _held(module: nn.Module) -> Iterator[nn.Module]:
@@ -151,13 +163,13 @@ def _held(module: nn.Module) -> Iterator[nn.Module]:
       yield from _held(value)
 
 
-def _by_bias(kernel: jax.Array, bias: jax.Array) -> tuple[int, ...]:
-  """The output axes of a kernel, as far as its bias's shape tells them."""
+def _axis_by_bias(kernel: Any, bias: Any | None) -> Axis:
+  """The output axis of a kernel, as far as its bias's shape tells it."""
   *before, inputs, last = kernel.shape
-  if bias.shape in ((last,), (*before, last)):  # The latter of `ConvLocal`.
-    return (-1,)
+  if bias is None or bias.shape in ((last,), (*before, last)):
+    return -1  # The latter of `ConvLocal`.
   if bias.shape == (inputs,):
-    return (-2,)
+    return -2
   if bias.shape == kernel.shape[-bias.ndim :]:
     return tuple(range(-bias.ndim, 0))
-  return (-1,)
+  return -1

@@ -9,6 +9,7 @@ module itself is untouched and does not know.
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 from flax import traverse_util
@@ -45,6 +46,30 @@ LAYERS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 def is_weight(path: tuple[str, ...], value: Any) -> bool:
   """Whether a parameter is a weight: biases and norms are left alone."""
   return path[-1] == 'kernel' and value.ndim >= 2
+
+
+def accepted(module: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+  """Those of some keyword arguments that a module can be applied with.
+
+  The package offers the same ones to every module (`train`, `labels`…), and a
+  module of one's own need not have them.
+
+  Args:
+    module: any Linen module.
+    kwargs: for `module.apply`.
+
+  Returns:
+    Without those that neither `apply` has nor the signature of what is called.
+  """
+  method = kwargs.get('method') or module
+  called = getattr(module, method) if isinstance(method, str) else method
+  while isinstance(called, nn.Sequential):  # Its first layer is given them.
+    called = called.layers[0]
+  parameters = inspect.signature(called).parameters
+  if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    return dict(kwargs)
+  known = {*parameters, *inspect.signature(nn.Module.apply).parameters}
+  return {name: value for name, value in kwargs.items() if name in known}
 
 
 def is_layer(context: nn.module.InterceptorContext) -> bool:
@@ -91,7 +116,27 @@ class Precision:
         return spec
     return getattr(self, role)
 
-  def _specs(self, role: str) -> list[QuantizerSpec]:
+  def weight_path(self, keys: tuple[str, ...], value: Any) -> str | None:
+    """The path that rules and `spec` know a weight by.
+
+    A layer's kernel has the path of its layer. Any other parameter, such as
+    one that a module makes for an `einsum` of its own, is left in float unless
+    an exception names it, and has its own path.
+
+    Args:
+      keys: of the parameter.
+      value: it, or its shape.
+
+    Returns:
+      The path; None where the parameter is not to be quantized.
+    """
+    if is_weight(keys, value):
+      return '/'.join(keys[:-1])
+    path = '/'.join(keys)
+    named = any(e[:2] == ('weights', path) for e in self.exceptions)
+    return path if named and value.ndim >= 2 else None
+
+  def specs(self, role: str) -> list[QuantizerSpec]:
     """Every quantizer that some layer's role has."""
     specs = [spec for r, _, spec in self.exceptions if r == role]
     return [spec for spec in (getattr(self, role), *specs) if spec is not None]
@@ -107,20 +152,20 @@ class Precision:
   def stochastic(self) -> bool:
     """Whether training draws random numbers: some quantizer takes a key."""
     return any(
-      spec.quantizer.stochastic for role in ROLES for spec in self._specs(role)
+      spec.quantizer.stochastic for role in ROLES for spec in self.specs(role)
     )
 
   @property
   def learned(self) -> bool:
     """Whether some quantizer has parameters that are trained."""
     return any(
-      spec.quantizer.learned for role in ROLES for spec in self._specs(role)
+      spec.quantizer.learned for role in ROLES for spec in self.specs(role)
     )
 
   @property
   def fits_to_bits(self) -> bool:
     """Whether a state holds something that was fitted for certain bits."""
-    clipped = (spec.ranges == 'mse' for spec in self._specs('activations'))
+    clipped = (spec.ranges == 'mse' for spec in self.specs('activations'))
     return self.learned or any(clipped)
 
   def weight_params(
@@ -148,9 +193,9 @@ class Precision:
     if bits.sparsity is None:
       return {}
     weights = {
-      '/'.join(path[:-1]): w
-      for path, w in traverse_util.flatten_dict(params).items()
-      if is_weight(path, w)
+      path: w
+      for keys, w in traverse_util.flatten_dict(params).items()
+      if (path := self.weight_path(keys, w)) is not None
     }
     return pruning.layer_masks(weights, bits.sparsity)
 
@@ -175,13 +220,13 @@ class Precision:
       A tree of the same shapes and dtypes. Gradients of pruned weights are 0.
     """
     masks = self.masks(params, bits)
-    if not masks and not self._specs('weights'):
+    if not masks and not self.specs('weights'):
       return params
     flat = traverse_util.flatten_dict(params)
     for keys, w in flat.items():
-      if not is_weight(keys, w):
+      path = self.weight_path(keys, w)
+      if path is None:
         continue
-      path = '/'.join(keys[:-1])
       mask = masks.get(path)
       w = w if mask is None else w * mask
       flat[keys] = w
@@ -216,7 +261,7 @@ class Precision:
       variables: its variables in float.
       bits: the network's bit widths.
       *args: positional arguments of the module: the batch.
-      **kwargs: keyword arguments of `module.apply`.
+      **kwargs: keyword arguments of `module.apply`; see `apply`.
 
     Returns:
       (ranges of the activations; parameters of learned quantizers, those that
@@ -227,9 +272,9 @@ class Precision:
     masks = self.masks(params, bits)
     found: Learned = {'weights': {}, 'activations': {}}
     for keys, w in traverse_util.flatten_dict(params).items():
-      path = '/'.join(keys[:-1])
-      spec = self.spec('weights', path)
-      if is_weight(keys, w) and spec and spec.quantizer.learned:
+      path = self.weight_path(keys, w)
+      spec = None if path is None else self.spec('weights', path)
+      if path is not None and spec and spec.quantizer.learned:
         w = w * masks[path] if masks else w
         n = width(bits.weights, path)
         found['weights'][path] = spec.quantizer.fit(w, n)
@@ -280,12 +325,14 @@ class Precision:
       replicas: that hold parts of the batch; ranges are reduced over them, so
         that all quantize alike.
       observe: called with every layer's path, input, parameters and bits.
-      **kwargs: keyword arguments of `module.apply`.
+      **kwargs: keyword arguments of `module.apply`; those that the module's
+        own signature lacks are left out.
 
     Returns:
       (what `module.apply` returns, the ranges to go on with).
     """
-    if not self._specs('activations') and not self._specs('gradients'):
+    kwargs = accepted(module, kwargs)
+    if not self.specs('activations') and not self.specs('gradients'):
       return module.apply(variables, *args, **kwargs), ranges
     given = (learned or {}).get('activations', {})
     updated: Ranges = dict(ranges)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import struct
 import flax.linen as nn
@@ -11,14 +11,39 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.precision.compile import compile_quickly
-from qgan_jax.precision.network import Precision, Ranges
-from qgan_jax.precision.spec import Bits, Learned
+from qgan_jax.precision.layers import find_layers, held_layers, Layer
+from qgan_jax.precision.network import accepted, Precision, Ranges
+from qgan_jax.precision.rules import range_of
+from qgan_jax.precision.spec import (
+  Bits,
+  FLOAT_BITS,
+  Learned,
+  QuantizerSpec,
+  width,
+)
+from qgan_jax.precision.table import Choice, format_table
 
 PyTree = Any
+_OF_BOUND = '_quantized'  # Attribute of a bound module: what it was made from.
+
+
+class Input(NamedTuple):
+  """One example of what a network is called with, without the batch.
+
+  Attributes:
+    shape: () for a label.
+    dtype: its name, 'float32'….
+  """
+
+  shape: tuple[int, ...]
+  dtype: str
 
 
 class Quantized(struct.PyTreeNode):
   """A network with all that quantizes it.
+
+  It is called as its module is, `network(latents)`, and is a pytree: an
+  argument of compiled functions.
 
   Attributes:
     module: any Linen module; static, as is `precision`.
@@ -27,6 +52,9 @@ class Quantized(struct.PyTreeNode):
     variables: in float; 'params', and other collections.
     ranges: of the activations, [2] by module path.
     learned: parameters of the quantizers that are not fitted anew.
+    inputs: the positional arguments of a call; None where nobody said.
+    rounded: whether the weights in `variables` are quantized already, as those
+      that a file holds: they are used as they are.
   """
 
   module: nn.Module = struct.field(pytree_node=False)
@@ -35,6 +63,10 @@ class Quantized(struct.PyTreeNode):
   variables: dict[str, PyTree]
   ranges: Ranges = struct.field(default_factory=dict)
   learned: Learned = struct.field(default_factory=dict)
+  inputs: tuple[Input, ...] | None = struct.field(
+    pytree_node=False, default=None
+  )
+  rounded: bool = struct.field(pytree_node=False, default=False)
 
   def in_float(self) -> 'Quantized':
     """The same network before anything is quantized."""
@@ -54,12 +86,21 @@ class Quantized(struct.PyTreeNode):
 
   def weights(self, params: PyTree) -> PyTree:
     """The parameters with every weight quantized."""
+    if self.rounded:
+      return params
     return self.precision.quantize_weights(
       params, self.bits, learned=self.learned
     )
 
   def run(self, params: PyTree, *args: Any, **kwargs: Any) -> Any:
-    """The output, for parameters whose weights are quantized already."""
+    """The output, for parameters whose weights are quantized already.
+
+    Args:
+      params: of the module.
+      *args: its positional arguments.
+      **kwargs: keyword arguments of `module.apply`, of which the module is
+        given those that it has; `train` is False if nothing is said.
+    """
     output, _ = self.precision.apply(
       self.module,
       {**self.variables, 'params': params},
@@ -67,13 +108,105 @@ class Quantized(struct.PyTreeNode):
       self.bits,
       *args,
       learned=self.learned,
-      **kwargs,
+      **{'train': False, **kwargs},
     )
     return output
 
-  def __call__(self, *args: Any) -> Any:
-    """The output with quantized weights and activations."""
-    return self.run(self.weights(self.variables['params']), *args)
+  def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    """The output with quantized weights and activations.
+
+    Args:
+      *args: positional arguments of the module: the batch.
+      **kwargs: keyword arguments of the module.
+
+    Raises:
+      TypeError: the module has no such keyword argument.
+    """
+    unknown = kwargs.keys() - accepted(self.module, kwargs).keys()
+    if unknown:
+      name = type(self.module).__name__
+      raise TypeError(f'{name} has no argument {", ".join(sorted(unknown))}')
+    return self.run(self.weights(self.variables['params']), *args, **kwargs)
+
+  def bind(self) -> nn.Module:
+    """The module bound to quantized weights; its activations are in float.
+
+    `quantized_of` knows the network of the module that this returns.
+    """
+    params = self.weights(self.variables['params'])
+    bound = self.module.bind({**self.variables, 'params': params})
+    # No field of the module: it is equal to others as before.
+    object.__setattr__(bound, _OF_BOUND, self)
+    return bound
+
+  def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Shapes of a batch of one, by `inputs`."""
+    return tuple(
+      jax.ShapeDtypeStruct((1, *shape), dtype)
+      for shape, dtype in self.inputs or ()
+    )
+
+  def table(self) -> str:
+    """What every layer is quantized with, to print.
+
+    Activations are in it where `inputs` says what the network is called with.
+    A parameter that belongs to no layer is there by its own path, in float
+    unless a rule named it.
+    """
+    if self.inputs is None:
+      layers = held_layers(self.module.bind(self.variables))
+    else:
+      layers = find_layers(
+        self.module, *self.example(), variables=self.variables
+      )
+    called = [layer.path for layer in layers if layer.inputs is not None]
+    return format_table(
+      [
+        self._choice(layer, role, is_input=layer.path in called[:1])
+        for layer in layers
+        for role in layer.roles
+        if role != 'gradients'
+      ]
+    )
+
+  def _choice(self, layer: Layer, role: str, *, is_input: bool) -> Choice:
+    """A line of the table."""
+    precision, bits, path = self.precision, self.bits, layer.path
+    spec: QuantizerSpec | None = precision.spec(role, path)
+    if not layer.known:
+      weight = jax.ShapeDtypeStruct(layer.kernel, jnp.float32)
+      if precision.weight_path(tuple(path.split('/')), weight) is None:
+        spec = None
+    n, ranges = float(FLOAT_BITS), ''
+    if spec is not None:
+      n = float(
+        width(bits.weights, path)
+        if role == 'weights'
+        else precision.activation_width(bits, path, is_input=is_input)
+      )
+    if spec is None or n >= FLOAT_BITS:
+      return Choice('', path, role, '', FLOAT_BITS, False, '',
+                    layer.shape(role), '', None)  # fmt: skip
+    if role == 'activations':
+      momentum = 'moving' if precision.momentum else 'dynamic'
+      ranges = range_of(
+        spec.quantizer, spec.ranges or momentum, is_input=is_input
+      )
+      if ranges in ('moving', 'mse') and path in self.ranges:
+        low, high = map(float, self.ranges[path])
+        ranges = f'{low:.3g} … {high:.3g}'
+    return Choice(
+      '',
+      path,
+      role,
+      spec.name,
+      spec.quantizer.fixed_bits or n,
+      role == 'weights' and spec.axis is not None,
+      ranges,
+      layer.shape(role),
+      '',
+      0,
+    )
 
   def fitted(self, *args: Any) -> 'Quantized':
     """The network with quantizers that start from its weights and a batch.
@@ -118,11 +251,16 @@ class Quantized(struct.PyTreeNode):
     return self.replace(variables={**self.variables, 'batch_stats': stats})
 
 
+def quantized_of(module: nn.Module) -> Quantized | None:
+  """The network that `Quantized.bind` made a bound module of, if any."""
+  return vars(module).get(_OF_BOUND)
+
+
 @functools.cache
 def _compiled_init() -> Callable[..., tuple[Ranges, Learned]]:
   def init(network: Quantized, args: Any) -> tuple[Ranges, Learned]:
     return network.precision.init(
-      network.module, network.variables, network.bits, *args
+      network.module, network.variables, network.bits, *args, train=False
     )
 
   return compile_quickly(init)

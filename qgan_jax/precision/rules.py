@@ -7,8 +7,10 @@ Rules are one text, such as
 Each is `NETWORK/ROLE/PATH: key=value key=value`, rules parted by semicolons.
 All three parts are glob patterns; a `*` in PATH goes over slashes too. The
 roles are weights, activations and gradients; a pattern catches gradients only
-where it says so, `gradients`. The last rule that catches a layer wins, key by
-key. What no rule says is the network's default.
+where it says so, `gradients`. A parameter that belongs to no layer is in float
+unless a rule ends with its very name, `generator/weights/*/codes: bits=8`. The
+last rule that catches a layer wins, key by key. What no rule says is the
+network's default.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,11 +61,14 @@ class Rule(NamedTuple):
   settings: dict[str, Any]
   text: str
 
-  def catches(self, network: str, role: str, path: str) -> bool:
+  def catches(self, network: str, role: str, layer: Layer) -> bool:
     """Whether it speaks of a layer's role."""
     if role == 'gradients' != self.role:
       return False
-    patterns = zip((network, role, path), self[:3], strict=True)
+    names = (path.rpartition('/')[2] for path in (self.path, layer.path))
+    if not layer.known and len({*names}) > 1:
+      return False
+    patterns = zip((network, role, layer.path), self[:3], strict=True)
     return all(fnmatch.fnmatchcase(*pair) for pair in patterns)
 
 
@@ -196,7 +201,12 @@ def resolve_rules(
       choices, {layer.path: layer for layer in found}, defaults[network]
     )
   for rule in rules:
-    caught = any(rule.catches(c.network, c.role, c.layer) for c in table)
+    caught = any(
+      rule.catches(network, role, layer)
+      for network, found in layers.items()
+      for layer in found
+      for role in layer.roles
+    )
     if not caught:
       raise UserError(
         f'precision.rules: {rule.text!r} catches nothing; the layers are '
@@ -229,7 +239,7 @@ def _choose(
   said: dict[str, Rule] = {}  # The rule that decides, by key.
   last = None
   for rule in rules:
-    if rule.catches(network, role, layer.path):
+    if rule.catches(network, role, layer):
       settings |= rule.settings
       said |= dict.fromkeys(rule.settings, rule)
       last = rule
@@ -239,6 +249,8 @@ def _choose(
   n = settings['bits']
   if 'quantizer' in said and 'bits' not in said and n < FLOAT_BITS:
     n = quantizer.fixed_bits or n
+  if not layer.known and not said.keys() & {'bits', 'quantizer'}:
+    n = FLOAT_BITS
   if name != 'grid' and not takes_bits(name, n):
     why = f'precision.rules: {last.text!r}' if last else f'bits={n}'
     raise UserError(
@@ -248,7 +260,7 @@ def _choose(
   quantized = n < FLOAT_BITS
   ranges = ''
   if role == 'activations' and quantized:
-    ranges = _range_of(quantizer, settings['ranges'], is_input=is_input)
+    ranges = range_of(quantizer, settings['ranges'], is_input=is_input)
     # A rule for all layers may set ranges that the input's quantizer has not.
     own = is_input and defaults.input_quantizer and 'quantizer' not in said
     if 'ranges' in said and ranges != settings['ranges'] and not own:
@@ -291,7 +303,7 @@ def _default(
   return spec, n
 
 
-def _range_of(
+def range_of(
   quantizer: quantizers.Quantizer, ranges: str, *, is_input: bool
 ) -> str:
   """Where the range of an activation comes from, as `Precision` finds it."""
@@ -344,8 +356,11 @@ def _together(
     specs = {c.layer: _spec(c, layers[c.layer], default) for c in mine}
     if not any(specs.values()):
       default = None
+    # `Precision` takes a parameter of no layer for a weight if it is named.
     exceptions += [
-      (role, path, spec) for path, spec in specs.items() if spec != default
+      (role, path, spec)
+      for path, spec in specs.items()
+      if (spec != default if layers[path].known else spec)
     ]
     base = dataclasses.replace(base, **{role: default})
     if any(choice.rule for choice in mine):

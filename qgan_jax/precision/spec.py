@@ -72,14 +72,14 @@ class QuantizerSpec:
 
   Attributes:
     name: one of `quantizers.NAMES`.
-    axis: the axis with a scale for each index; None for one scale.
+    axis: the axis, or axes, with a scale for each index; None for one scale.
     ranges: where the range of activations comes from, 'moving', 'dynamic',
       'mse' or 'fitted' (see `Precision`); None as the network's momentum
       says.
   """
 
   name: str
-  axis: int | None = None
+  axis: quantizers.Axis = None
   ranges: str | None = None
 
   @property

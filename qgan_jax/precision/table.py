@@ -8,7 +8,7 @@ class Choice(NamedTuple):
   """What one layer's role is quantized with: a line of the table.
 
   Attributes:
-    network: 'generator'….
+    network: 'generator'…; '' where there is one alone.
     layer: its module path.
     role: one of `ROLES`.
     quantizer: its name, '' for float.
@@ -35,8 +35,13 @@ class Choice(NamedTuple):
 
 
 def format_table(table: Sequence[Choice]) -> str:
-  """The table as text, one line for every layer and role that has a choice."""
-  rows = [('network', 'layer', 'role', 'bits', 'quantizer', 'range', 'shape')]
+  """The table as text, one line for every layer and role that has a choice.
+
+  Without the column of networks where there is one alone, which has no name.
+  """
+  rows: list[tuple[str, ...]] = [
+    ('network', 'layer', 'role', 'bits', 'quantizer', 'range', 'shape')
+  ]
   for c in table:
     if c.role == 'gradients' and not c.quantizer:
       continue
@@ -52,6 +57,8 @@ def format_table(table: Sequence[Choice]) -> str:
         '×'.join(map(str, c.shape)) + (f'  ← {c.rule}' if c.rule else ''),
       )
     )
+  if not any(c.network for c in table):
+    rows = [row[1:] for row in rows]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return '\n'.join(
     '  '.join(map(str.ljust, row, widths)).rstrip() for row in rows

@@ -1,7 +1,7 @@
 """Quantizers: pure functions of arrays, by the names of their papers."""
 
 from qgan_jax.quantizers.apot import apot
-from qgan_jax.quantizers.base import Quantizer
+from qgan_jax.quantizers.base import Axis, Quantizer
 from qgan_jax.quantizers.codebook import codebook
 from qgan_jax.quantizers.dorefa import (
   dorefa,
@@ -37,6 +37,7 @@ from qgan_jax.quantizers.xnor import xnor
 
 __all__ = [
   'ACTIVATIONS',
+  'Axis',
   'GRADIENTS',
   'NAMES',
   'Quantizer',

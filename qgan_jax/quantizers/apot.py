@@ -6,7 +6,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   finite,
   largest,
@@ -63,7 +63,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
   return levels.astype(np.float32), bounds.astype(np.float32)
 
 
-def apot(*, axis: int | None = None) -> Quantizer:
+def apot(*, axis: Axis = None) -> Quantizer:
   """x̂ = γ · (the nearest sum of powers of two to x / γ); γ is learned.
 
   Li et al. (APoT), https://arxiv.org/abs/1909.13144: a sign and 2ⁿ⁻¹

@@ -7,6 +7,9 @@ import jax
 
 Array = jax.Array
 Params = dict[str, Array]
+# The axis of a tensor whose every index has parameters of its own, or several
+# such axes; None for one set of parameters for all of it.
+Axis = int | tuple[int, ...] | None
 
 
 class Apply(Protocol):

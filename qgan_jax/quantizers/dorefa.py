@@ -7,7 +7,7 @@ round((2ⁿ − 1) r) / (2ⁿ − 1) for r in [0, 1].
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   largest,
   mean_magnitude,
@@ -21,7 +21,7 @@ def _steps(bits: Array) -> Array:
   return jnp.exp2(jnp.asarray(bits, jnp.float32)).round() - 1
 
 
-def dorefa(*, axis: int | None = None) -> Quantizer:
+def dorefa(*, axis: Axis = None) -> Quantizer:
   """Weights: x̂ = 2 · quantize_n(tanh x / (2 max|tanh x|) + ½) − 1.
 
   Zhou et al. (DoReFa), https://arxiv.org/abs/1606.06160, eqs. 7 to 9: straight
@@ -110,7 +110,7 @@ def dorefa_activation() -> Quantizer:
   return Quantizer(fit, None, apply, encode, decode)
 
 
-def dorefa_gradient(*, axis: int | None = None) -> Quantizer:
+def dorefa_gradient(*, axis: Axis = None) -> Quantizer:
   """Gradients: 2 max|g| · (quantize_n(g / (2 max|g|) + ½ + noise) − ½).
 
   Zhou et al. (DoReFa), https://arxiv.org/abs/1606.06160, eq. 12, with noise

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.uniform import (
   codes_symmetric,
   in_steps,
@@ -48,7 +48,7 @@ def _bwd(residuals, g):
 scale_gradient.defvjp(_fwd, _bwd)
 
 
-def ewgs(*, delta: float = 1e-3, axis: int | None = None) -> Quantizer:
+def ewgs(*, delta: float = 1e-3, axis: Axis = None) -> Quantizer:
   """`uniform` with the gradient scaled by how far a value was rounded.
 
   Lee et al. (EWGS), https://arxiv.org/abs/2104.00903: a step that moves a

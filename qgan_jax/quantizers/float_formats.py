@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   ceil_log2,
   finite,
@@ -77,7 +77,7 @@ def from_float_codes(codes: Array, number: FloatFormat) -> Array:
   return jnp.sign(codes) * (code - binade * size) * unit
 
 
-def fp8(number: FloatFormat, *, axis: int | None = None) -> Quantizer:
+def fp8(number: FloatFormat, *, axis: Axis = None) -> Quantizer:
   """Eight-bit floats, times one power of two for a tensor.
 
   Micikevicius et al., https://arxiv.org/abs/2209.05433: E4M3, whose greatest

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   floor_log2,
   largest,
@@ -21,7 +21,7 @@ def _round_log2(x: Array) -> Array:
   return exponent - (mantissa < 2**-0.5)
 
 
-def logarithmic(*, axis: int | None = None) -> Quantizer:
+def logarithmic(*, axis: Axis = None) -> Quantizer:
   """x̂ = sign(x) · 2^round(log2|x|), with 2ⁿ⁻¹ − 1 exponents and zero.
 
   Miyashita et al., https://arxiv.org/abs/1603.01025. The largest exponent is

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.mse import least_error_scale
 from qgan_jax.quantizers.ranges import (
   deviation,
@@ -117,7 +117,7 @@ def _learned_rounding(
   return Quantizer(fit, from_range, apply, encode, decode, learned)
 
 
-def lsq(*, axis: int | None = None) -> Quantizer:
+def lsq(*, axis: Axis = None) -> Quantizer:
   """x̂ = s · round(clip(x / s, −Qn, Qp)) with a learned scale s.
 
   Esser et al. (LSQ), https://arxiv.org/abs/1902.08153. Codes are −2ⁿ⁻¹ …
@@ -156,7 +156,7 @@ def lsq(*, axis: int | None = None) -> Quantizer:
   return _learned_rounding(fit, from_range, _signed_or_not, ('scale', 'signed'))
 
 
-def lsq_plus(*, axis: int | None = None) -> Quantizer:
+def lsq_plus(*, axis: Axis = None) -> Quantizer:
   """x̂ = s · round(clip((x − β) / s, −Qn, Qp)) + β; s and β are learned.
 
   Bhalgat et al. (LSQ+), https://arxiv.org/abs/2004.09576. ∂x̂/∂s as in `lsq`,
@@ -196,7 +196,7 @@ def lsq_plus(*, axis: int | None = None) -> Quantizer:
   )
 
 
-def seq(*, axis: int | None = None) -> Quantizer:
+def seq(*, axis: Axis = None) -> Quantizer:
   """`lsq` with 2ⁿ levels around zero, and none on it: ±s/2, ±3s/2….
 
   Stretched elastic quantization, Liu et al. (ParetoQ),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   largest,
   positive,
@@ -33,7 +33,7 @@ def least_error_scale(
   zero_point: Array,
   qmin: Array,
   qmax: Array,
-  axis: int | None = None,
+  axis: Axis = None,
 ) -> Array:
   """The scale of a uniform grid with the least mean squared error.
 
@@ -77,7 +77,7 @@ def least_error_scale(
   return positive(scale * top)
 
 
-def uniform_mse(*, axis: int | None = None) -> Quantizer:
+def uniform_mse(*, axis: Axis = None) -> Quantizer:
   """`uniform` at the scale of least mean squared error.
 
   A range does not say where to clip, so params are fitted to every tensor.

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.float_formats import (
   FloatFormat,
   from_float_codes,
@@ -17,24 +17,30 @@ from qgan_jax.quantizers.straight_through import straight_through
 BLOCK = 32
 
 
-def _to_rows(x: Array, axis: int | None) -> Array:
-  """A tensor as [rows, length]: blocks run along the length."""
-  if axis is not None:
-    x = jnp.moveaxis(x, axis, 0)
-    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
-  length = x.shape[-1] if x.ndim else 1
-  return x.reshape(math.prod(x.shape[:-1]), length)
-
-
-def _from_rows(rows: Array, shape: tuple[int, ...], axis: int | None) -> Array:
+def _axes(ndim: int, axis: Axis) -> tuple[list[int], list[int]]:
+  """(axes whose every index is a row of its own, axes along the rows)."""
   if axis is None:
-    return rows.reshape(shape)
-  first = shape[axis]
-  rest = [n for i, n in enumerate(shape) if i != axis % len(shape)]
-  return jnp.moveaxis(rows.reshape(first, *rest), 0, axis)
+    return list(range(ndim - 1)), list(range(ndim))[-1:]
+  own = (axis,) if isinstance(axis, int) else axis
+  rows = sorted(i % ndim for i in own)
+  return rows, [i for i in range(ndim) if i not in rows]
 
 
-def mx(number: FloatFormat, *, axis: int | None = None) -> Quantizer:
+def _to_rows(x: Array, axis: Axis) -> Array:
+  """A tensor as [rows, length]: blocks run along the length."""
+  rows, along = _axes(x.ndim, axis)
+  length = math.prod(x.shape[i] for i in along)
+  height = math.prod(x.shape[i] for i in rows)
+  return x.transpose(rows + along).reshape(height, length)
+
+
+def _from_rows(rows: Array, shape: tuple[int, ...], axis: Axis) -> Array:
+  order = sum(_axes(len(shape), axis), [])
+  moved = rows.reshape([shape[i] for i in order])
+  return moved.transpose([order.index(i) for i in range(len(shape))])
+
+
+def mx(number: FloatFormat, *, axis: Axis = None) -> Quantizer:
   """Blocks of 32 values share the scale 2^(floor(log2 max|x|) − emax).
 
   Rouhani et al., https://arxiv.org/abs/2310.10537, algorithm 1, and the OCP
@@ -48,7 +54,8 @@ def mx(number: FloatFormat, *, axis: int | None = None) -> Quantizer:
     number: the elements' format.
     axis: None for blocks along the last axis: a layer's input, whose
       channels are multiplied and summed. Otherwise blocks within each index of
-      that axis, along all others in their order: a kernel's output channels.
+      that axis (or axes), along all others in their order: a kernel's output
+      channels.
       The last block of a row may be shorter.
 
   Returns:

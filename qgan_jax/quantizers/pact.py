@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   finite,
   largest,
@@ -19,7 +19,7 @@ from qgan_jax.quantizers.uniform import (
 )
 
 
-def pact(*, axis: int | None = None) -> Quantizer:
+def pact(*, axis: Axis = None) -> Quantizer:
   """Clips, y = ½(|x| − |x − α| + α), and rounds to n bits; α is learned.
 
   Choi et al. (PACT), https://arxiv.org/abs/1805.06085, eqs. 1 to 3: ∂y/∂α is

@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import largest, mean, positive, tensor_range
 from qgan_jax.quantizers.uniform import codes_affine, round_to_codes, rounding
 
 _ITERATIONS = 12
 
 
-def qgan_em(*, axis: int | None = None) -> Quantizer:
+def qgan_em(*, axis: Axis = None) -> Quantizer:
   """x̂ = αz + β with z ∈ {0 … 2ⁿ − 1}, fitted to the tensor.
 
   Wang et al. (QGAN), https://arxiv.org/abs/1901.08263. The E step takes codes,

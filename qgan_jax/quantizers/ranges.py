@@ -1,8 +1,8 @@
 """Statistics of a tensor from which scales are made.
 
-Each takes `axis`: None for one number per tensor, or the axis with a number
-for each of its indices, dims kept. No gradient flows into any of them. They
-are finite for whatever float32 holds, an empty tensor included.
+Each takes `axis`: None for one number per tensor, or the axis, or axes, with a
+number for each index, dims kept. No gradient flows into any of them. They are
+finite for whatever float32 holds, an empty tensor included.
 """
 
 import math
@@ -10,17 +10,19 @@ import math
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array
+from qgan_jax.quantizers.base import Array, Axis
 
 
-def reduction_axes(x: Array, axis: int | None) -> tuple[int, ...]:
+def reduction_axes(x: Array, axis: Axis) -> tuple[int, ...]:
   """The axes that share a number."""
   if axis is None:
     return tuple(range(x.ndim))
-  return tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+  own = (axis,) if isinstance(axis, int) else axis
+  kept = {i % x.ndim for i in own}
+  return tuple(i for i in range(x.ndim) if i not in kept)
 
 
-def tensor_range(x: Array, axis: int | None = None) -> tuple[Array, Array]:
+def tensor_range(x: Array, axis: Axis = None) -> tuple[Array, Array]:
   """(min, max) of a tensor, or for each index of `axis` with dims kept.
 
   An empty tensor has the range (0, 0).
@@ -103,12 +105,12 @@ def ceil_log2(x: Array) -> Array:
   return exponent - (mantissa == 0.5)
 
 
-def count(x: Array, axis: int | None = None) -> int:
+def count(x: Array, axis: Axis = None) -> int:
   """How many values share a number; at least 1."""
   return max(1, math.prod(x.shape[i] for i in reduction_axes(x, axis)))
 
 
-def mean(x: Array, axis: int | None = None) -> Array:
+def mean(x: Array, axis: Axis = None) -> Array:
   """Mean value; 0 of an empty tensor."""
   x = jax.lax.stop_gradient(x).astype(jnp.float32)
   # Divided first: the sum of huge values would overflow.
@@ -116,12 +118,12 @@ def mean(x: Array, axis: int | None = None) -> Array:
   return finite(jnp.sum(x / count(x, axis), axes, keepdims=keep))
 
 
-def mean_magnitude(x: Array, axis: int | None = None) -> Array:
+def mean_magnitude(x: Array, axis: Axis = None) -> Array:
   """Mean of |x|; 0 of an empty tensor."""
   return mean(jnp.abs(x), axis)
 
 
-def root_mean_square(x: Array, axis: int | None = None) -> Array:
+def root_mean_square(x: Array, axis: Axis = None) -> Array:
   """√(mean of x²); 0 of an empty tensor."""
   unit = positive(largest(*tensor_range(x, axis)))
   # Divided first: the square of huge values would overflow.
@@ -129,7 +131,7 @@ def root_mean_square(x: Array, axis: int | None = None) -> Array:
   return unit * jnp.sqrt(mean(jnp.square(z), axis))
 
 
-def deviation(x: Array, axis: int | None = None) -> Array:
+def deviation(x: Array, axis: Axis = None) -> Array:
   """Standard deviation, that of the population; 0 of an empty tensor."""
   unit = positive(largest(*tensor_range(x, axis)))
   # Divided first, twice: neither the difference nor its square may overflow.

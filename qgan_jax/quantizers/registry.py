@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from qgan_jax.quantizers import float_formats as formats
 from qgan_jax.quantizers.apot import apot
-from qgan_jax.quantizers.base import Quantizer
+from qgan_jax.quantizers.base import Axis, Quantizer
 from qgan_jax.quantizers.codebook import codebook
 from qgan_jax.quantizers.dorefa import (
   dorefa,
@@ -31,7 +31,7 @@ from qgan_jax.quantizers.xnor import xnor
 
 
 class _Entry(NamedTuple):
-  make: Callable[[int | None], Quantizer]
+  make: Callable[[Axis], Quantizer]
   roles: str  # Of 'w'eights, 'a'ctivations and 'g'radients.
 
 
@@ -81,14 +81,15 @@ NAMES = tuple(_ENTRIES)
 WEIGHTS, ACTIVATIONS, GRADIENTS = map(_serving, 'wag')
 
 
-def by_name(name: str, *, axis: int | None = None) -> Quantizer:
+def by_name(name: str, *, axis: Axis = None) -> Quantizer:
   """The quantizer of a name.
 
   Args:
     name: one of `NAMES`; `WEIGHTS`, `ACTIVATIONS` and `GRADIENTS` are those
       that serve each.
-    axis: the axis with parameters of its own for each index (per channel);
-      None for one set (per tensor). Ignored by a quantizer that has no choice.
+    axis: the axis, or axes, with parameters of its own for each index (per
+      channel); None for one set (per tensor). Ignored by a quantizer that has
+      no choice.
 
   Raises:
     ValueError: for a name that is none of them.

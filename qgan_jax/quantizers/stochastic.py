@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import largest, positive, tensor_range
 from qgan_jax.quantizers.straight_through import straight_through
 from qgan_jax.quantizers.uniform import (
@@ -27,7 +27,7 @@ def round_stochastically(x: Array, key: Array) -> Array:
   return jnp.floor(x + jax.random.uniform(key, x.shape))
 
 
-def stochastic(*, axis: int | None = None) -> Quantizer:
+def stochastic(*, axis: Axis = None) -> Quantizer:
   """`uniform` with stochastic rounding: E[x̂] = x inside the range.
 
   Gupta et al., https://arxiv.org/abs/1502.02551, round so to a fixed-point

@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import finite, mean, mean_magnitude
 from qgan_jax.quantizers.straight_through import straight_through
 
 
-def ternary(*, axis: int | None = None) -> Quantizer:
+def ternary(*, axis: Axis = None) -> Quantizer:
   """x̂ = α · sign(x) where |x| > Δ and 0 elsewhere.
 
   Li et al. (TWN), https://arxiv.org/abs/1605.04711, eqs. 4 to 6: Δ = 0.7 ·

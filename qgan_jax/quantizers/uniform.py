@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   ceil_log2,
   finite,
@@ -148,7 +148,7 @@ def rounding(
 
 
 def _symmetric(
-  scale_of: Callable[[Array, Array], Array], axis: int | None
+  scale_of: Callable[[Array, Array], Array], axis: Axis
 ) -> Quantizer:
   """A signed quantizer, from (largest magnitude, qmax) → scale."""
 
@@ -164,7 +164,7 @@ def _symmetric(
   return rounding(fit, from_range, lambda params, bits: codes_symmetric(bits))
 
 
-def uniform(*, symmetric: bool = True, axis: int | None = None) -> Quantizer:
+def uniform(*, symmetric: bool = True, axis: Axis = None) -> Quantizer:
   """Uniform quantization, Jacob et al., https://arxiv.org/abs/1712.05877.
 
   Args:
@@ -199,7 +199,7 @@ def uniform(*, symmetric: bool = True, axis: int | None = None) -> Quantizer:
   )
 
 
-def power_of_two_scale(*, axis: int | None = None) -> Quantizer:
+def power_of_two_scale(*, axis: Axis = None) -> Quantizer:
   """Q(x) = round(x / 2ᵉ) · 2ᵉ, with e from the bit width and the range.
 
   e = ceil(log2(max|x| / (2ⁿ⁻¹ − 1))), the least exponent that clips nothing: a

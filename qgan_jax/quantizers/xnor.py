@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 
-from qgan_jax.quantizers.base import Array, Params, Quantizer
+from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import mean_magnitude
 from qgan_jax.quantizers.straight_through import straight_through
 
 
-def xnor(*, axis: int | None = None) -> Quantizer:
+def xnor(*, axis: Axis = None) -> Quantizer:
   """x̂ = α · sign(x), α = mean|x|, the least squares scale of signs.
 
   Rastegari et al., https://arxiv.org/abs/1603.05279: BWN's weights, XNOR-Net's

@@ -6,7 +6,11 @@ import pytest
 
 from qgan_jax import quantizers
 from qgan_jax.precision import Bits, make_precision, Precision
+<<<<<<< HEAD
 from qgan_jax.precision.replicas import Replicas
+=======
+from qgan_jax.precision.network import accepted
+>>>>>>> d050ece (One call quantizes any Linen modules after training, activations too; import qgan_jax is the Python door)
 
 KEY = jax.random.PRNGKey(0)
 
@@ -237,3 +241,40 @@ def test_every_quantizer_by_name(net):
     params = {'Dense_0': variables['params']['Dense_0']}
     kernel = jax.jit(p.quantize_weights)(params, n)['Dense_0']['kernel']
     assert np.abs(kernel - params['Dense_0']['kernel']).max() > 0
+
+
+def test_a_module_is_given_the_keywords_that_it_has():
+  class Plain(nn.Module):
+    def __call__(self, x):
+      return x
+
+    def draw(self, x, *, labels):
+      return x
+
+  class Open(nn.Module):
+    def __call__(self, x, **others):
+      return x
+
+  offered = {'train': True, 'labels': 1, 'mutable': ['batch_stats'], 'rngs': {}}
+  applied = {'mutable': ['batch_stats'], 'rngs': {}}
+  assert accepted(Net(), offered) == applied | {'train': True}
+  assert accepted(Plain(), offered) == applied
+  by_name = offered | {'method': 'draw'}
+  assert accepted(Plain(), by_name) == applied | {'labels': 1, 'method': 'draw'}
+  assert accepted(Open(), offered) == offered
+  # `Sequential` hands them to its first layer.
+  for layers, known in (((Net(), nn.Dense(2)), {'train': True}),
+                        ((nn.Dense(2), Net()), {}),
+                        ((nn.Sequential([Net()]),), {'train': True}),
+                        ((nn.relu,), {})):  # fmt: skip
+    assert accepted(nn.Sequential(layers), offered) == applied | known
+
+
+def test_a_module_without_train_runs_quantized(net):
+  _, variables, x = net
+  run, dense = precision(), {'params': variables['params']['Dense_0']}
+  ranges, _ = run.init(nn.Dense(3), dense, bits(4, 4), x, train=True)
+  output, _ = run.apply(
+    nn.Dense(3), dense, ranges, bits(4, 4), x, train=True, labels=None
+  )
+  assert output.shape == (2, 6, 6, 3)

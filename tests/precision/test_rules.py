@@ -74,6 +74,60 @@ def test_layers_are_found_in_order_with_their_shapes(layers):
   assert layers[1].outputs == (4, 4, 6)
 
 
+class Attending(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    codes = self.param('codes', nn.initializers.normal(), (4, 6))
+    nn.Embed(3, 6, name='embed')(jnp.zeros(2, int))
+    x = nn.MultiHeadDotProductAttention(2, name='attend')(x @ codes, x @ codes)
+    return nn.Dense(1, name='logit')(x)
+
+
+def test_attention_has_channels_on_two_axes_and_the_rest_is_named():
+  x = jax.ShapeDtypeStruct((2, 5, 4), jnp.float32)
+  layers = {layer.path: layer for layer in find_layers(Attending(), x)}
+  assert {path: layer.channel_axis for path, layer in layers.items()} == {
+    'attend/query': (-2, -1), 'attend/key': (-2, -1), 'attend/value': (-2, -1),
+    'attend/out': -1, 'logit': -1, 'codes': -1, 'embed/embedding': -1,
+  }  # fmt: skip
+  assert layers['attend/query'].kernel == (6, 2, 3)
+  unknown = [path for path, layer in layers.items() if not layer.known]
+  assert unknown == ['codes', 'embed/embedding']
+  found = tuple(layers.values())
+
+  precision, bits, table = resolve(found)
+  assert bits == Bits(4, 4)
+  assert {(c.layer, c.quantizer) for c in table if c.layer in unknown} == {
+    ('codes', ''), ('embed/embedding', '')
+  }  # fmt: skip
+  named = [e[1] for e in precision.exceptions]
+  assert named == ['attend/query', 'attend/key', 'attend/value']
+  keys = [('codes',), ('embed', 'embedding'), ('attend', 'query', 'bias')]
+  w = jax.ShapeDtypeStruct((4, 6), jnp.float32)
+  assert [precision.weight_path(k, w) for k in keys] == [None, None, None]
+
+  # By its name, whatever is before it; with the default's width or its own.
+  for text, width in (('*/weights/codes: quantizer=uniform', 4),
+                      ('*/*/*codes: bits=2', None),
+                      ('*/weights/codes: bits=2', 2)):  # fmt: skip
+    if width is None:
+      with pytest.raises(UserError, match='catches nothing'):
+        resolve(found, text)
+      continue
+    precision, bits, table = resolve(found, text)
+    assert precision.weight_path(('codes',), w) == 'codes'
+    assert precision.spec('weights', 'codes') == UNIFORM
+    assert bits.weights['codes'] == width
+    assert bits.weights['embed/embedding'] == 32
+    params = {'codes': jax.random.normal(KEY, (64, 6))}
+    widths = Bits({'codes': jnp.float32(width)}, jnp.float32(32))
+    rounded = precision.quantize_weights(params, widths)['codes']
+    for column in np.asarray(rounded).T:
+      assert 1 < len(np.unique(column)) <= 2**width
+  precision, _, _ = resolve(found, '*/weights/*/embedding: bits=8')
+  assert precision.weight_path(('embed', 'embedding'), w) == 'embed/embedding'
+
+
 def test_without_rules_all_layers_share_one_width(layers):
   precision, bits, table = resolve(layers)
   assert bits == Bits(4, 4)

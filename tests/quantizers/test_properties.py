@@ -236,6 +236,30 @@ def test_per_channel_is_per_tensor_on_each_channel(name):
     np.testing.assert_allclose(y[:, i], one, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('name', [n for n in NAMES if n not in NO_CHANNELS])
+def test_several_axes_are_one_axis_of_all_their_indices(name):
+  """As the heads and the features of attention's kernels are."""
+  x = np.random.RandomState(0).randn(6, 2, 7, 3) * np.arange(1, 7).reshape(
+    1, 2, 1, 3
+  )
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def run(axis, x, bits):
+    quantizer = quantizers.by_name(name, axis=axis)
+    params = quantizer.fit(x, bits)
+    codes = quantizer.encode(x, params, bits)
+    return quantizer.apply(x, params, bits), quantizer.decode(
+      codes, params, bits
+    )
+
+  x = jnp.asarray(x, jnp.float32)
+  merged = x.transpose(0, 2, 1, 3).reshape(6, 7, 6)
+  expected, _ = run(-1, merged, 3.0)
+  expected = expected.reshape(6, 7, 2, 3).transpose(0, 2, 1, 3)
+  for got in run((1, -1), x, 3.0):
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_from_range_is_of_the_kind_that_fit_gives(name):
   quantizer = quantizers.by_name(name)

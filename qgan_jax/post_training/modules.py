@@ -1,0 +1,287 @@
+"""Quantizes networks of any Linen modules after training, in one call."""
+
+import inspect
+from typing import Any, overload, TypedDict, Unpack
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from qgan_jax.errors import UserError
+from qgan_jax.post_training.arguments import (
+  arrays_of,
+  check,
+  Inputs,
+  inputs_of,
+  naming_the_call,
+  network_of,
+  Pair,
+)
+from qgan_jax.post_training.calibration import activation_ranges
+from qgan_jax.post_training.watch import batches
+from qgan_jax.post_training.weights import fit_weights
+from qgan_jax.precision import (
+  Bits,
+  FLOAT_BITS,
+  Input,
+  Precision,
+  Quantized,
+  QuantizerSpec,
+)
+from qgan_jax.precision.layers import find_layers, held_layers, Layer
+from qgan_jax.precision.rules import Defaults, parse_rules, resolve_rules
+
+_BATCH = 64  # Calibration inputs that a network is run on at a time.
+
+
+class _Options(TypedDict, total=False):
+  bit_width: int
+  quantizer: str | None
+  activation_quantizer: str
+  per_channel: bool
+  rules: str | None
+  generator_inputs: Any
+  discriminator_inputs: Any
+
+
+class _Calibrated(_Options):
+  calibrate: Any
+
+
+@overload
+def quantize(
+  generator: Pair, *, calibrate: Any = None, **options: Unpack[_Options]
+) -> Quantized: ...
+
+
+@overload
+def quantize(
+  generator: Pair,
+  discriminator: Pair,
+  *,
+  calibrate: Any = None,
+  **options: Unpack[_Options],
+) -> tuple[Quantized, Quantized]: ...
+
+
+@overload
+def quantize(
+  generator: nn.Module,
+  discriminator: nn.Module,
+  bit_width: int = 8,
+  *,
+  quantizer: str | None = None,
+  per_channel: bool = True,
+  rules: str | None = None,
+  generator_inputs: Any = None,
+  discriminator_inputs: Any = None,
+) -> tuple[nn.Module, nn.Module]: ...
+
+
+@overload
+def quantize(
+  generator: nn.Module,
+  discriminator: nn.Module,
+  **options: Unpack[_Calibrated],
+) -> tuple[Quantized, Quantized]: ...
+
+
+def quantize(
+  generator: Any,
+  discriminator: Any = None,
+  bit_width: int = 8,
+  *,
+  quantizer: str | None = None,
+  activation_quantizer: str = 'affine',
+  per_channel: bool = True,
+  rules: str | None = None,
+  calibrate: Any = None,
+  generator_inputs: Any = None,
+  discriminator_inputs: Any = None,
+) -> Any:
+  """Quantizes one or two trained networks, without training them again.
+
+  Works for any Linen module. Weights are quantized in every layer of Linen's
+  that multiplies; with `calibrate`, the inputs of these layers are, too. What a
+  module computes by itself (an `einsum` with a parameter of its own) is left in
+  float: `Quantized.table` names it, and a rule can have it quantized.
+
+  Example:
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> import qgan_jax as q
+    >>> class G(nn.Module):
+    ...   @nn.compact
+    ...   def __call__(self, z):
+    ...     x = nn.relu(nn.Dense(16)(z))
+    ...     return nn.tanh(nn.Dense(4)(x))
+    >>> latents = jax.random.normal(jax.random.key(0), (256, 8))
+    >>> variables = G().init(jax.random.key(1), latents)
+    >>> g = q.quantize((G(), variables), bit_width=4, calibrate=latents)
+    >>> g(latents).shape
+    (256, 4)
+
+  Args:
+    generator: the network: (module, variables), or a module that is bound to
+      its variables, `module.bind(variables)`.
+    discriminator: another one, likewise; None for one network alone.
+    bit_width: of weights, and of activations where they are calibrated: 1 to
+      16, or 32 for float. Biases and norms stay in float, and the network's own
+      input keeps 8 bits. A quantizer whose definition fixes its width has that.
+    quantizer: of the weights, one of `quantizers.WEIGHTS` but `grid`, whose
+      `bits` is no width. One with a learned scale ('lsq', 'seq') has the scales
+      of least squared error. None for 'lsq', or for 'uniform' (min-max) where
+      bound modules are returned.
+    activation_quantizer: one of `quantizers.ACTIVATIONS`.
+    per_channel: a scale for each output channel of a weight.
+    rules: what differs layer by layer, as in a config's `precision.rules`:
+      'generator/weights/Dense_0: bits=8'; `generator` is the first network.
+    calibrate: what the first network is called with, an array [N, …] or a tuple
+      of them: the activations' ranges are those of least squared error on it.
+      The second network is calibrated with what the first one, in float, makes
+      of it, followed by what else is in the tuple (labels) as far as the second
+      has arguments of the same names. Without it, weights alone are quantized.
+    generator_inputs: without `calibrate`, arrays or `jax.ShapeDtypeStruct`s
+      that the first network can be called with; nothing is computed. They show
+      which axis of a kernel is the channels, which is known without them of
+      layers that the module holds before a call (fields, `setup`). Give them
+      where a compact call makes a `ConvTranspose` with `transpose_kernel=True`,
+      or a `DenseGeneral` with several features: what their bias does not tell
+      is taken for the last axis.
+    discriminator_inputs: the same of the second network; with `calibrate`, the
+      arrays that it is calibrated with in place of the first one's output.
+
+  Returns:
+    A `Quantized` for each network; where they are bound modules and nothing is
+    calibrated, modules that are bound to quantized weights.
+
+  Raises:
+    ValueError: an argument is not as above.
+  """
+  bound = isinstance(generator, nn.Module) and calibrate is None
+  if quantizer is None:
+    quantizer = 'uniform' if bound else 'lsq'
+  check(bit_width, quantizer, activation_quantizer)
+  given = {'generator': network_of(generator, 'the first network')}
+  if discriminator is not None:
+    given['discriminator'] = network_of(discriminator, 'the second network')
+  elif discriminator_inputs is not None:
+    raise ValueError('discriminator_inputs are given, and no second network')
+  if calibrate is None:
+    inputs = {
+      'generator': inputs_of('generator_inputs', generator_inputs),
+      'discriminator': inputs_of('discriminator_inputs', discriminator_inputs),
+    }
+  elif generator_inputs is not None:
+    raise ValueError(
+      'calibrate and generator_inputs both say what the first network is '
+      'called with: leave out generator_inputs'
+    )
+  else:
+    first = arrays_of('calibrate', calibrate)
+    inputs = {'generator': first}
+    if discriminator_inputs is not None:
+      second = arrays_of('discriminator_inputs', discriminator_inputs)
+      inputs['discriminator'] = second
+    elif discriminator is not None:
+      inputs['discriminator'] = _made(
+        given['generator'], given['discriminator'][0], first
+      )
+
+  precision = Precision(
+    weights=QuantizerSpec(quantizer, axis=-1 if per_channel else None),
+    activations=QuantizerSpec(activation_quantizer),
+  )
+  widths: Any = int(bit_width), FLOAT_BITS if calibrate is None else bit_width
+  defaults = Defaults(precision, Bits(*map(int, widths)))
+  layers = {
+    name: _layers(network, inputs[name], calibrated=calibrate is not None)
+    for name, network in given.items()
+  }
+  try:
+    precisions, bits, _ = resolve_rules(
+      layers, dict.fromkeys(given, defaults), parse_rules(rules)
+    )
+  except UserError as error:
+    raise ValueError(str(error)) from None
+  networks = [
+    Quantized(
+      module,
+      precisions[name],
+      jax.tree.map(jnp.float32, bits[name]),
+      dict(variables),
+      inputs=_inputs(inputs[name]),
+    )
+    for name, (module, variables) in given.items()
+  ]
+  results: list[Any] = [
+    fit_weights(network)
+    if calibrate is None
+    else _calibrated(network, inputs[name] or ())
+    for name, network in zip(given, networks, strict=True)
+  ]
+  if bound:
+    results = [network.bind() for network in results]
+  return tuple(results) if discriminator is not None else results[0]
+
+
+def _inputs(arrays: Inputs | None) -> tuple[Input, ...] | None:
+  if arrays is None:
+    return None
+  return tuple(Input(tuple(x.shape[1:]), str(x.dtype)) for x in arrays)
+
+
+def _layers(
+  network: Pair, inputs: Inputs | None, *, calibrated: bool
+) -> tuple[Layer, ...]:
+  module, variables = network
+  if inputs is None:
+    return held_layers(module.bind(variables))
+  shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+  with naming_the_call(module, inputs):
+    layers = find_layers(module, *shapes, variables=variables)
+  if calibrated:
+    return layers
+  return tuple(layer._replace(inputs=None) for layer in layers if layer.kernel)
+
+
+def _made(network: Pair, second: nn.Module, inputs: Inputs) -> Inputs:
+  """What the second network is called with where nobody said."""
+  module, variables = network
+  bits = Bits(jnp.float32(FLOAT_BITS), jnp.float32(FLOAT_BITS))
+  in_float = Quantized(module, Precision(), bits, dict(variables))
+  run = jax.jit(lambda network, args: network(*args))  # Once for all batches.
+  with naming_the_call(module, inputs):
+    made = [run(in_float, part) for part in _parts(inputs)]
+  if not isinstance(made[0], jax.Array) or not made[0].ndim:
+    raise ValueError(
+      f'{type(module).__name__} does not give one array: say what '
+      f'{type(second).__name__} is called with, discriminator_inputs='
+    )
+  second_inputs = [jnp.concatenate(made)]
+  own, other = (list(inspect.signature(m).parameters) for m in (module, second))
+  for x, mine, its in zip(inputs[1:], own[1:], other[1:], strict=False):
+    if mine != its:
+      break
+    second_inputs.append(x[: len(second_inputs[0])])
+  return tuple(second_inputs)
+
+
+def _batch_size(inputs: Inputs) -> int:
+  """Of as few batches as there may be, which leave out as little as can be."""
+  count = len(inputs[0])
+  return count // -(-count // _BATCH)
+
+
+def _parts(inputs: Inputs) -> list[Inputs]:
+  return batches(inputs, _batch_size(inputs))
+
+
+def _calibrated(network: Quantized, inputs: Inputs) -> Quantized:
+  """With the scales of its weights, and the ranges of its activations."""
+  specs = network.precision.specs('activations')
+  if any(spec.quantizer.learned for spec in specs):
+    network = network.fitted(*_parts(inputs)[0])
+  network = fit_weights(network)
+  ranges = activation_ranges(network, *inputs, batch_size=_batch_size(inputs))
+  return network.replace(ranges=ranges)
