@@ -104,7 +104,7 @@ def _argument(name: str, kind: Kind, help_: str) -> Key:
   return Key(path, kind, None, help_, unset=f"{ours}the optimizer's own")
 
 
-# A row of these tables is one key.
+# One entry is one row of a table: the formatter would make seven lines of it.
 # fmt: off
 # Keys that every network has, and that stand for all networks without a prefix.
 SHARED = (
@@ -118,7 +118,7 @@ SHARED = (
       "Quantizer of the layers' inputs.",
       by_network={'generator': 'lsq', 'discriminator': 'lsq_plus'},
       follows='`affine` where `ranges` is given'),
-  # Whether there is such an optimizer, and what it takes, `check` asks Optax.
+  # `check` asks Optax whether there is such an optimizer and what it takes.
   Key('optimizer', text('momentum, or an optimizer of Optax'), 'adam',
       'Optimizer of weights and biases.'),
   Key('learning_rate', POSITIVE, 1e-3, 'Learning rate of that optimizer.'),
@@ -151,7 +151,7 @@ def _of_networks() -> tuple[Key, ...]:
 def _bits() -> tuple[Key, ...]:
   """The keys of bits: of everything, a network, a role, a network's role."""
   kinds = {'weights': BITS_OR_EXPONENT, 'activations': BITS}
-  quantizers_ = {
+  quantizer_of = {
     'weights': 'precision.quantizer',
     'activations': '{}.activation_quantizer',
   }
@@ -171,7 +171,7 @@ def _bits() -> tuple[Key, ...]:
           f"Bits of the {network}'s {role}.",
           follows=f'as `{n}_bits` or `{r}_bits`, whichever is given',
           name=f'{n}_{r}_bits', broader=('bits', f'{n}_bits', f'{r}_bits'),
-          quantizer=quantizers_[role].format(network))
+          quantizer=quantizer_of[role].format(network))
       for network, n in NETWORKS.items() for role, r in ROLES.items()),
   )
 

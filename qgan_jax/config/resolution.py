@@ -106,7 +106,7 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
     config: an experiment's config with every override in it.
 
   Returns:
-    A frozen copy without the keys that stand for both networks: each network
+    A frozen copy without the keys that stand for all networks: each network
     has its own values, and nothing depends on anything any more.
 
   Raises:
@@ -128,7 +128,9 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
   if precision['ranges'] is None:
     precision['ranges'] = 'moving'
   elif shared['activation_quantizer'] is None:
+    # Quantizers that learn their ranges have no use for given ones.
     shared['activation_quantizer'] = 'affine'
+  grid = precision['quantizer'] == 'grid'
   for name in NETWORKS:
     network = c[name]
     for key in SHARED:
@@ -142,7 +144,6 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
       | _given(shared['optimizer_kwargs'])
       | _given(network['optimizer_kwargs'])
     )
-    grid = precision['quantizer'] == 'grid'
     quantizer = {
       'weights': precision['quantizer'],
       'activations': network['activation_quantizer'],
