@@ -192,15 +192,18 @@ def quantize(
     weights=QuantizerSpec(quantizer, axis=-1 if per_channel else None),
     activations=QuantizerSpec(activation_quantizer),
   )
-  widths: Any = int(bit_width), FLOAT_BITS if calibrate is None else bit_width
-  defaults = Defaults(precision, Bits(*map(int, widths)))
+  widths: list[Any] = [
+    int(bit_width),
+    FLOAT_BITS if calibrate is None else int(bit_width),
+  ]
+  defaults = Defaults(precision, Bits(*widths))
   layers = {
     name: _layers(network, inputs[name], calibrated=calibrate is not None)
     for name, network in given.items()
   }
   try:
     precisions, bits, _ = resolve_rules(
-      layers, dict.fromkeys(given, defaults), parse_rules(rules)
+      layers, dict.fromkeys(given, defaults), parse_rules(rules, given)
     )
   except UserError as error:
     raise ValueError(str(error)) from None

@@ -6,11 +6,8 @@ import pytest
 
 from qgan_jax import quantizers
 from qgan_jax.precision import Bits, make_precision, Precision
-<<<<<<< HEAD
-from qgan_jax.precision.replicas import Replicas
-=======
 from qgan_jax.precision.network import accepted
->>>>>>> d050ece (One call quantizes any Linen modules after training, activations too; import qgan_jax is the Python door)
+from qgan_jax.precision.replicas import Replicas
 
 KEY = jax.random.PRNGKey(0)
 
