@@ -39,22 +39,31 @@ import importlib
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
-  from qgan_jax import quantizers
+  from qgan_jax import quantizers, variants
   from qgan_jax.post_training import quantize
   from qgan_jax.precision import Quantized
+  from qgan_jax.runs.own import train
 
 __version__ = '0.1.0'
-__all__ = ['Quantized', '__version__', 'quantize', 'quantizers']
+__all__ = [
+  'Quantized',
+  '__version__',
+  'quantize',
+  'quantizers',
+  'train',
+  'variants',
+]
 
 _MODULES = {
   'Quantized': 'qgan_jax.precision',
   'quantize': 'qgan_jax.post_training',
+  'train': 'qgan_jax.runs.own',
 }
 
 
 def __getattr__(name: str) -> Any:
-  if name == 'quantizers':
-    return importlib.import_module('qgan_jax.quantizers')
+  if name in ('quantizers', 'variants'):
+    return importlib.import_module(f'qgan_jax.{name}')
   if name not in _MODULES:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   return getattr(importlib.import_module(_MODULES[name]), name)

@@ -34,6 +34,7 @@ class Nets:
     *,
     moving: Collection[str],
     noise: Callable[[str], Array | None],
+    dropout: Callable[[str], Array],
     rows: int,
     replicas: Replicas,
     hyperparameters: Mapping[str, Any],
@@ -47,6 +48,7 @@ class Nets:
         have what is in their state.
       moving: names of the networks whose ranges and statistics calls move.
       noise: name → the key of its stochastic quantizers, or None.
+      dropout: name → the key of the randomness of its module.
       rows: examples of the batch on this replica.
       replicas: that hold the rest of the batch.
       hyperparameters: of the variant.
@@ -59,6 +61,7 @@ class Nets:
     }
     self._moving = moving
     self._noise = noise
+    self._dropout = dropout
     self._rows = rows
     self._replicas = replicas
     self._weights: dict[str, tuple[PyTree, Array | None]] = {}
@@ -98,6 +101,7 @@ class Nets:
       weights=weights,
       learned=self._trained[name].learned,
       noise=noise,
+      dropout=self._dropout(name),
       call=call,
       replicas=self._replicas,
     )

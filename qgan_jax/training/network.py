@@ -63,6 +63,7 @@ class Network:
     weights: PyTree,
     learned: Learned,
     noise: Array | None,
+    dropout: Array,
     call: int,
     replicas: Replicas,
   ) -> tuple[Array, NetworkState]:
@@ -74,6 +75,7 @@ class Network:
       weights: what `quantize` returns.
       learned: what its quantizers have learned.
       noise: key of stochastic quantizers; None rounds to nearest.
+      dropout: key of the module's own randomness, if it has any.
       call: which of an update's runs this is. Each rounds inputs on its own.
       replicas: that hold parts of the batch.
 
@@ -92,6 +94,7 @@ class Network:
         update=True,
         replicas=replicas,
         mutable=list(state.stats),
+        rngs={'dropout': jax.random.fold_in(dropout, call)},
         train=True,
       )
     moved = state.replace(stats=dict(stats), ranges=ranges)

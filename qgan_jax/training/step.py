@@ -111,6 +111,12 @@ def make_step(
       place = len(order) * update + order.index(name)
       return jax.random.fold_in(noise_key, place)
 
+    def dropout(update: int, name: str) -> Array:
+      """The key of a module's own randomness; each replica has another."""
+      place = len(order) * update + order.index(name)
+      own = jax.random.fold_in(jax.random.fold_in(noise_key, -1), place)
+      return jax.random.fold_in(own, replicas.place[0])
+
     def nets(
       states: States, trained: Mapping[str, Trained], moving: Any, update: int
     ) -> Nets:
@@ -120,6 +126,7 @@ def make_step(
         trained,
         moving=moving,
         noise=functools.partial(noise, update),
+        dropout=functools.partial(dropout, update),
         rows=batch['images'].shape[1],
         replicas=replicas,
         hyperparameters=state.hyperparameters.variant,

@@ -13,6 +13,11 @@ from qgan_jax.variants.losses import (
 )
 
 
+def _arguments(x: Array, labels: Array | None) -> tuple[Array, ...]:
+  """Those of a network: one without classes need not have any labels."""
+  return (x,) if labels is None else (x, labels)
+
+
 def gan(
   generator: nn.Module,
   discriminator: nn.Module,
@@ -32,9 +37,9 @@ def gan(
   Goodfellow et al., https://arxiv.org/abs/1406.2661.
 
   Args:
-    generator: (latents [B, latent_dim], labels [B] or None) → images in
-      [−1, 1], [B, H, W, C].
-    discriminator: (images, labels or None) → logits [B].
+    generator: latents [B, latent_dim], and labels [B] where there are classes,
+      → images in [−1, 1], [B, H, W, C].
+    discriminator: images, and labels likewise, → logits [B].
     latent_dim: length of a latent, standard normal.
     num_classes: 0 for an unconditional GAN.
     loss: a name in `losses.LOSSES`, or what both minimise.
@@ -58,11 +63,14 @@ def gan(
     images = batch['images']
     labels = batch['labels'] if num_classes else None
     latents = jax.random.normal(key, (len(images), latent_dim))
-    return {'generator': (latents, labels), 'discriminator': (images, labels)}
+    return {
+      'generator': _arguments(latents, labels),
+      'discriminator': _arguments(images, labels),
+    }
 
   def inputs(keys, indices):
     latents = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
-    return latents, indices % num_classes if num_classes else None
+    return _arguments(latents, indices % num_classes if num_classes else None)
 
   def fakes(nets: Nets, batch: Batch, key: Array):
     del batch
@@ -74,13 +82,14 @@ def gan(
         lambda key, shape: jax.random.randint(key, shape, 0, num_classes),
         labels_key,
       )
-    return {'images': nets['generator'](latents, labels), 'labels': labels}
+    images = nets['generator'](*_arguments(latents, labels))
+    return {'images': images, 'labels': labels}
 
   def d_loss(nets: Nets, batch: Batch, fake, key: Array):
     judge = nets['discriminator']
     labels = batch['labels'] if num_classes else None
-    real_logits = judge(batch['images'], labels)
-    fake_logits = judge(fake['images'], fake['labels'])
+    real_logits = judge(*_arguments(batch['images'], labels))
+    fake_logits = judge(*_arguments(fake['images'], fake['labels']))
     value = both.discriminator(real_logits, fake_logits)
     metrics = {
       'd_loss': value,
@@ -94,7 +103,7 @@ def gan(
       still = nets.frozen('discriminator')
       some = None if labels is None else labels[:count]
       penalties = of_gradient(
-        lambda images: still(images, some),
+        lambda images: still(*_arguments(images, some)),
         batch['images'][:count],
         fake['images'][:count],
         nets.draw(jax.random.uniform, key, (1, 1, 1), count),
@@ -106,10 +115,11 @@ def gan(
   def g_loss(nets: Nets, batch: Batch, fake, key: Array):
     del key
     judge = nets['discriminator']
-    logits = judge(fake['images'], fake['labels'])
+    logits = judge(*_arguments(fake['images'], fake['labels']))
     if both.relativistic:
       labels = batch['labels'] if num_classes else None
-      value = both.generator(logits, judge(batch['images'], labels))
+      real_logits = judge(*_arguments(batch['images'], labels))
+      value = both.generator(logits, real_logits)
     else:
       value = both.generator(logits)
     return value, {'g_loss': value}

@@ -1,0 +1,133 @@
+"""Trains a variant of one's own, on arrays, as a run like any other."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qgan_jax import config as config_lib
+from qgan_jax.config import grammar
+from qgan_jax.config.flags import Experiment
+from qgan_jax.data.dataset import ImageDataset, split_off_test
+from qgan_jax.errors import UserError
+from qgan_jax.precision import Quantized
+from qgan_jax.runs import build
+from qgan_jax.runs.population import is_finished
+from qgan_jax.runs.trials import train_and_deliver, Trial
+from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.variants import Variant
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run that has ended.
+
+  Attributes:
+    workdir: its folder, with all that a run leaves.
+    network: what it delivers, quantized; called like its module.
+    scores: of the best and of the last state, as in `scores.json`.
+  """
+
+  workdir: Path
+  network: Quantized
+  scores: dict[str, Any]
+
+
+def train(
+  variant: Variant,
+  images: np.ndarray,
+  labels: np.ndarray | None = None,
+  *,
+  workdir: str | os.PathLike[str],
+  bits: float = 8,
+  **settings: Any,
+) -> Run:
+  """Trains networks quantized, scores them and packs what they deliver.
+
+  Stopped, it goes on from its last checkpoint when it is called again with the
+  same arguments; finished, it only reads what is there. A tenth of the images
+  is held out for the scores.
+
+  Example:
+    >>> import qgan_jax as q
+    >>> run = q.train(
+    ...   q.variants.gan(G(), D(), latent_dim=64, loss='hinge', penalty='r1'),
+    ...   images, bits=4, workdir='runs/mine', steps=2000,
+    ... )  # doctest: +SKIP
+    >>> run.scores['best']['frechet_distance']  # doctest: +SKIP
+
+  Args:
+    variant: what is trained against what, such as `variants.gan(…)`.
+    images: uint8 [N, H, W, C], as square as the scores need them.
+    labels: integers [N] from 0 up, for a variant that reads them.
+    workdir: the run's folder.
+    bits: of weights and activations of all networks; 32 is float.
+    **settings: other keys of a config, by short name or dotted path, such as
+      `steps`, `batch_size`, `learning_rate`. Those of one network (`g_bits`)
+      speak of the delivered network with `g_`, and of all others with `d_`.
+
+  Returns:
+    The run.
+
+  Raises:
+    ValueError: the images, the labels or a setting cannot be used; the folder
+      holds another run; or training gave a value that is not finite.
+    training.loop.Stopped: SIGTERM or Ctrl-C; the state is saved.
+  """
+  dataset = _dataset(images, labels)
+  given = {
+    'experiment': 'own',
+    'source': dataset.name,
+    'conditional': labels is not None,
+    'bits': bits,
+    **settings,
+  }
+  folder = Path(workdir)
+  try:
+    config = config_lib.resolve(config_lib.base(**given))
+    config_lib.validate(config)
+    arg = grammar.join({'bits': bits, **settings})
+    experiment = Experiment(config, 'qgan_jax.train', arg, {})
+    setup = build.set_up(config, dataset, variant=variant)
+    trial = Trial(experiment, folder, variant, dataset)
+    if not is_finished(trial):
+      train_and_deliver([trial])
+  except (UserError, TypeError) as error:
+    raise ValueError(str(error)) from error
+  checkpoints = Checkpoints(folder / 'checkpoints', primary=False)
+  _, best = checkpoints.restore_best_or_latest(setup.state_shapes())
+  scores = json.loads((folder / 'scores.json').read_text())
+  return Run(folder, setup.sampler().quantized(best), scores)
+
+
+def _dataset(images: np.ndarray, labels: np.ndarray | None) -> ImageDataset:
+  """The images as a data set that is named for its content."""
+  images = np.asarray(images)
+  if images.dtype != np.uint8 or images.ndim != 4 or len(images) < 2:
+    raise ValueError(
+      f'images of {images.dtype}, {list(images.shape)}: uint8 [N, H, W, C] is '
+      'needed, with two or more of them'
+    )
+  digest = hashlib.sha256(repr(images.shape).encode() + images.tobytes())
+  classes = 0
+  if labels is not None:
+    labels = np.asarray(labels)
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != (len(images),) or not whole or labels.min() < 0:
+      raise ValueError(
+        f'labels of {labels.dtype}, {list(labels.shape)}: integers from 0 up, '
+        f'[{len(images)}], are needed'
+      )
+    labels = labels.astype(np.int32)
+    digest.update(labels.tobytes())
+    classes = int(labels.max()) + 1
+  return split_off_test(
+    name=f'arrays-{digest.hexdigest()[:12]}',
+    images=images,
+    labels=labels,
+    num_classes=classes,
+  )

@@ -1,0 +1,137 @@
+"""Variants and networks of somebody else's, as whole runs."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from vae import Decoder, vae
+
+import qgan_jax as q
+from qgan_jax.training.loop import Stopped
+
+SETTINGS = {
+  'steps': 12,
+  'batch_size': 8,
+  'log_every': 4,
+  'checkpoint_every': 4,
+  'sample_every': 12,
+  'eval_every': 12,
+  'eval_samples': 32,
+  'scores.samples': 32,
+}
+IMAGES = np.random.RandomState(0).randint(0, 256, (40, 8, 8, 1)).astype('uint8')
+
+
+def stop_at_the_first_checkpoint(folder):
+  """SIGTERM to this very process, as soon as there is a checkpoint."""
+
+  def stop():
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+      if (folder / 'checkpoints' / '4').exists():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+      time.sleep(0.005)
+
+  thread = threading.Thread(target=stop)
+  thread.start()
+  return thread
+
+
+def test_a_vae_trains_resumes_scores_and_packs(tmp_path):
+  # So many checkpoints that the signal comes between two of them.
+  settings = SETTINGS | {'steps': 60, 'bits': 4, 'start_step': 20}
+  whole = q.train(vae(), IMAGES, workdir=tmp_path / 'whole', **settings)
+  folder = tmp_path / 'stopped'
+  thread = stop_at_the_first_checkpoint(folder)
+  with pytest.raises(Stopped):
+    q.train(vae(), IMAGES, workdir=folder, **settings)
+  thread.join()
+  again = q.train(vae(), IMAGES, workdir=folder, **settings)
+  a, b = (
+    run.network.variables | {'learned': run.network.learned}
+    for run in (again, whole)
+  )
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+  assert again.scores == whole.scores
+  assert again.scores['last']['step'] == 60
+  rows = [
+    json.loads(line)
+    for line in (folder / 'metrics.jsonl').read_text().splitlines()
+  ]
+  assert {'loss', 'error', 'e_gradient_norm'} <= rows[0].keys()
+  # What was packed is what was scored.
+  latents = jax.random.normal(jax.random.key(1), (4, 4))
+  packed = q.load(folder / 'decoder.qgan', module=Decoder())
+  np.testing.assert_allclose(packed(latents), again.network(latents), atol=1e-6)
+  # Finished, it is read and not trained again; with other settings, refused.
+  before = (folder / 'scores.json').stat().st_mtime_ns
+  q.train(vae(), IMAGES, workdir=folder, **settings)
+  assert (folder / 'scores.json').stat().st_mtime_ns == before
+  with pytest.raises(ValueError, match='another config'):
+    q.train(vae(), IMAGES, workdir=folder, **settings | {'bits': 8})
+  with pytest.raises(ValueError, match='another config'):
+    q.train(vae(), IMAGES[1:], workdir=folder, **settings)
+
+
+class WithAttention(nn.Module):
+  """A stranger's generator, with a compute of its own in it."""
+
+  @nn.compact
+  def __call__(self, latents, labels=None):
+    x = nn.Dense(16 * 8)(latents).reshape(-1, 16, 8)
+    x += nn.MultiHeadDotProductAttention(num_heads=2)(x, x)
+    mixed = self.param('mix', nn.initializers.normal(0.1), (8, 4))
+    x = jnp.einsum('bpc,cd->bpd', x, mixed)
+    return jnp.tanh(x.reshape(-1, 8, 8, 1))
+
+
+class Judge(nn.Module):
+  """A stranger's discriminator, with grouped convolutions and dropout."""
+
+  @nn.compact
+  def __call__(self, images, labels=None, *, train=False):
+    x = nn.leaky_relu(nn.Conv(8, (3, 3), (2, 2))(images))
+    x = nn.Dropout(0.2, deterministic=not train)(x)
+    x = nn.leaky_relu(nn.Conv(8, (3, 3), feature_group_count=4)(x))
+    return nn.Dense(1)(x.reshape(len(x), -1))[:, 0]
+
+
+def test_a_strangers_modules_train_and_pack(tmp_path):
+  gan = q.variants.gan(
+    WithAttention(), Judge(), latent_dim=4, loss='relativistic', penalty='r1'
+  )
+  run = q.train(gan, IMAGES, workdir=tmp_path / 'run', bits=4, **SETTINGS)
+  rows = json.loads((run.workdir / 'precision.json').read_text())
+  bits = {(r['network'], r['layer'], r['role']): r['bits'] for r in rows}
+  query = 'MultiHeadDotProductAttention_0/query'
+  assert bits['generator', query, 'weights'] == 4
+  assert bits['discriminator', 'Conv_1', 'activations'] == 4
+  latents = jax.random.normal(jax.random.key(1), (4, 4))
+  packed = q.load(run.workdir / 'generator.qgan', module=WithAttention())
+  np.testing.assert_allclose(packed(latents), run.network(latents), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('images', 'settings', 'message'),
+  [
+    (IMAGES / 255, {}, 'uint8'),
+    (IMAGES[..., 0], {}, 'uint8'),
+    (IMAGES, {'labels': np.zeros(3, int)}, 'labels'),
+    (IMAGES, {'bits': 99}, 'bits'),
+    (IMAGES, {'stepz': 3}, 'did you mean'),
+    (IMAGES, {'steps': 'many'}, 'steps'),
+  ],
+)
+def test_what_cannot_be_trained_is_said(tmp_path, images, settings, message):
+  with pytest.raises(ValueError, match=message):
+    q.train(vae(), images, workdir=tmp_path / 'run', **settings)
+  assert not (tmp_path / 'run').exists()
