@@ -114,7 +114,7 @@ def make_step(
     def dropout(update: int, name: str) -> Array:
       """The key of a module's own randomness; each replica has another."""
       place = len(order) * update + order.index(name)
-      own = jax.random.fold_in(jax.random.fold_in(noise_key, -1), place)
+      own = jax.random.fold_in(jax.random.fold_in(noise_key, 2**31), place)
       return jax.random.fold_in(own, replicas.place[0])
 
     def nets(
