@@ -1,14 +1,11 @@
-"""A VAE, as somebody outside of the package would write it.
+"""The VAE of docs/variants.md, word for word, with networks for tiny images."""
 
-Kingma and Welling, https://arxiv.org/abs/1312.6114: the encoder and the decoder
-maximise the evidence lower bound, eq. 10 with a Gaussian p(x|z) of variance ½.
-"""
+import functools
+from pathlib import Path
+import re
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-
-from qgan_jax.variants import Round, Variant
 
 LATENT_DIM = 4
 
@@ -35,36 +32,14 @@ class Decoder(nn.Module):
     return jnp.tanh(x).reshape(-1, self.size, self.size, 1)
 
 
-def vae(beta=1.0):
-  """The variant; `beta` is the factor of the divergence."""
+def _from_the_docs():
+  """The function `vae` of the page."""
+  page = Path(__file__).parents[2] / 'docs' / 'variants.md'
+  blocks = re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL)
+  (code,) = (block for block in blocks if 'def vae' in block)
+  names = {}
+  exec(code.partition('run = q.train')[0], names)
+  return names['vae']
 
-  def loss(nets, batch, made, key):
-    images = batch['images']
-    mean, log_variance = nets['encoder'](images)
-    noise = nets.draw(jax.random.normal, key, (LATENT_DIM,))
-    drawn = nets['decoder'](mean + jnp.exp(log_variance / 2) * noise)
-    error = jnp.sum((images - drawn) ** 2, (1, 2, 3)).mean()
-    divergence = 0.5 * jnp.sum(
-      jnp.exp(log_variance) + mean**2 - 1 - log_variance, 1
-    )
-    value = error + nets.hyperparameters['beta'] * divergence.mean()
-    return value, {'loss': value, 'error': error}
 
-  def examples(batch, key):
-    latents = jax.random.normal(key, (len(batch['images']), LATENT_DIM))
-    return {'encoder': (batch['images'],), 'decoder': (latents,)}
-
-  def inputs(keys, indices):
-    return (jax.vmap(lambda k: jax.random.normal(k, (LATENT_DIM,)))(keys),)
-
-  return Variant(
-    modules={'encoder': Encoder(), 'decoder': Decoder()},
-    prefixes={'encoder': 'e', 'decoder': 'd'},
-    examples=examples,
-    rounds=(Round(('encoder', 'decoder'), loss),),
-    delivered='decoder',
-    see_images=('encoder',),
-    inputs=inputs,
-    averaged=('decoder',),
-    hyperparameters={'beta': beta},
-  )
+vae = functools.partial(_from_the_docs(), Encoder(), Decoder(), LATENT_DIM)
