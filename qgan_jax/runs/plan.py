@@ -26,7 +26,7 @@ _UNSAFE = re.compile(r'[^A-Za-z0-9=,._+-]')
 _LONGEST_NAME = 150
 
 
-class Trial(NamedTuple):
+class PlannedTrial(NamedTuple):
   """One run of a sweep.
 
   Attributes:
@@ -50,7 +50,7 @@ class Sweep(NamedTuple):
   """
 
   folder: Path
-  trials: list[Trial]
+  trials: list[PlannedTrial]
   origin: dict[str, Any]
 
 
@@ -90,7 +90,7 @@ def plan(
   if not any('standin=' in string for string in (arg, *strings)):
     overrides = {'data.standin': False, **overrides}
   rest = [f'--config.{path}={value}' for path, value in overrides.items()]
-  trials: list[Trial] = []
+  trials: list[PlannedTrial] = []
   known: dict[str, str] = {}
   for string in strings:
     whole = ','.join(filter(None, (arg, string)))
@@ -105,7 +105,7 @@ def plan(
         f'the trials {known[text]!r} and {string!r} are the same; keep one'
       )
     known[text] = string
-    trials.append(Trial(_name(string), args, json.loads(text)))
+    trials.append(PlannedTrial(_name(string), args, json.loads(text)))
   if workdir:
     folder = Path(workdir)
   else:
@@ -158,7 +158,8 @@ def read(folder: Path) -> Sweep:
   try:
     record = json.loads((folder / 'sweep.json').read_text())
     trials = [
-      Trial(t['name'], tuple(t['args']), t['config']) for t in record['trials']
+      PlannedTrial(t['name'], tuple(t['args']), t['config'])
+      for t in record['trials']
     ]
     return Sweep(folder, trials, record['origin'])
   except (OSError, ValueError, LookupError, TypeError) as error:
@@ -208,7 +209,9 @@ def open_folder(
   write_json(path, record)
 
 
-def _diff(old: Sequence[Trial], new: Sequence[Trial]) -> list[str]:
+def _diff(
+  old: Sequence[PlannedTrial], new: Sequence[PlannedTrial]
+) -> list[str]:
   before = {trial.name: trial.config for trial in old}
   after = {trial.name: trial.config for trial in new}
   lines = [f'- {name}' for name in before if name not in after]
@@ -221,7 +224,7 @@ def _diff(old: Sequence[Trial], new: Sequence[Trial]) -> list[str]:
   return lines
 
 
-def command_of(sweep: Sweep, trial: Trial) -> tuple[str, ...]:
+def command_of(sweep: Sweep, trial: PlannedTrial) -> tuple[str, ...]:
   """The command that a trial is."""
   workdir = sweep.folder / trial.name
   return (

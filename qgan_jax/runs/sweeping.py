@@ -12,7 +12,7 @@ from typing import Any
 
 from qgan_jax.errors import UserError
 from qgan_jax.launchers import base, local, process, supervisor, table
-from qgan_jax.runs.plan import command_of, open_folder, Sweep, Trial
+from qgan_jax.runs.plan import command_of, open_folder, PlannedTrial, Sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def trial_env(session: Session) -> dict[str, str]:
   return {'NPROC': str(session.cpus)}
 
 
-def printed(sweep: Sweep, trial: Trial, session: Session) -> str:
+def printed(sweep: Sweep, trial: PlannedTrial, session: Session) -> str:
   """A trial's command as a person would type it."""
   variables = [f'{key}={value}' for key, value in trial_env(session).items()]
   return ' '.join([*variables, shlex.join(command_of(sweep, trial))])

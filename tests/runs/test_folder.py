@@ -24,7 +24,7 @@ def open_run(folder, arg):
 
 def open_sweep(folder, arg):
   record = json.loads(config_lib.to_json(make_config(arg)))
-  trials = [plan.Trial('seed=1', ('--config=digits.py',), record)]
+  trials = [plan.PlannedTrial('seed=1', ('--config=digits.py',), record)]
   plan.open_folder(plan.Sweep(folder, trials, {}), {}, ['python'])
 
 

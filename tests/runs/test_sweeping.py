@@ -5,14 +5,14 @@ import pytest
 
 from qgan_jax.errors import UserError
 from qgan_jax.launchers import local
-from qgan_jax.runs.plan import Sweep, Trial
+from qgan_jax.runs.plan import PlannedTrial, Sweep
 from qgan_jax.runs.sweeping import make_launcher, printed, Session, units_of
 
 
 @pytest.fixture
 def sweep(tmp_path):
   trials = [
-    Trial(name, (f'--config=x.py:{name}',), {'steps': 5})
+    PlannedTrial(name, (f'--config=x.py:{name}',), {'steps': 5})
     for name in ('bits=8', 'bits=4')
   ]
   return Sweep(tmp_path, trials, {})
