@@ -24,7 +24,6 @@ from qgan_jax.runs.precision import make_schedule, plan_precision
 from qgan_jax.training import devices, diagnosis
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
-from qgan_jax.training.network import Network
 from qgan_jax.training.optimizers import (
   make_decay,
   make_optimizer,
@@ -32,6 +31,7 @@ from qgan_jax.training.optimizers import (
 )
 from qgan_jax.training.refit import Refit
 from qgan_jax.training.sampling import Sampler
+from qgan_jax.training.trainable import Trainable
 from qgan_jax.variants import gan, Variant
 
 PyTree = Any
@@ -148,7 +148,7 @@ class Setup:
   dataset: ImageDataset
   layout: devices.Layout
   variant: Variant
-  networks: Mapping[str, Network]
+  networks: Mapping[str, Trainable]
   bits: Mapping[str, Bits]
   layers: Mapping[str, tuple[Layer, ...]]
   table: list[Choice]
@@ -335,7 +335,7 @@ def set_up(
     config, sections, layers, variant.see_images
   )
   networks = {
-    name: Network(
+    name: Trainable(
       module,
       precisions[name],
       make_optimizer(own.optimizer, own.learning_rate, **own.optimizer_kwargs),

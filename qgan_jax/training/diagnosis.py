@@ -15,9 +15,9 @@ import optax
 
 from qgan_jax.precision import diagnostics, FLOAT_BITS
 from qgan_jax.precision.compile import compile_quickly
-from qgan_jax.training.network import Network
 from qgan_jax.training.state import TrainState
 from qgan_jax.training.step import make_step, to_float
+from qgan_jax.training.trainable import Trainable
 from qgan_jax.variants import Variant
 
 PyTree = Any
@@ -55,7 +55,7 @@ def _recorded(
 
 
 def make_diagnose(
-  variant: Variant, networks: Mapping[str, Network], **kwargs: Any
+  variant: Variant, networks: Mapping[str, Trainable], **kwargs: Any
 ) -> Diagnose:
   """Makes the function that looks at a state.
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.precision.replicas import Replicas
-from qgan_jax.training.network import Network
 from qgan_jax.training.state import NetworkState, Trained
+from qgan_jax.training.trainable import Trainable
 
 Array = jax.Array
 PyTree = Any
@@ -28,7 +28,7 @@ class Nets:
 
   def __init__(
     self,
-    networks: Mapping[str, Network],
+    networks: Mapping[str, Trainable],
     states: Mapping[str, NetworkState],
     trained: Mapping[str, Trained],
     *,

@@ -10,8 +10,8 @@ import numpy as np
 
 from qgan_jax.precision import Bits
 from qgan_jax.precision.schedule import Schedule
-from qgan_jax.training.network import Network
 from qgan_jax.training.state import NetworkState, TrainState
+from qgan_jax.training.trainable import Trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Refit:
     inputs: of each network, what it is called with: a batch that stays.
   """
 
-  networks: Mapping[str, Network]
+  networks: Mapping[str, Trainable]
   schedule: Schedule
   inputs: Mapping[str, tuple[Any, ...]]
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from qgan_jax.precision import Quantized
 from qgan_jax.precision.schedule import Schedule
-from qgan_jax.training.network import Network
 from qgan_jax.training.state import TrainState
+from qgan_jax.training.trainable import Trainable
 
 _BATCH = 256
 _CALIBRATION_BATCHES = 16  # Of BatchNorm's statistics…
@@ -35,7 +35,7 @@ class Sampler:
   """
 
   name: str
-  network: Network
+  network: Trainable
   schedule: Schedule
   inputs: Callable[[jax.Array, jax.Array], tuple[Any, ...]]
 

@@ -17,13 +17,13 @@ import optax
 from qgan_jax.precision.replicas import ALONE, Replicas
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.training.nets import Nets
-from qgan_jax.training.network import computed_once, Network
 from qgan_jax.training.state import (
   average_of,
   NetworkState,
   Trained,
   TrainState,
 )
+from qgan_jax.training.trainable import computed_once, Trainable
 from qgan_jax.variants import Round, Variant
 
 Array = jax.Array
@@ -64,7 +64,7 @@ def _partition(
 
 def make_step(
   variant: Variant,
-  networks: Mapping[str, Network],
+  networks: Mapping[str, Trainable],
   *,
   schedule: Schedule | None = None,
   rate_at: optax.Schedule = lambda step: 1.0,

@@ -13,8 +13,8 @@ from qgan_jax.quantizers import by_name
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.network import Network
 from qgan_jax.training.optimizers import make_quantizer_optimizer
+from qgan_jax.training.trainable import Trainable
 from qgan_jax.variants import gan
 
 LEARNED = Precision(
@@ -39,7 +39,7 @@ def make(
     'generator': jax.random.normal(key, (4, 3)), 'discriminator': images
   }  # fmt: skip
   networks = {
-    name: Network(module, precision, optax.sgd(RATE), optimizer)
+    name: Trainable(module, precision, optax.sgd(RATE), optimizer)
     for name, module in (('generator', G()), ('discriminator', D()))
   }
   parts = {

@@ -18,8 +18,8 @@ from qgan_jax.training import devices, loop
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.network import Network
 from qgan_jax.training.tracking import Tracker
+from qgan_jax.training.trainable import Trainable
 
 KEY = jax.random.PRNGKey(0)
 IMAGES = np.random.RandomState(0).randint(0, 256, (10, 4, 4, 1), np.uint8)
@@ -51,8 +51,8 @@ def make(learning_rate=0.01):
   )
   optimizer = optax.adam(learning_rate)
   networks = {
-    'generator': Network(G(), precision, optimizer),
-    'discriminator': Network(D(), precision, optimizer),
+    'generator': Trainable(G(), precision, optimizer),
+    'discriminator': Trainable(D(), precision, optimizer),
   }
   examples = {
     'generator': jnp.ones((4, 3)),

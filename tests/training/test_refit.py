@@ -18,11 +18,11 @@ from qgan_jax.precision.schedule import Schedule
 from qgan_jax.quantizers import by_name
 from qgan_jax.training import devices, loop
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.network import Network
 from qgan_jax.training.refit import Refit
 from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import average_of, init_network
 from qgan_jax.training.tracking import Tracker
+from qgan_jax.training.trainable import Trainable
 from qgan_jax.variants import gan
 
 INPUTS = gan(G(), D(), latent_dim=3).inputs
@@ -31,7 +31,7 @@ IMAGES = jax.random.uniform(jax.random.PRNGKey(4), (64, 4, 4, 1), minval=-1)
 
 
 def network(module, precision=LEARNED):
-  return Network(module, precision, optax.sgd(0.1))
+  return Trainable(module, precision, optax.sgd(0.1))
 
 
 def refit(schedule, precision=LEARNED):

@@ -12,9 +12,9 @@ from qgan_jax import metrics
 from qgan_jax.precision import Bits, Precision
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.runs import trials
-from qgan_jax.training.network import Network
 from qgan_jax.training.sampling import CHOICE_SEED, Sampler
 from qgan_jax.training.state import init_network, init_state
+from qgan_jax.training.trainable import Trainable
 from qgan_jax.variants import gan
 
 KEY = jax.random.PRNGKey(0)
@@ -40,7 +40,7 @@ def make_state():
 
 
 def make_show():
-  network = Network(Show(), Precision(), optax.identity())
+  network = Trainable(Show(), Precision(), optax.identity())
   inputs = gan(Show(), Show(), latent_dim=64).inputs
   return Sampler('generator', network, Schedule(), inputs)
 

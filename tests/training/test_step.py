@@ -8,7 +8,7 @@ import pytest
 from qgan_jax.precision import Bits, make_precision, Precision
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
-from qgan_jax.training.network import Network
+from qgan_jax.training.trainable import Trainable
 from qgan_jax.variants import gan
 
 KEY = jax.random.PRNGKey(0)
@@ -28,7 +28,7 @@ class D(nn.Module):
 
 
 def network(module, precision=None):
-  return Network(module, precision or Precision(), optax.sgd(RATE))
+  return Trainable(module, precision or Precision(), optax.sgd(RATE))
 
 
 def make(

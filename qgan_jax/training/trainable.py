@@ -20,8 +20,8 @@ PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
-  """A network with all that is static about its training."""
+class Trainable:
+  """A network with its optimizers: what stays the same throughout training."""
 
   module: nn.Module
   precision: Precision
