@@ -31,10 +31,10 @@ def _order(seed: int, num_examples: int, epoch: int) -> np.ndarray:
   return order
 
 
-# Members that train in one process take turns, and may be of many seeds.
+# Cached by seed: members of a population ask in turn, each with its own seed.
 @functools.cache
 def _orders(seed: int, num_examples: int) -> Callable[[int], np.ndarray]:
-  """The orders of a seed's epochs, of which two are kept: a batch's ends."""
+  """Maps an epoch to its order; keeps two, since a batch may span two epochs."""
   order = functools.partial(_order, seed, num_examples)
   return functools.lru_cache(maxsize=2)(order)
 
@@ -63,8 +63,8 @@ def batch_indices(
       device i mod D, of all D = `process_count` · `process_devices`.
 
   Returns:
-    int64 `[batch_size / process_count]`, values in `[0, num_examples)`; of
-    these, example i is of the process's device i mod `process_devices`.
+    int64 `[batch_size / process_count]`, values in `[0, num_examples)`;
+    example i of these goes to the process's device i mod `process_devices`.
 
   Raises:
     UserError: `batch_size` is not a positive multiple of the number of
@@ -97,7 +97,7 @@ class Batches:
   Attributes:
     images: uint8 `[N, H, W, C]`.
     labels: int32 `[N]`, or None.
-    seed: See `batch_indices`, as for what follows.
+    seed: See `batch_indices`, as for the attributes below.
     batch_size: Examples of all processes together.
     process_index: This process.
     process_count: Number of processes.
@@ -130,10 +130,10 @@ class Batches:
 def prefetched(
   make: Callable[[int], T], first: int, last: int
 ) -> Generator[T, None, None]:
-  """Yields make(first) … make(last − 1); a thread makes the one to come.
+  """Yields make(first) … make(last − 1); a thread prepares the next one.
 
   Gathering 64 images of 28×28×1 takes 0.03 ms and 256 of 64×64×3 2.5 ms, and
-  handing them to a GPU more: a fast device would wait for it.
+  handing them to a GPU takes longer: a fast device would wait for its data.
   """
   with concurrent.futures.ThreadPoolExecutor(1, 'batches') as thread:
     coming = thread.submit(make, first)

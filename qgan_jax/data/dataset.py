@@ -1,4 +1,4 @@
-"""What every source returns, and the split that sources without one use."""
+"""What every source returns, and the test split of sources without one."""
 
 import dataclasses
 

@@ -58,7 +58,7 @@ def load(
         return images.to_array(
           upright, image_size=image_size, channels=channels
         )
-    # Pillow raises many types for broken files, and one file must not end all.
+    # Pillow raises many types for broken files; one must not stop the loading.
     except Exception as error:  # noqa: BLE001
       return f'{file.relative_to(root)} ({error})'
 

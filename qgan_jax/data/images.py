@@ -39,7 +39,7 @@ def to_array(
   if image.size != (image_size, image_size):
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    # Cropped first: given a `box`, `resize` also reads what lies around it.
+    # Cropped first: `resize(box=…)` would also read pixels outside of the box.
     image = image.crop((left, top, left + side, top + side))
     image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
   pixels = np.asarray(image).reshape(image_size, image_size, -1)

@@ -211,7 +211,7 @@ def _fetch(url: str) -> bytes:
           bar.update(len(chunk))
   except (OSError, http.client.HTTPException) as error:
     raise UnavailableError(f'{url} cannot be downloaded ({error})') from None
-  # http.client ends quietly where the connection breaks off.
+  # http.client raises nothing when the connection breaks off early.
   if len(data) < size:
     raise UnavailableError(
       f'{url} cannot be downloaded (broke off after {len(data)} of {size} '

@@ -1,4 +1,4 @@
-"""From the name of a source to its images: the package's front door."""
+"""Loads a data set by the name of its source."""
 
 import dataclasses
 from pathlib import Path
@@ -36,7 +36,7 @@ def load(
       to the centre square and resized.
     channels: 1 (grey) or 3 (RGB); None keeps what the source has.
     standin: Whether `'digits'` may replace a set of the MNIST family that
-      cannot be had. It is said loudly, and recorded in the result.
+      cannot be had. A warning says so, and the result records it.
     download: Whether the network may be used.
 
   Returns:
@@ -108,7 +108,7 @@ def _ways_out(source: str, root: Path, *, why: str) -> str:
 
 
 def _warn_of_standin(source: str, root: Path, *, why: str) -> None:
-  """Says, where nobody can miss it, that other images are used."""
+  """Says in a box on stderr that other images are used."""
   logging.warning('Using digits in place of %s: %s', source, why)
   paragraphs = (
     f'THIS IS NOT {source.upper()}.',

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets, read without TensorFlow. No other file knows TFDS."""
+"""Reads TensorFlow Datasets without TensorFlow; no other file uses TFDS."""
 
 from concurrent import futures
 import io
@@ -74,8 +74,8 @@ def find_prepared(source: str, *, data_dir: Path) -> Any | None:
     UserError: `source` is malformed.
   """
   tfds = _import()
-  # Not part of TFDS's front page, but `tfds.builder` runs the code of the set
-  # first, and that may import TensorFlow.
+  # Not in TFDS's public API. `tfds.builder` would run the set's own code
+  # first, which may import TensorFlow.
   from tensorflow_datasets.core import read_only_builder  # noqa: PLC0415
 
   try:
@@ -201,8 +201,8 @@ def _decode(
   name: str,
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Returns uint8 `[N, S, S, C]` and int32 `[N]`, or None without labels."""
-  # TFDS's own decoding is three times slower on small images: it goes through
-  # an array per feature. The protocol buffer is its storage format.
+  # Reads the stored protocol buffers directly: TFDS's own decoding makes an
+  # array per feature, and is three times slower on small images.
   from tensorflow_datasets.proto import tf_example_pb2  # noqa: PLC0415
 
   pixels = np.empty((len(records), image_size, image_size, channels), np.uint8)

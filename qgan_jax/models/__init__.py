@@ -1,8 +1,8 @@
-"""Flax modules that do not know that they are quantized, a family each.
+"""Families of networks: Flax modules that do not know that they are quantized.
 
-A family is a module with a `Generator` and a `Discriminator`. One of one's own
-is named by its module, as one would import it: `model=my_package.networks`. Its
-classes are given those of the attributes below that they have:
+A family is a module with a `Generator` and a `Discriminator`. A family of your
+own is named by its import path: `model=my_package.networks`. Each class is
+given those of these attributes that it declares:
 
   Generator      image_size, image_channels, channels, latent_dim, norm,
                  num_classes, dtype
@@ -27,8 +27,7 @@ def find(name: str, role: str) -> type[nn.Module]:
   """The class of a family's network.
 
   Args:
-    name: of the family in `NAMES`, or of a module of one's own, which is
-      imported.
+    name: a family in `NAMES`, or the import path of a module of your own.
     role: 'Generator' or 'Discriminator'.
 
   Raises:
@@ -56,7 +55,7 @@ def find(name: str, role: str) -> type[nn.Module]:
 def attributes(
   name: str, role: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Those of the given attributes that a family's network has."""
+  """Keeps those of the given attributes that a family's class declares."""
   fields = {field.name for field in dataclasses.fields(find(name, role))}
   return {key: value for key, value in given.items() if key in fields}
 

@@ -1,4 +1,4 @@
-"""4×4 stride-2 convolutions that are fast on CPUs and GPUs, to any order.
+"""4×4 stride-2 convolutions with fast gradients of any order on CPU and GPU.
 
 XLA:CPU computes the kernel gradient of a transposed convolution as a dilated
 convolution, many times slower than the rest of a DCGAN's step; on a GPU, the
@@ -40,7 +40,7 @@ def conv_by_product(x: Array, k: Array) -> Array:
   h, w = -(-height // 2), -(-width // 2)
   padding = (0, 0), (1, 2 * h + 1 - height), (1, 2 * w + 1 - width), (0, 0)
   pairs = jnp.pad(x, padding).reshape(b, h + 1, 2, w + 1, 2, i)
-  # A window is two pairs of rows, and of columns.
+  # A 4×4 window is two neighbouring pairs of rows, and of columns.
   rows = jnp.stack([pairs[:, :h], pairs[:, 1:]], 2)
   windows = jnp.stack([rows[:, :, :, :, :w], rows[:, :, :, :, 1:]], 5)
   windows = windows.transpose(0, 1, 4, 2, 3, 5, 6, 7).reshape(-1, 16 * i)
@@ -48,14 +48,14 @@ def conv_by_product(x: Array, k: Array) -> Array:
 
 
 def _overlap(z: Array, other: Array, axis: int) -> Array:
-  """Adds two arrays, the other one place further along the axis."""
+  """Adds two arrays, the second shifted by one along the axis."""
   before, after = [(0, 0)] * z.ndim, [(0, 0)] * z.ndim
   before[axis], after[axis] = (1, 0), (0, 1)
   return jnp.pad(z, after) + jnp.pad(other, before)
 
 
 def adjoint_by_product(y: Array, k: Array, size: tuple[int, int]) -> Array:
-  """`conv_adjoint` as one product, whose windows are then added up."""
+  """`conv_adjoint` as one product; its overlapping windows are then added."""
   b, h, w, o = y.shape
   i = k.shape[2]
   z = (y.reshape(-1, o) @ k.reshape(-1, o).T).reshape(b, h, w, 2, 2, 2, 2, i)
@@ -103,7 +103,7 @@ def _conv_adjoint_primal(y: Array, k: Array, size: tuple[int, int]) -> Array:
 
   def line(r: int) -> Array:
     """What the kernel's row r adds, in pairs of pixels: [B, h, w+1, 2I]."""
-    # A product for each row: its result is added while it is in the cache.
+    # One product per row: its result is added while it is still in the cache.
     z = (rows @ k[r].reshape(-1, o).T).reshape(b, h, w, 2, 2 * i)
     return _overlap(z[:, :, :, 0], z[:, :, :, 1], 2)
 
@@ -148,7 +148,7 @@ def _conv_adjoint_fwd(
 def _conv_adjoint_bwd(
   size: tuple[int, int], residuals: tuple[Array, Array], g: Array
 ) -> tuple[Array, Array]:
-  del size  # g has it.
+  del size  # It is in g's shape.
   y, k = residuals
   return conv(g, k), kernel_adjoint(g, y)
 
@@ -217,7 +217,7 @@ class UpConv(nn.ConvTranspose):
     promote: Any = self.promote_dtype  # Its type allows for None.
     inputs, kernel, bias = promote(inputs, kernel, bias, dtype=self.dtype)
     if jax.default_backend() != 'tpu':
-      # Flax does not turn the kernel round; the adjoint of a convolution does.
+      # Flax does not flip the kernel; the adjoint of a convolution does.
       turned = kernel[::-1, ::-1].swapaxes(2, 3)
       height, width = inputs.shape[1:3]
       y = conv_adjoint(inputs, turned, 2 * height, 2 * width)

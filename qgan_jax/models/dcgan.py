@@ -31,7 +31,7 @@ def stage_sizes(image_size: int) -> tuple[int, ...]:
 def _norm(name: str, train: bool, dtype: Dtype):
   """A normalization layer of features [B, H, W, C], by name."""
   if name == 'group':
-    # Eight channels to a group: group statistics never leave a sample.
+    # Groups of eight channels, each normalized within its own sample.
     return nn.GroupNorm(num_groups=None, group_size=8, dtype=dtype)
   if name == 'batch':
     return nn.BatchNorm(
@@ -82,8 +82,8 @@ class Generator(nn.Module):
       x = jnp.concatenate(
         [x, jax.nn.one_hot(labels, self.num_classes, dtype=x.dtype)], -1
       )
-    # A transposed convolution from one pixel, as in the paper: its channels
-    # are channels, not pixels, so scales per channel stay few.
+    # A transposed convolution from one pixel, as in the paper. A dense layer
+    # would have an output channel, and so a scale, for every pixel.
     x = PixelConv(
       self.channels << (len(sizes) - 2), dtype=self.dtype, name='project'
     )(x[:, None, None, :])
@@ -160,8 +160,8 @@ class Discriminator(nn.Module):
       x = nn.leaky_relu(x, 0.2)
 
     def dense(name, features):
-      # Not flattened: XLA:CPU would run x's activation and quantizer in one
-      # loop over [B, 16C], which it can't vectorize for the bias per channel.
+      # Not flattened: XLA:CPU would fuse x's activation and quantizer into one
+      # loop over [B, 16C], where the bias per channel prevents vectorization.
       return lambda: nn.DenseGeneral(
         features,
         axis=(-3, -2, -1),
