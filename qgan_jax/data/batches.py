@@ -34,7 +34,7 @@ def _order(seed: int, num_examples: int, epoch: int) -> np.ndarray:
 # Cached by seed: members of a population ask in turn, each with its own seed.
 @functools.cache
 def _orders(seed: int, num_examples: int) -> Callable[[int], np.ndarray]:
-  """Maps an epoch to its order; keeps two, since a batch may span two epochs."""
+  """Maps an epoch to its order; keeps two, as a batch may span two epochs."""
   order = functools.partial(_order, seed, num_examples)
   return functools.lru_cache(maxsize=2)(order)
 

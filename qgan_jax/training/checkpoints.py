@@ -1,4 +1,4 @@
-"""Checkpoints on disk, every one whole or refused.
+"""Checkpoints on disk; a damaged one is refused.
 
 This is the one file that knows Orbax. Orbax makes each save atomic: it writes
 to a temporary folder and renames that. Each checkpoint also holds a header with
@@ -29,7 +29,7 @@ from qgan_jax.training.packed_state import (
 
 PyTree = Any
 
-# Orbax logs each stage of each save through absl; its errors are raised too.
+# Orbax logs each stage of each save; errors are raised, not only logged.
 logging.getLogger('absl').addFilter(lambda log: 'orbax' not in log.pathname)
 
 
@@ -41,8 +41,8 @@ def _after_failed_saves(report):
   return hook
 
 
-# Where one array cannot be written, TensorStore's threads still write others
-# and print a traceback for each, since nobody is left to hear of it.
+# After one array could not be written, TensorStore's threads go on with others
+# and print a traceback for each, although the save has already failed.
 sys.unraisablehook = _after_failed_saves(sys.unraisablehook)
 
 
@@ -78,13 +78,13 @@ class Checkpoints:
     self._keep = keep
     self._primary = primary
     self._best_score: float | None = None
-    # Each process is on its own as far as Orbax can tell: no barriers.
+    # Tells Orbax that this process is the only one, so that it waits for none.
     alone = ocp.options.MultiprocessingOptions(
       primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
     self._orbax = ocp.Checkpointer(
       ocp.CompositeCheckpointHandler(
-        # Compression gains 8% of float weights and takes a third of a save.
+        # Compression saves 8% of the bytes and takes a third of a save's time.
         state=ocp.PyTreeCheckpointHandler(
           use_compression=False, multiprocessing_options=alone
         ),
@@ -110,9 +110,9 @@ class Checkpoints:
     return saved_steps(self._folder)
 
   def forget_after(self, step: int) -> None:
-    """Removes later steps, of a run that goes on from this one.
+    """Removes later steps, for a run that goes on from this one.
 
-    They would be taken for the newest, and new ones be pruned in their place.
+    Otherwise they would count as the newest, and new ones be removed instead.
     """
     if self._primary:
       for later in self.steps:
@@ -140,7 +140,7 @@ class Checkpoints:
     Args:
       step: the state's step.
       state: any pytree of arrays.
-      score: lower is better, as a Fréchet distance; NaN never is.
+      score: lower is better, as a Fréchet distance; NaN is never kept.
 
     Returns:
       Whether it was kept; False where this process does not write.
@@ -287,7 +287,7 @@ class Checkpoints:
           state=ocp.args.PyTreeRestore(), header=ocp.args.JsonRestore()
         ),
       )
-    except Exception as error:  # What a broken file raises is not foreseeable.
+    except Exception as error:  # A broken file can raise nearly anything.
       raise Damaged(path) from error
     header, leaves = unpack(found.header, found.state)
     if header.get('step') != int(path.name):
@@ -295,7 +295,7 @@ class Checkpoints:
     return header, leaves
 
   def _read_best(self) -> tuple[Header, Leaves] | None:
-    # Two are there if the process was killed between saving and removing.
+    # There are two if the process was killed between saving and removing.
     whole = []
     for step in saved_steps(self._best_folder):
       path = self._best_folder / str(step)

@@ -1,4 +1,4 @@
-"""All that knows about devices: moving to `shard_map` would touch this only."""
+"""All that knows about devices: a move to `shard_map` would change no more."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -24,17 +24,20 @@ _SMALL = 4096  # Values.
 def join(
   coordinator: str | None, processes: int | None, process: int | None
 ) -> None:
-  """Makes this process one of a run of many; before any device is touched.
+  """Makes this process one of several that train one run.
+
+  To be called before any device is used. Arguments that are None are taken from
+  the cluster, such as Slurm.
 
   Args:
-    coordinator: HOST:PORT of process 0; a cluster tells what is None.
+    coordinator: HOST:PORT of process 0.
     processes: how many there are.
     process: which of them this is, from 0.
 
   Raises:
-    UserError: something is missing, and no cluster is found that tells it.
+    UserError: an argument is missing, and JAX finds no cluster to ask for it.
   """
-  # SIGTERM is the loop's to handle.
+  # The training loop handles SIGTERM itself.
   jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(coordinator, processes, process)
@@ -44,43 +47,44 @@ def join(
       'HOST:PORT, --processes=N and --process=I, or start them by a cluster '
       'that JAX knows, such as Slurm'
     ) from None
-  # On CPUs they have 30 seconds to connect, and all the time afterwards: not
-  # to be left to the first step, which some compile sooner than others.
+  # On CPUs, processes have to connect within 30 seconds of each other. They do
+  # so here, because some compile their first step much later than others.
   meet('start')
 
 
 def spread_over_cores(members: int) -> None:
-  """Makes CPU cores devices, one for each member, before any is touched.
+  """Makes each CPU core a device, up to one for each member.
 
-  XLA's threads help a small network little; members on devices of their own
-  train at the same time. They are rounded differently in the last digits than
-  on a single device. Nothing changes where XLA_FLAGS says how many there are.
+  To be called before any device is used. XLA's threads speed up a small network
+  little; members on devices of their own train at the same time. Their last
+  digits are rounded differently than on a single device. Where XLA_FLAGS gives
+  a number of devices, that number stays.
 
   Args:
-    members: how many train together, at least.
+    members: how many train together; of several programs, the fewest.
   """
   flag = '--xla_force_host_platform_device_count'
   if flag not in os.environ.get('XLA_FLAGS', ''):
     cores = os.cpu_count() or 1
-    if hasattr(os, 'sched_getaffinity'):  # Those that are this process's.
+    if hasattr(os, 'sched_getaffinity'):  # Those of this process.
       cores = len(os.sched_getaffinity(0))
     jax.config.update('jax_num_cpu_devices', min(members, cores))
 
 
 def meet(name: str) -> None:
-  """Waits until every process is here."""
+  """Waits until every process has called this."""
   multihost_utils.sync_global_devices(name)
 
 
 def any_process(flag: bool) -> bool:
-  """Whether the flag is set in any process; each of them has to ask."""
+  """Whether the flag is set in any process; every process has to call this."""
   if jax.process_count() == 1:
     return flag
   return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def from_primary(tree: PyTree) -> PyTree:
-  """A tree of host arrays as process 0 has it; each of them has to ask."""
+  """Process 0's tree of host arrays; every process has to call this."""
   if jax.process_count() == 1:
     return tree
   return multihost_utils.broadcast_one_to_all(tree)
@@ -90,18 +94,17 @@ def from_primary(tree: PyTree) -> PyTree:
 class Layout:
   """Where the members of a population train.
 
-  One member has all devices of all processes, and they all hold its state;
-  alone on one device, it is a population of one. Several share this process's:
-  groups of devices where there are enough, otherwise each device trains
-  several, side by side in one call or one after another in `rounds` calls of
-  the same program.
+  A single member uses all devices of all processes, which all hold its state.
+  Several members share the devices of this process: each has a group of devices
+  if there are enough; otherwise each device trains several, side by side in one
+  call (`lanes`) or one after another in `rounds` calls of the same program.
 
   Attributes:
     members: how many there are.
     group: devices of a member; each takes a part of its batch.
-    width: groups at work in one call.
+    width: groups that work in one call.
     lanes: members side by side on a device in one call (`jax.vmap`).
-    rounds: calls that take all members one step further.
+    rounds: calls that make up one step of all members.
   """
 
   members: int
@@ -112,7 +115,7 @@ class Layout:
 
   @property
   def replicated(self) -> bool:
-    """Whether all devices hold one and the same state."""
+    """Whether all devices hold the same state: one member on several."""
     return self.members == 1 and self.group > 1
 
   @property
@@ -151,9 +154,9 @@ ALONE = Layout(1, group=1)  # A member on one device.
 def make_layout(members: int, *, vmap: bool | None = None) -> Layout:
   """The layout that is fastest for so many members.
 
-  On a CPU, batched kernels leave XLA's fast convolutions (1.24 s for four
-  members against 0.34 s in turn), so members take turns there; small networks
-  leave an accelerator idle, so there they run side by side.
+  On a CPU members take turns: batched kernels do not get XLA's fast
+  convolutions (four members take 1.24 s side by side, 0.34 s in turn). On an
+  accelerator, which one small network leaves idle, they run side by side.
 
   Args:
     members: how many train together.
@@ -190,8 +193,8 @@ class _Packing:
 
   Attributes:
     tree: structure of the state.
-    large: names of the leaves that stay, numbers in its order.
-    small: kinds of those that are packed, by name.
+    large: names of the leaves that are not packed: their numbers in `tree`.
+    small: the `flat.kind` of each packed leaf, by name.
   """
 
   tree: Any
@@ -228,10 +231,10 @@ class _Packing:
 class Program:
   """A step, compiled once for all members of a layout.
 
-  States and metrics are lists with an entry for each of the layout's rounds:
-  `put` makes states, `get` takes them apart, and `metrics` reads metrics, which
-  leave the device as a single vector: fetching a hundred scalars one by one
-  costs more than the step of a small network.
+  On devices, states and metrics are lists with an entry for each of the
+  layout's rounds: `put` sends the members' states there, `get` fetches them,
+  `metrics` fetches metrics. These leave the device as one vector: fetching a
+  hundred scalars one by one costs more than the step of a small network.
   """
 
   def __init__(self, step: Callable[..., Any], layout: Layout):
@@ -306,7 +309,7 @@ class Program:
     layout = self.layout
     sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
     count = layout.rounds * layout.width * layout.lanes
-    # Places left over repeat the last member, and nobody looks.
+    # Padding slots repeat the last member; their results are dropped.
     filled = [*parts, *[parts[-1]] * (count - len(parts))]
     rounds = []
     for start in range(0, count, layout.width * layout.lanes):

@@ -1,7 +1,8 @@
-"""What quantization does to training: seen from a state, beside the run.
+"""Measures what quantization does to training, given a state of a run.
 
-Nothing here touches the run. Gradients come from a copy of its step, whose
-optimizers also record what they are given, and move as much as they are told.
+Nothing here changes the run. Gradients come from a copy of its step whose
+optimizers record the gradients they get and scale their updates by a given
+share.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,7 @@ _COLUMNS = {
 def _recorded(
   optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-  """The optimizer; its state is (its own, the last gradient, what share)."""
+  """The optimizer; its state is (its own, last gradient, scale of updates)."""
 
   def init(params):
     own = optimizer.init(params)
@@ -89,7 +90,15 @@ def make_diagnose(
   def take(
     state: TrainState, batch: Any, float_bits: Any, share: Any, weight: Any
   ) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
-    """(gradients, parameters after so large a share of the step)."""
+    """(gradients, parameters after `share` of an update), at raised bits.
+
+    Args:
+      state: of the run.
+      batch: of one step.
+      float_bits: bit widths below this are raised to it.
+      share: of the update that is taken; 0 leaves the parameters.
+      weight: of the penalty.
+    """
     parts = {}
     for name, part in state.networks.items():
       widths = part.bits._replace(sparsity=None)
@@ -160,7 +169,8 @@ def make_diagnose(
       },
     ]
     if variant.penalized:
-      # Gradients are linear in the penalty's weight (of EWGS, to its δ).
+      # Linear in its weight (with EWGS, up to its δ), the penalty's part of a
+      # gradient is what vanishes at weight 0.
       alone = [
         jax.tree.map(lambda a, b: a - b, whole, gradients(n, zero))
         for whole, n in ((quantized, low), (in_float, high))

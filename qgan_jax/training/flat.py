@@ -1,4 +1,8 @@
-"""Many small arrays as one: each that crosses a border costs by itself."""
+"""Packs small arrays into one vector per dtype.
+
+Every argument and result of a jitted call costs about 20 µs, whatever its size,
+and Orbax is slow at saving many small arrays.
+"""
 
 from collections.abc import Callable, Mapping
 import math
@@ -11,7 +15,7 @@ Array = np.ndarray | jax.Array
 
 
 def kind(leaf: Any) -> list[Any]:
-  """[shape, dtype] of an array or of what stands for one, in JSON's types."""
+  """[shape, dtype] of an array or a `ShapeDtypeStruct`, as JSON can hold it."""
   array = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
   return [list(array.shape), str(array.dtype)]
 
@@ -19,7 +23,7 @@ def kind(leaf: Any) -> list[Any]:
 def concatenate(
   leaves: Mapping[str, Any], join: Callable[[list[Any]], Any] = np.concatenate
 ) -> dict[str, Any]:
-  """All leaves of a dtype in one vector, by dtype; none of those of size 0.
+  """Joins all leaves of a dtype to one vector; empty leaves are left out.
 
   Args:
     leaves: arrays by name.
@@ -35,11 +39,11 @@ def concatenate(
 def split(
   vectors: Mapping[str, Any], kinds: Mapping[str, list[Any]]
 ) -> dict[str, Any]:
-  """The leaves again.
+  """Undoes `concatenate`.
 
   Args:
-    vectors: what `concatenate` returned.
-    kinds: of the leaves by name, in the same order.
+    vectors: what `concatenate` returned, by dtype.
+    kinds: the `kind` of every leaf by name, in the order of `concatenate`.
   """
   leaves = {}
   taken = dict.fromkeys(vectors, 0)

@@ -1,4 +1,4 @@
-"""The loop: steps in order, what is seen of them, and stopping well."""
+"""The training loop: steps, logs, checkpoints, and a clean stop by a signal."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
@@ -52,7 +52,7 @@ class Periodic:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-  """Collects SIGTERM and Ctrl-C; a second one acts as it always does."""
+  """Collects SIGTERM and Ctrl-C; a second one has its usual effect."""
   received: list[int] = []
   previous: dict[int, Any] = {}
 
@@ -127,7 +127,8 @@ class Member:
     checkpoints: where its state is saved.
     tracker: where its metrics go.
     periodic: what else is done, at multiples of its period and at the end.
-    own: the part of the shared program's state that is this run's own.
+    own: drops leaves of the shared program's state that this run lacks (a float
+      run has no scales).
   """
 
   batches: Batches
@@ -141,8 +142,8 @@ class Ended(NamedTuple):
   """How training ended.
 
   Attributes:
-    states: of the members, on the host; None where one had to stop.
-    problems: why, by member.
+    states: of the members, on the host; None for one that halted.
+    problems: why members halted, by their index.
   """
 
   states: list[TrainState | None]
@@ -173,11 +174,11 @@ def train(
     checkpoint_every: steps from one checkpoint to the next; the last step has
       one too.
     refit: fits learned quantizers where bits change; None where bits never
-      do.
+      change.
 
   Returns:
     The states after the last step. A member with a value that is not finite
-    stops alone, the state before that saved.
+    halts, its state before that is saved, and the others go on.
 
   Raises:
     Stopped: SIGTERM or Ctrl-C; the states are saved.
@@ -193,8 +194,8 @@ def train(
 
   @functools.lru_cache(maxsize=1)
   def hosts(step: int) -> list[TrainState]:
-    """The members' states after this step, fetched where one is needed."""
-    del step  # For the cache.
+    """The members' states after this step, fetched at most once."""
+    del step  # It is the key of the cache.
     return [
       member.own(host)
       for member, host in zip(members, program.get(carried), strict=True)
@@ -233,7 +234,7 @@ def train(
       for _, member in running():
         member.tracker.advance(step)
       seen = due(log_every) or due(checkpoint_every)
-      # Many processes have to stop at the same step, so they agree at times.
+      # Processes have to stop at the same step: they agree only at these steps.
       stopping = (alone or seen) and devices.any_process(bool(received))
       if not (
         seen
@@ -266,7 +267,7 @@ def train(
       for i, member in running():
         events = [event for event in member.periodic if due(event.every)]
         saves = due(checkpoint_every) or stopping
-        # That a state has halted is told at the next log step.
+        # A state that has halted is reported at the next log step.
         if not (events or saves) or hosts(step)[i].halted:
           continue
         for event in events:
@@ -274,7 +275,7 @@ def train(
             extra = event.run(step, hosts(step)[i])
           if extra:
             member.tracker.log(step, extra)
-        # Last, so that what a saved step was due has been done.
+        # Last: a run that resumes here does not do a saved step's events again.
         if saves:
           with _all_paused(members):
             member.checkpoints.save(step, hosts(step)[i])
@@ -288,7 +289,7 @@ def train(
 
 @contextlib.contextmanager
 def _all_paused(members: Sequence[Member]) -> Iterator[None]:
-  """What is done for one member is no other's training time either."""
+  """Stops all clocks: work for one member is not training time of others."""
   with contextlib.ExitStack() as stack:
     for member in members:
       stack.enter_context(member.tracker.paused())

@@ -1,4 +1,4 @@
-"""The networks of a variant as its losses call them, in one gradient."""
+"""The networks of a variant, as its losses call them while traced."""
 
 from collections.abc import Callable, Collection, Mapping
 import functools
@@ -16,10 +16,10 @@ PyTree = Any
 
 
 class Nets:
-  """What `qgan_jax.variants.Nets` promises, for one function to be traced.
+  """Implements `qgan_jax.variants.Nets` while one function is traced.
 
-  Weights are quantized once for all calls. Each call of a network moves its
-  ranges and statistics on, if it is one of those that may move.
+  Weights are quantized once for all calls. Each call of a network in `moving`
+  updates its ranges and statistics.
 
   Attributes:
     states: of the networks, after the calls so far.
@@ -44,13 +44,13 @@ class Nets:
     Args:
       networks: all of them, by name.
       states: theirs.
-      trained: of some, what the gradient is taken with respect to; the others
-        have what is in their state.
-      moving: names of the networks whose ranges and statistics calls move.
+      trained: of some networks, the parameters that a gradient is taken with
+        respect to; the others use those of their state.
+      moving: names of the networks whose calls update ranges and statistics.
       noise: name → the key of its stochastic quantizers, or None.
       dropout: name → the key of the randomness of its module.
       rows: examples of the batch on this replica.
-      replicas: that hold the rest of the batch.
+      replicas: the devices that share the batch.
       hyperparameters: of the variant.
     """
     self.states = dict(states)
@@ -72,7 +72,7 @@ class Nets:
     return self._callable(name, moves=name in self._moving)
 
   def frozen(self, name: str) -> Callable[..., Any]:
-    """The same; its calls move nothing."""
+    """The same; its calls update neither ranges nor statistics."""
     return self._callable(name, moves=False)
 
   def was_called(self, name: str) -> bool:
@@ -80,7 +80,8 @@ class Nets:
     return self._calls[name] > 0
 
   def _callable(self, name: str, *, moves: bool) -> Callable[..., Any]:
-    # Here and not in the call, which may lie inside of another gradient.
+    # Not in the call: that may lie inside of another gradient, whose tracers
+    # must not be kept for later calls.
     if name not in self._weights:
       noise = self._noise(name)
       self._weights[name] = (
@@ -116,16 +117,17 @@ class Nets:
     shape: tuple[int, ...] = (),
     rows: int | None = None,
   ) -> Array:
-    """This replica's rows of numbers that all replicas draw alike."""
+    """This replica's rows of the random numbers, which all replicas draw."""
     rows = self._rows if rows is None else rows
     _, number = self._replicas.place
     return self._replicas.deal(draw(key, (rows * number, *shape)))
 
   def first(self, fraction: float) -> tuple[int, Callable[[Array], Array]]:
-    """A share of the global batch: (this replica's rows, their mean)."""
+    """A share of the global batch: (how many rows of this replica, mean)."""
     _, number = self._replicas.place
     total = max(1, round(fraction * self._rows * number))
-    count = -(-total // number)  # Some replicas have one too many.
+    # Rounded up: on some replicas `mean` leaves the last row out.
+    count = -(-total // number)
 
     def mean(values: Array) -> Array:
       counts = self._replicas.indices(count) < total

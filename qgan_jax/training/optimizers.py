@@ -35,16 +35,16 @@ def make_quantizer_optimizer(
 ) -> optax.GradientTransformation:
   """The optimizer of learned quantizers' parameters.
 
-  Adam, whose steps are in proportion to what it moves: scales of 0.01 and of
-  10 both change by at most about `learning_rate` of themselves in a step, and
-  neither jumps over 0. What may be 0 or below (offsets, centroids) moves in
-  proportion to the root mean square of the largest of its quantizer's learned
-  parameters. Adam cancels factors of the gradient, so LSQ's 1/√(N·Qp) (Esser
-  et al., https://arxiv.org/abs/1902.08153) has no effect here, and the number
-  of devices that N is spread over none either.
+  Adam with steps proportional to the parameter: scales of 0.01 and of 10 both
+  change by at most about `learning_rate` of themselves in a step, so that
+  neither jumps over 0. Parameters that may be 0 or below (offsets, centroids)
+  move in proportion to the root mean square of the largest of their quantizer's
+  learned parameters. Adam cancels constant factors of the gradient, so LSQ's
+  1/√(N·Qp) (Esser et al., https://arxiv.org/abs/1902.08153) has no effect here,
+  nor has the number of devices that share N.
 
   Args:
-    learning_rate: the share of themselves that parameters may move in a step.
+    learning_rate: the largest relative change in a step, about.
 
   Returns:
     An optimizer of {role: {layer: {name: array}}}.
@@ -52,7 +52,7 @@ def make_quantizer_optimizer(
 
   def in_proportion(updates: Any, params: Any) -> Any:
     def scaled(updates: Any, params: Any) -> Any:
-      # A flag of a quantizer ('signed') has no gradient, and no size.
+      # Flags of a quantizer ('signed') have no gradient, so they are left out.
       sizes = [
         jnp.sqrt(jnp.mean(jnp.square(params[name])))
         for name in params
@@ -75,7 +75,7 @@ def make_quantizer_optimizer(
     }
 
   return optax.chain(
-    # Gradients of scales are small: Optax's eps=1e-8 would be seen.
+    # Gradients of scales are small: Optax's eps=1e-8 would shorten the steps.
     optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-20),
     optax.stateless(in_proportion),
     optax.scale_by_learning_rate(learning_rate),
@@ -95,9 +95,8 @@ def make_optimizer(
     **kwargs: the optimizer's other arguments, such as b1 and b2.
 
   Returns:
-    The optimizer, with Optax's defaults where `kwargs` says nothing. What is
-    given is an array in its state, `hyperparams`: one compiled step serves
-    every learning rate.
+    The optimizer, with Optax's defaults for what is not given. What is given is
+    an array in its state, `hyperparams`: one compiled step serves every value.
 
   Raises:
     UserError: there is no such optimizer, or it takes no such argument.
@@ -123,7 +122,7 @@ def make_optimizer(
   try:  # Shapes alone: nothing is compiled.
     w = jax.ShapeDtypeStruct((2, 2), jnp.float32)
     jax.eval_shape(lambda w: optimizer.update(w, optimizer.init(w), w), w)
-  except TypeError:  # A line search wants the loss itself, for one.
+  except TypeError:  # For example, a line search needs the loss itself.
     raise UserError(
       f'optimizer={name!r} needs more than gradients and parameters; '
       'choose another, such as adam'
@@ -135,10 +134,10 @@ DECAYS = ('none', 'linear', 'cosine')
 
 
 def make_decay(name: str, steps: int) -> optax.Schedule:
-  """The share of a learning rate that is taken at a step.
+  """The factor on learning rates at each step.
 
-  Weights that sit on the edge between two levels go on changing sides as long
-  as steps are long; a rate that ends at 0 lets them settle.
+  Weights near the edge between two levels keep changing their level as long as
+  steps are long; a rate that ends at 0 lets them settle.
 
   Args:
     name: one of `DECAYS`.

@@ -1,4 +1,4 @@
-"""A state as one flat array per dtype, and the header that vouches for it.
+"""A state as one flat array per dtype, with a header that has its checksum.
 
 Orbax is slow at many small arrays, does not notice flipped bytes, and reads a
 missing chunk as zeros.
@@ -22,7 +22,7 @@ Leaves = dict[str, np.ndarray]
 
 
 class Damaged(Exception):
-  """A saved state that is not what was saved."""
+  """A checkpoint does not hold what was saved."""
 
 
 def pack(
@@ -32,7 +32,7 @@ def pack(
 
   Args:
     state: any pytree of arrays.
-    about: what else the header holds, in JSON's types.
+    about: further entries of the header, as JSON can hold them.
   """
   leaves = {
     name: np.asarray(leaf)
@@ -60,7 +60,7 @@ def unpack(
     leaves = flat.split(
       {dtype: np.asarray(x) for dtype, x in arrays.items()}, header['leaves']
     )
-  except Exception as error:  # What a broken file leads to is not foreseeable.
+  except Exception as error:  # A broken file can raise nearly anything.
     raise Damaged from error
   if digest != _digest(header, leaves):
     raise Damaged

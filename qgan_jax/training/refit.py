@@ -1,4 +1,4 @@
-"""Learned quantizers, fitted anew where training takes up other bits."""
+"""Fits learned quantizers anew before steps that train at other bits."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -16,16 +16,16 @@ from qgan_jax.training.trainable import Trainable
 
 @dataclasses.dataclass(frozen=True)
 class Refit:
-  """Fits what quantizers learn to the weights of a state, and to a batch.
+  """Fits quantizers' learned parameters to a state's weights and a batch.
 
-  What they have learned at other bits, or before steps in float moved the
-  weights, is of no use. When that happens is known beforehand, so it is done
-  between two steps, on one device: the compiled step has no part in it.
+  A scale learned at other bits, or before steps in float moved the weights,
+  does not fit any more. The schedule tells beforehand where that happens, so it
+  is done between two steps, on one device, outside of the compiled step.
 
   Attributes:
-    networks: called without `train`, so outside of any mapped axis.
+    networks: by name; run without `train`, they need no mapped axis.
     schedule: of their bits.
-    inputs: of each network, what it is called with: a batch that stays.
+    inputs: of each network, its arguments: always the same batch.
   """
 
   networks: Mapping[str, Trainable]
@@ -33,10 +33,10 @@ class Refit:
   inputs: Mapping[str, tuple[Any, ...]]
 
   def steps(self, state: TrainState, total_steps: int) -> frozenset[int]:
-    """The steps before which `before_step` changes something, of a whole run.
+    """The steps of a run before which `before_step` has to be called.
 
     Args:
-      state: any of the run's, for its target bits.
+      state: any state of the run, for its target bits.
       total_steps: of the run.
     """
     if not self.schedule.changes_bits:
@@ -52,8 +52,8 @@ class Refit:
   def before_step(self, state: TrainState) -> TrainState:
     """The state with quantizers for the bits of its next step.
 
-    Of a network whose bits stay the same, what was learned stays, too. The
-    quantizers of a moving average are fitted to the average.
+    A network whose bits stay the same keeps what it has learned. The quantizers
+    of a moving average are fitted to the average.
     """
 
     def bits_of(part: NetworkState) -> Bits | None:
@@ -66,7 +66,7 @@ class Refit:
   def for_target(self, state: TrainState) -> TrainState:
     """The state with quantizers for the target's bits.
 
-    Of a network that was trained with those, what was learned stays.
+    A network that was trained at these bits keeps what it has learned.
     """
 
     def bits_of(part: NetworkState) -> Bits | None:
@@ -78,7 +78,7 @@ class Refit:
   def _fitted(
     self, state: TrainState, bits_of: Callable[[NetworkState], Bits | None]
   ) -> TrainState:
-    """Fits the networks for which there are bits to fit to."""
+    """Fits the networks for which `bits_of` returns bits."""
 
     def fitted(name: str, part: NetworkState) -> NetworkState:
       bits = bits_of(part)

@@ -1,4 +1,4 @@
-"""Images of a run in training: of its moving average, quantized."""
+"""Draws images from the quantized moving average of a run in training."""
 
 from collections.abc import Callable
 import dataclasses
@@ -14,22 +14,22 @@ from qgan_jax.training.state import TrainState
 from qgan_jax.training.trainable import Trainable
 
 _BATCH = 256
-_CALIBRATION_BATCHES = 16  # Of BatchNorm's statistics…
-_CALIBRATION_SIZE = 64  # …and the images in each.
+_CALIBRATION_BATCHES = 16  # For BatchNorm's statistics.
+_CALIBRATION_SIZE = 64  # Images in each of these batches.
 _CALIBRATION_SEED = 0xCA11B
-# Seed of the images by which a state or bit widths are chosen. Scores that are
-# reported have other latents (seed 0 unless a person says otherwise): those of
-# the choice would flatter what they chose.
+# Seed of the latents by which the best state or bit widths are chosen. Reported
+# scores use other latents (seed 0 by default): with the same ones, the chosen
+# state would look better than it is.
 CHOICE_SEED = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-  """Draws from the states of a run what would be delivered of them.
+  """Draws images from a state as its delivered artifact would.
 
   Attributes:
     name: of the network that is drawn from.
-    network: it, on one device.
+    network: that network, on one device.
     schedule: of its bits in training.
     inputs: (keys [N], indices [N]) → its arguments for N images.
   """
@@ -42,17 +42,17 @@ class Sampler:
   def quantized(self, state: TrainState) -> Quantized:
     """The network that is drawn from, scored and packed.
 
-    The state's moving average at its target bits. Where the last step was
-    trained with others (in float, before the schedule's start), its learned
-    quantizers are fitted to these very weights, since those of the state were
-    fitted to weights of long before; and BatchNorm's statistics are those of
-    the quantized average.
+    It is the state's moving average at its target bits. If the last step was
+    trained at other bits (such as in float, before quantization starts), its
+    learned quantizers are fitted anew, since those in the state were fitted to
+    much older weights. BatchNorm's statistics are measured anew on the
+    quantized average.
 
     Args:
       state: of the run, on the host.
 
     Returns:
-      The network; the same of the same state.
+      The network; the same state always gives the same one.
     """
     network = self.network.quantized(state.averaged(self.name))
     on_the_way = self.schedule.is_on_the_way(network.bits, state.step)
@@ -63,17 +63,17 @@ class Sampler:
       _CALIBRATION_BATCHES * _CALIBRATION_SIZE, _CALIBRATION_SIZE, key
     )
     if on_the_way:
-      # Activations are fitted behind statistics that are the average's own.
+      # The average's own statistics first: activations depend on them.
       in_float = network.in_float().with_batch_stats(batches)
       network = network.replace(variables=in_float.variables)
       network = network.fitted(*batches[0])
     return network.with_batch_stats(batches)
 
   def variables(self, state: TrainState) -> dict[str, dict[str, Any]]:
-    """Of each network, the variables that another run would start from.
+    """The variables of each network, for another run to start from.
 
-    Those of the delivered network are what is drawn from, before anything is
-    quantized; those of the others, what they have been trained to.
+    Of the delivered network they are the moving average that images are drawn
+    from, before it is quantized; of the others, the trained weights.
     """
     return {
       name: {'params': part.params, **part.stats}
@@ -116,7 +116,7 @@ def _inputs(
   key: jax.Array,
   start: jax.Array,
 ) -> tuple[Any, ...]:
-  """Arguments for the images from a number on."""
+  """Arguments for `size` images, from number `start` on."""
   indices = start + jax.numpy.arange(size)
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
   return inputs(keys, indices)

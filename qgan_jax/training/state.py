@@ -1,4 +1,4 @@
-"""Everything that decides the future of a run."""
+"""The state of a run: all that its next steps depend on."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -17,14 +17,15 @@ PyTree = Any
 
 
 class Hyperparameters(NamedTuple):
-  """What one compiled step serves every value of, beside the bit widths.
+  """Hyperparameters as arrays, so that one compiled step serves all values.
 
-  Learning rates and the optimizers' other arguments are in their own states.
+  So are the bit widths, in each network's state, and the learning rates and
+  other arguments of optimizers, in the optimizers' states.
 
   Attributes:
     variant: the numbers that the variant's losses read, float32, by name.
-    ema_decay: of the moving averages, float32; 1/(10 + step) faster at the
-      start.
+    ema_decay: of the moving averages, float32; a step takes no more than
+      (1 + step) / (10 + step), so that the initial weights are soon forgotten.
   """
 
   variant: dict[str, Array | np.ndarray]
@@ -32,7 +33,7 @@ class Hyperparameters(NamedTuple):
 
 
 class Trained(NamedTuple):
-  """What gradient descent moves in a network.
+  """The parameters of a network that gradient descent changes.
 
   Attributes:
     params: float32 master weights.
@@ -52,9 +53,9 @@ class NetworkState(struct.PyTreeNode):
       spectral norm's vectors); {} where it has none.
     ranges: of the activations, by module path.
     bits: bit widths, arrays: one compiled step serves all of them.
-    opt_state: the optimizer's.
+    opt_state: state of the optimizer of `params`.
     learned: learned parameters of its quantizers; {} where there are none.
-    learned_opt_state: the optimizer's of these.
+    learned_opt_state: state of the optimizer of `learned`.
   """
 
   params: PyTree
@@ -67,7 +68,7 @@ class NetworkState(struct.PyTreeNode):
 
   @property
   def trained(self) -> Trained:
-    """What a loss is differentiated in."""
+    """What a loss is differentiated with respect to."""
     return Trained(self.params, self.learned)
 
 
@@ -81,8 +82,8 @@ class TrainState(struct.PyTreeNode):
       on the state stays as it was before that step.
     networks: of each network, its part.
     average: of each network that has moving averages, {'params': …, 'stats': …,
-      'learned': …}: a learned scale is averaged as the weights it belongs to.
-    hyperparameters: constant.
+      'learned': …}: a learned scale is averaged like the weights it belongs to.
+    hyperparameters: the same at every step.
   """
 
   step: Array
@@ -115,8 +116,8 @@ def init_network(
     optimizer: of its parameters.
     bits: its bit widths.
     key: for the parameters.
-    *example: what the module is called with; the activations' ranges and
-      learned quantizers start as it leaves them.
+    *example: arguments of the module, to which the activations' ranges and the
+      learned quantizers are fitted.
     quantizer_optimizer: of learned quantizers' parameters.
     variables: to start from; None for the module's own initialization.
 
@@ -168,7 +169,7 @@ def init_state(
     ema_decay: of the moving averages.
 
   Returns:
-    The state; its moving averages are copies, since the step donates.
+    The state; its moving averages are copies, since a step donates its input.
   """
   given = hyperparameters or {}
   average = {name: average_of(networks[name]) for name in averaged}
@@ -186,10 +187,10 @@ def init_state(
 
 
 def fill(like: PyTree, source: PyTree) -> PyTree:
-  """`like`, with every leaf that `source` has at the same path.
+  """`like`, with its leaves replaced by those of `source` at the same paths.
 
-  A program for quantized networks has more in its state than a run in float
-  has on its own.
+  The state of a program for quantized networks has leaves that a run in float
+  lacks, such as scales.
   """
   found = dict(jax.tree.leaves_with_path(source))
   return jax.tree_util.tree_map_with_path(

@@ -1,9 +1,9 @@
 """One training step of any variant, (state, batch) → (state, metrics), pure.
 
-The variant says what is minimised by which networks. The step quantizes their
-weights and activations on the way, with straight-through gradients to the float
-master weights, adds gradients up over the replicas, applies the optimizers and
-moves the averages.
+The variant says which networks minimise which losses. The step quantizes their
+weights and activations, with straight-through gradients to the float master
+weights, averages gradients over the replicas, applies the optimizers and
+updates the moving averages.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ def _finite(grads: Trained) -> dict[str, PyTree]:
 def _partition(
   tree: PyTree,
 ) -> tuple[list[Array], list[Array], Callable[..., PyTree]]:
-  """(leaves that have a gradient, the others, what joins them to a tree)."""
+  """(float leaves, which have gradients; the others; what joins them again)."""
   leaves, structure = jax.tree.flatten(tree)
   is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in leaves]
 
@@ -75,26 +75,25 @@ def make_step(
   Args:
     variant: what is trained against what.
     networks: its networks, by name.
-    schedule: of bits and sparsity; None for those of the state at every step.
+    schedule: of bits and sparsity; None keeps those of the state.
       Where bits change, learned quantizers are fitted anew before the step, by
       `Refit`.
-    rate_at: the share of their learning rates that the optimizers take at a
-      step.
-    replicas: that hold parts of the batch.
+    rate_at: step → the factor on all learning rates.
+    replicas: the devices that share the batch.
 
   Returns:
     A pure function of (state, batch). The batch holds 'images', uint8
     [repeats, B, H, W, C], and where there are classes 'labels', int32
-    [repeats, B]; B is a replica's. Metrics are scalars over the global batch;
-    of flags, 'finite' tells for each gradient tensor whether it was, and
-    'halted' whether a value that was not has stopped training, then or before.
+    [repeats, B]; B is a replica's. Metrics are scalars over the global batch.
+    Two are flags: 'finite', for each gradient tensor whether it is finite, and
+    'halted', whether a value that is not has stopped training, now or before.
   """
   repeats = variant.repeats
   order = sorted(networks)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(state.key, state.step)
-    noise_key = jax.random.fold_in(key, repeats)  # No batch's own key.
+    noise_key = jax.random.fold_in(key, repeats)  # Batches have 0…repeats−1.
     rate = rate_at(state.step)
     bits_at = schedule.at if schedule is not None else lambda bits, step: bits
     states: States = {
@@ -135,7 +134,7 @@ def make_step(
     def make(
       states: States, data: Any, key: Array, update: int
     ) -> tuple[PyTree, Callable[[list[Array]], Any], States]:
-      """(what rounds share, what pulls gradients back to sources, states)."""
+      """(what rounds share, its vjp to the sources' parameters, states)."""
       join: Callable[..., PyTree]
 
       def floats_of(
@@ -216,7 +215,7 @@ def make_step(
       metrics[f'{variant.prefixes[name]}_gradient_norm'] = norm
     finite = {name: _finite(grads) for name, grads in last_grads.items()}
     good = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))).all()
-    # The norms do not speak of learned quantizers.
+    # The norms leave out the gradients of learned quantizers.
     good &= jnp.stack(jax.tree.leaves(finite)).all()
     metrics['finite'] = finite
 

@@ -1,8 +1,8 @@
-"""What a run tells while it trains: a progress bar, and metrics on disk.
+"""A run's progress bar, and its metrics on disk.
 
-`metrics.jsonl` is strict JSON. What JSON has no number for is a string that
-Python's `float` reads: "NaN", "Infinity", "-Infinity" (the names that Protocol
-Buffers' JSON uses).
+`metrics.jsonl` is strict JSON, which has no NaN and no infinities. They are
+strings that Python's `float` reads: "NaN", "Infinity", "-Infinity" (the names
+that Protocol Buffers' JSON uses).
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,9 +55,9 @@ class Tracker:
       workdir: the run's folder.
       total_steps: the step that training ends with.
       first_step: steps already done, 0 for a new run.
-      dataset: what is really learned from; it stands in every line.
+      dataset: name of the data set really used; it is in every line.
       primary: False in the processes of a distributed run that stay silent.
-      shown: whether progress is shown; of members that train together, one's.
+      shown: whether progress is shown; True for one of a population's members.
     """
     self._metrics_path = Path(workdir) / 'metrics.jsonl'
     self._tensorboard_path = Path(workdir) / 'tensorboard'
@@ -117,7 +117,7 @@ class Tracker:
       with _writing(self._metrics_path):
         self._metrics.close()
     except UserError:
-      # What broke first is what the person has to hear of.
+      # An earlier error is the one to report.
       if kind is None:
         raise
 
@@ -149,7 +149,7 @@ class Tracker:
     line = json.dumps(record, allow_nan=False) + '\n'
     with _writing(self._metrics_path):
       rest = line.encode()
-      while rest:  # A disk that fills up takes a part, and then says so.
+      while rest:  # A disk that fills up may take a part before it raises.
         rest = rest[self._metrics.write(rest) :]
     with _writing(self._tensorboard_path):
       scalars = [
@@ -177,7 +177,7 @@ class Tracker:
       self._event(step=step, summary=image)
 
   def advance(self, step: int) -> None:
-    """Moves the bar; for every step, so it is cheap."""
+    """Moves the bar; cheap enough for every step."""
     if self._clock is None:
       self._clock = step, time.perf_counter()
     if self._bar:

@@ -29,7 +29,7 @@ class Trainable:
   quantizer_optimizer: optax.GradientTransformation | None = None
 
   def quantized(self, state: NetworkState) -> Quantized:
-    """The network of a state, as it is once training is over."""
+    """The quantized network of a state, for use outside of training."""
     return Quantized(
       self.module,
       self.precision,
@@ -50,7 +50,7 @@ class Trainable:
       noise: key of stochastic quantizers; None rounds to nearest.
 
     Returns:
-      What `run` takes, straight-through.
+      The `weights` of `run`; gradients pass straight through.
     """
     return self.precision.quantize_weights(
       trained.params, state.bits, learned=trained.learned, key=noise
@@ -76,11 +76,11 @@ class Trainable:
       learned: what its quantizers have learned.
       noise: key of stochastic quantizers; None rounds to nearest.
       dropout: key of the module's own randomness, if it has any.
-      call: which of an update's runs this is. Each rounds inputs on its own.
-      replicas: that hold parts of the batch.
+      call: number of this run in the update; each has its own rounding noise.
+      replicas: the devices that share the batch.
 
     Returns:
-      (the module's output, the state with statistics and ranges moved on).
+      (the module's output, the state with updated statistics and ranges).
     """
     with _batch_norm_over(replicas):
       (output, stats), ranges = self.precision.apply(
@@ -103,7 +103,7 @@ class Trainable:
   def update(
     self, state: NetworkState, grads: Trained, rate: Array | float
   ) -> NetworkState:
-    """One step of the optimizers, `rate` of their learning rates long."""
+    """One step of the optimizers, at `rate` times their learning rates."""
     updates, opt_state = self.optimizer.update(
       grads.params, state.opt_state, state.params
     )
@@ -124,14 +124,14 @@ class Trainable:
 def _batch_norm_over(replicas: Replicas) -> Iterator[None]:
   """Gives every BatchNorm the statistics of the whole batch.
 
-  A module that says itself over which axis they are averaged is left alone;
-  others need not know on how many devices they are trained.
+  A module that names the axis to average over itself is left alone; others
+  need not know on how many devices they are trained.
   """
 
   def average(next_fun, args, kwargs, context):
     module = context.module
     if isinstance(module, nn.BatchNorm) and module.axis_name is None:
-      # Flax reads these fields in the call, and offers no other way in.
+      # Flax reads these fields in the call; there is no argument for them.
       object.__setattr__(module, 'axis_name', replicas.axis_name)
       object.__setattr__(module, 'axis_index_groups', replicas.axis_groups)
     return next_fun(*args, **kwargs)
@@ -144,13 +144,13 @@ def _batch_norm_over(replicas: Replicas) -> Iterator[None]:
 
 
 def computed_once(grads: Trained, step: Array) -> Trained:
-  """The gradients; those of kernels, each as an array of its own.
+  """The same gradients, those of kernels computed once (on a CPU).
 
-  On a CPU, XLA puts what a gradient comes from (a mask, a transposition) into
+  XLA:CPU repeats the last operations of a gradient (a mask, a transposition) in
   every loop that reads it: both moments, the update, the norm, the check. An
-  `optimization_barrier` is gone by then. What it does not repeat is a quotient
-  by a number that several arrays share: so they are divided by 1, which is
-  exact, and which the compiler cannot know to be 1.
+  `optimization_barrier` is removed before that happens. A division by a number
+  that several arrays share is not repeated, so gradients are divided by a 1
+  that the compiler cannot know to be 1. That is exact.
 
   Args:
     grads: float32.
