@@ -33,16 +33,16 @@ _EVALUATED = 2000  # Images that a candidate of `max_ratio` is judged by.
 class Options:
   """How a run is quantized: flags of `qgan_jax.quantize`.
 
-  How many bits there are is said in one way: by `bits` or `w_bits`, by `size`,
-  or by `max_ratio`.
+  The number of bits is given in one of three ways: by `bits` or `w_bits`, by
+  `size`, or by `max_ratio`.
 
   Attributes:
     bits: of weights and activations.
     w_bits: of the weights; `bits` if None.
     a_bits: of the activations; `bits` if None, and else 8.
-    size: bytes of the artifact, which the layers share out.
-    max_ratio: the fewest bits, layer by layer, whose Fréchet distance to
-      training images is at most so many times the run's own.
+    size: bytes of the artifact; chooses bits layer by layer to fit.
+    max_ratio: chooses the fewest bits, layer by layer, whose Fréchet distance
+      to training images is at most this times the run's own.
     method: one of `trained.METHODS`.
     quantizer: of the weights; None for the method's own.
     activation_quantizer: of the activations.
@@ -75,7 +75,7 @@ class Options:
     return self.size is not None or self.max_ratio is not None
 
 
-# What the name of a result tells where it differs from the default.
+# Options that are in a result's name where they differ from the default.
 _NAMED = (
   'activation_quantizer',
   'calibration',
@@ -105,8 +105,8 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
   sparse = any(run.setup.config[n].sparsity for n in config_lib.NETWORKS)
   if options.method == 'adaround' and sparse:
     raise UserError(
-      '--method=adaround moves weights between equal magnitudes, of which '
-      'pruning takes all or none; use --method=mse for a pruned run'
+      '--method=adaround gives many weights the same magnitude, and pruning '
+      'drops all of these or none; use --method=mse for a pruned run'
     )
   extractor = build.make_extractor(run.setup.config, run.setup.dataset)
   config = _config(run, options)
@@ -252,7 +252,7 @@ def _find_rules(
 
 
 def _mean_bits_for_size(run: TrainedRun, size: int) -> float:
-  """Bits a weight that fit into a file, everything else of it in float."""
+  """Mean bits of a weight that fit into a file; all but kernels is in float."""
   params = run.state.averaged(run.sampler.name).params
   kernels = [
     w

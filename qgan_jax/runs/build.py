@@ -1,6 +1,6 @@
 """From a resolved config and its images to the objects of a run.
 
-Here, and nowhere deeper, a config is unpacked.
+A config is unpacked here; code below takes explicit arguments.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
 
 
 def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
-  """What gives the features that scores compare."""
+  """The extractor of the features that scores compare."""
   if config.scores.extractor == 'inception':
     return metrics.inception_extractor(config.scores.inception_weights)
   return metrics.classifier_extractor(
@@ -83,8 +83,8 @@ def make_variant(
   """What a config trains against what.
 
   Returns:
-    The variant; and of the network that it delivers, the attributes by which
-    its family in `models` makes it again, as JSON can hold them.
+    The variant; and the attributes from which `models` makes its delivered
+    network again, as JSON can hold them.
   """
   num_classes = dataset.num_classes if config.data.conditional else 0
   name = config.model.name
@@ -118,7 +118,7 @@ def make_variant(
 
 
 def section(config: Any, variant: Variant, name: str) -> Any:
-  """The keys of a config that speak of one network of a variant.
+  """The keys of a config that are about one network of a variant.
 
   A network without keys of its own has the generator's if it is the one that
   is delivered, and the discriminator's otherwise.
@@ -129,7 +129,7 @@ def section(config: Any, variant: Variant, name: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """All that a run is made of, but its state and its folder.
+  """Everything that a run is made of except its state and its folder.
 
   Attributes:
     config: resolved.
@@ -138,9 +138,9 @@ class Setup:
     variant: what is trained against what.
     networks: its networks, by name, with what quantizes and updates them.
     bits: of each network, bit widths.
-    layers: of each network, what rules can speak of.
+    layers: of each network, the layers that rules can match.
     table: what every layer is quantized with.
-    schedule: when.
+    schedule: when they are quantized, and pruned.
     architecture: attributes of the delivered network, as JSON can hold them.
   """
 
@@ -162,19 +162,19 @@ class Setup:
 
   @property
   def static(self) -> Any:
-    """All that is static and may differ between trials of one program."""
+    """Precisions: the only constants in which trials of one program differ."""
     return tuple(network.precision for network in self.networks.values())
 
   @property
   def labels(self) -> np.ndarray | None:
-    """Of the training images, where the variant has use for them."""
+    """Labels of the training images; None for an unconditional variant."""
     conditional = self.config.data.conditional
     return self.dataset.train_labels if conditional else None
 
   def init_states(
     self, members: Sequence['Setup'], starts: Sequence[Any] = ()
   ) -> list[state_lib.TrainState]:
-    """The states before the first step, on the host; the seeds decide them.
+    """The states before the first step, on the host, from the members' seeds.
 
     Args:
       members: the runs that train together by this one's program.
@@ -231,14 +231,14 @@ class Setup:
     images = self.dataset.train_images[:_EXAMPLES]
     batch = {'images': step_lib.to_float(jnp.asarray(images))}
     if self.labels is not None:
-      # Every class, whatever the first images are.
+      # Every class, even where the first images lack some.
       batch['labels'] = jnp.arange(len(images)) % self.dataset.num_classes
     return self.variant.examples(batch, key)
 
   def with_hyperparameters(
     self, state: state_lib.TrainState
   ) -> state_lib.TrainState:
-    """Sets what the program takes as arrays to what the config says."""
+    """Sets the hyperparameters in a state to the values of the config."""
 
     def part(name: str) -> state_lib.NetworkState:
       own = section(self.config, self.variant, name)
@@ -260,7 +260,7 @@ class Setup:
     )
 
   def program(self) -> devices.Program:
-    """The pmapped step; what the state holds of the config is no part of it."""
+    """The pmapped step; hyperparameters come with the state, not with it."""
     step = step_lib.make_step(
       self.variant,
       self.networks,
@@ -283,11 +283,11 @@ class Setup:
     )
 
   def diagnosis(self) -> diagnosis.Diagnose:
-    """What looks at a state of networks that are on one device."""
+    """What measures quantization in a state; its networks run on one device."""
     return diagnosis.make_diagnose(self.variant, self.networks)
 
   def artifact_kwargs(self, network: Quantized) -> Mapping[str, Any]:
-    """What `artifacts.save_generator` needs of what a `Sampler` draws from."""
+    """Arguments of `artifacts.save_generator` for a `Sampler`'s network."""
     return {
       'model': self.config.model.name,
       'model_kwargs': self.architecture,
@@ -305,7 +305,7 @@ def set_up(
   layout: devices.Layout = devices.ALONE,
   variant: Variant | None = None,
 ) -> Setup:
-  """What a run is made of.
+  """Builds everything that a run is made of.
 
   Args:
     config: resolved.
@@ -314,7 +314,7 @@ def set_up(
     variant: what is trained against what; what the config says if None.
 
   Raises:
-    UserError: a rule of precision catches nothing, or what it must not.
+    UserError: a rule of precision matches nothing, or what it must not.
   """
   architecture: Mapping[str, Any] = {}
   if variant is None:

@@ -1,4 +1,4 @@
-"""The folder of a run: what it is, and that it stays the same run."""
+"""The folder of a run: records its config, and refuses another one."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""What a sweep consists of, and the folder that says so.
+"""The trials of a sweep, and the folder that records them.
 
 Every trial is validated as it would be alone, before any is started.
 """
@@ -30,8 +30,8 @@ class PlannedTrial(NamedTuple):
   """One run of a sweep.
 
   Attributes:
-    name: what is its own in the config string; its folder's name, too.
-    args: the flags of `qgan_jax.main`, but for --workdir.
+    name: the part of the config string that it alone has; also its folder.
+    args: the flags of `qgan_jax.main`, without --workdir.
     config: resolved, as JSON can hold it.
   """
 
@@ -41,12 +41,12 @@ class PlannedTrial(NamedTuple):
 
 
 class Sweep(NamedTuple):
-  """What is to be done.
+  """The trials of a sweep, and where they go.
 
   Attributes:
-    folder: where everything goes.
+    folder: holds a folder for each trial.
     trials: all of them.
-    origin: where the trials come from, for people.
+    origin: the command line's values that give the trials, for people to read.
   """
 
   folder: Path
@@ -66,13 +66,13 @@ def plan(
 
   Args:
     file: the experiment's file.
-    arg: the config string that holds for all trials.
-    overrides: values that do, by path.
+    arg: the config string that all trials share.
+    overrides: values that all trials share, by path.
     own: what --sweep says; None for the experiment's own sweep.
-    workdir: the sweep's folder; None for one that is named for it.
+    workdir: the sweep's folder; None for one that is named after the sweep.
 
   Raises:
-    UserError: one of them could not be run, or two are the same.
+    UserError: a trial could not be run, or two are the same.
   """
   strings = own_sweep(file) if own is None else sweep_grammar.expand(own)
   varied = {
@@ -86,7 +86,7 @@ def plan(
       f'--config.{clash} would hold for every trial, and the sweep sets it, '
       'too; leave one of them out'
     )
-  # The trials are compared with each other, so all have the same data.
+  # Trials are compared with each other, so none may train on stand-in data.
   if not any('standin=' in string for string in (arg, *strings)):
     overrides = {'data.standin': False, **overrides}
   rest = [f'--config.{path}={value}' for path, value in overrides.items()]
@@ -124,7 +124,7 @@ def own_sweep(file: str) -> list[str]:
   """The config strings that an experiment's `sweep` adds.
 
   Raises:
-    UserError: it has none, or adds none.
+    UserError: it has no `sweep`, or one that adds nothing.
   """
   spec = importlib.util.spec_from_file_location('experiment', file)
   assert spec is not None and spec.loader is not None
@@ -173,7 +173,7 @@ def open_folder(
 
   Args:
     sweep: what is to be done.
-    session: how it is done this time.
+    session: how the sweep is run this time, for the record.
     commands: of the trials, as a person would type them.
 
   Raises:
@@ -217,7 +217,7 @@ def _diff(
   lines = [f'- {name}' for name in before if name not in after]
   lines += [f'+ {name}' for name in after if name not in before]
   for name in before.keys() & after.keys():
-    if before[name] != after[name]:  # It may be of an earlier version.
+    if before[name] != after[name]:  # It may come from an earlier version.
       then = config_lib.from_json(json.dumps(before[name]))
       found = config_lib.diff(then, after[name])
       lines += [f'{name}: {line}' for line in found]
@@ -225,7 +225,7 @@ def _diff(
 
 
 def command_of(sweep: Sweep, trial: PlannedTrial) -> tuple[str, ...]:
-  """The command that a trial is."""
+  """The command that runs a trial."""
   workdir = sweep.folder / trial.name
   return (
     'python', '-m', 'qgan_jax.main', *trial.args, f'--workdir={workdir}'

@@ -1,4 +1,4 @@
-"""Many trials in one process: from a file of them to what they deliver."""
+"""Trains and delivers many trials, listed in a file, in one process."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def is_finished(trial: Trial) -> bool:
 
 
 def _in_step(trials: list[Trial]) -> list[list[Trial]]:
-  """Groups of trials that have all saved a common step, or none at all."""
+  """Groups trials that can resume together: at a step all have saved, or 0."""
   groups: list[tuple[set[int], list[Trial]]] = []
   for trial in trials:
     assert trial.workdir is not None

@@ -27,16 +27,17 @@ def plan_precision(
 
   Args:
     config: resolved.
-    sections: of each network, the part of the config that speaks of it.
-    layers: of each network, what rules can speak of.
+    sections: of each network, the part of the config that is about it.
+    layers: of each network, the layers that rules can match.
     see_images: names of the networks that are given images.
 
   Returns:
-    By network, its precision and its bits, plain numbers; and the table of
-    all. A network in float is exactly the unquantized one: nothing is caught.
+    (precision by network, bits by network as plain numbers, the table of every
+    layer). A network in float is exactly the unquantized one: no call of its
+    layers is intercepted.
 
   Raises:
-    UserError: a rule catches nothing, or what it must not.
+    UserError: a rule matches nothing, or what it must not.
   """
   p = config.precision
   defaults = {

@@ -1,9 +1,9 @@
-"""The networks of a run that has ended, for another to start from.
+"""Loads the networks of an earlier run, for another to start from.
 
 G starts from its moving average, which is what was scored, and D from its
-weights; either with its other variables. Optimizers, moving averages, ranges
-and learned quantizers start anew: what they know is of another loss, and the
-first batch tells them as much.
+weights; both with their other variables, such as BatchNorm's. Optimizers and
+moving averages start anew, since they belong to another loss; ranges and
+learned quantizers are fitted to the first images, as in every run.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Runs the trials of a sweep by their commands, where a launcher can."""
+"""Runs the trials of a sweep, each by its command, on a launcher."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -19,8 +19,8 @@ from qgan_jax.runs.plan import command_of, open_folder, PlannedTrial, Sweep
 class Session:
   """How a sweep is run this time: flags of `qgan_jax.sweep`.
 
-  They hold for one call of the command. They are no part of what the sweep is,
-  so that `--resume` does not find them in its folder.
+  They hold for one call of the command: they do not define the sweep, and
+  `--resume` does not take them from its folder.
 
   Attributes:
     layout: 'processes', one for each trial, or 'population', all in one.
@@ -30,11 +30,11 @@ class Session:
       otherwise none.
     launcher: where trials run: 'local', 'ray' or 'slurm'.
     ray_address: of a Ray cluster; None for the one that Ray finds or starts.
-    ray_resources: what else a trial takes of it, each 'NAME=NUMBER'.
+    ray_resources: what else a trial takes of the cluster, each 'NAME=NUMBER'.
     slurm: options of a trial's job, each 'NAME=VALUE'.
     retries: how often in a row a trial may crash, or lose its machine, without
       a new checkpoint.
-    grace: seconds that trials have to save in when all is stopped.
+    grace: seconds that trials have to save when the sweep is stopped.
   """
 
   layout: str = 'processes'
@@ -53,7 +53,7 @@ def trial_env(session: Session) -> dict[str, str]:
   """Environment variables that are part of a trial's command.
 
   On a CPU, the number of XLA's threads decides the last bits of sums. NPROC
-  sets it, so that a trial gives the same on machines of any size.
+  sets it, so that a trial's results do not depend on the machine's size.
   """
   if session.launcher == 'local':
     accelerated = local.has_accelerators()
@@ -198,12 +198,12 @@ def _pairs(flag: str, entries: Sequence[str]) -> dict[str, str]:
 
 
 def run(sweep: Sweep, session: Session, command: str) -> int:
-  """Runs what is missing of a sweep, and prints what came of it.
+  """Runs the unfinished trials of a sweep, and prints a summary.
 
   Args:
     sweep: its trials, and its folder.
     session: how they are run.
-    command: that a person typed, recorded in `sweep.json`.
+    command: the command line, recorded in `sweep.json`.
 
   Returns:
     The exit code, see `supervisor.Supervisor.run`.

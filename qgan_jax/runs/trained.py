@@ -29,7 +29,7 @@ def quantized_config(
   dynamic: bool,
   rules: str | None,
 ) -> FrozenConfigDict:
-  """The config of a run that is quantized like this.
+  """The config of a run with its quantization replaced.
 
   Args:
     config: of the trained run.
@@ -51,7 +51,7 @@ def quantized_config(
     'quantizer': quantizer,
     'ranges': 'dynamic' if dynamic else 'moving',
     'rules': rules,
-    # What is quantized is so at once, whenever training was to begin with it.
+    # Quantized from step 0, whatever the run's own schedule was.
     'start_step': 0,
     'anneal_steps': 0,
     'alternate_steps': 0,
@@ -140,7 +140,7 @@ def quantize_state(
       network = post_training.adaround(
         network, *inputs, steps=rounding_steps, batch_size=batch
       )
-    # Before BatchNorm's statistics follow what is corrected.
+    # Before BatchNorm's statistics are measured, which depend on the biases.
     if bias_correction:
       network = post_training.correct_biases(network, *inputs, batch_size=batch)
     network = network.with_batch_stats(post_training.batches(inputs, batch))

@@ -1,4 +1,4 @@
-"""Trials that share one compiled program, from their data to what they deliver.
+"""Trains, scores and delivers trials that share one compiled program.
 
 A run of `qgan_jax.main` is one trial; `qgan_jax.population` trains several.
 """
@@ -37,7 +37,7 @@ from qgan_jax.variants import Variant
 
 PyTree = Any
 _GRID = 64  # Images in a sample grid.
-# What a program takes as arrays; trials that differ in nothing else share it.
+# Keys that a program takes as arrays; trials that differ in no other share it.
 _TRACED = (
   'seed',
   'init_from',
@@ -68,7 +68,7 @@ class Trial:
 
 @contextlib.contextmanager
 def exit_when_stopped() -> Iterator[None]:
-  """A signal that ends training ends the command, and says how to go on."""
+  """Ends the command where a signal ends training; says how to go on."""
   try:
     yield
   except loop.Stopped as stop:
@@ -94,7 +94,7 @@ def program_key(config: Any) -> tuple[tuple[str, Any], ...]:
 
 @dataclasses.dataclass
 class _Run:
-  """A trial with all that is its own."""
+  """A trial, with what it does not share with others of its program."""
 
   trial: Trial
   workdir: Path
@@ -109,14 +109,14 @@ class _Run:
 
 
 def train_and_deliver(trials: Sequence[Trial]) -> None:
-  """All of some trials: data, training, scores, artifacts.
+  """Trains trials together, scores them and writes their artifacts.
 
   Args:
-    trials: with one `program_key`.
+    trials: all of the same `program_key`.
 
   Raises:
-    UserError: a trial cannot be run, or a value in it was not finite; the
-      others are delivered before the latter.
+    UserError: a trial cannot be run, or a value in it was not finite; in that
+      case, the others are delivered first.
     loop.Stopped: SIGTERM or Ctrl-C.
   """
   configs = [trial.experiment.config for trial in trials]
@@ -138,12 +138,12 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
   shapes: dict[Any, TrainState] = {}
   runs = [_open(trial, dataset, shapes, primary=primary) for trial in trials]
 
-  # Networks, states, and where the last session left them.
+  # Networks and states, from checkpoints where there are any.
   shared = shared_config(configs)
   setup = build.set_up(shared, dataset, layout, trials[0].variant)
   starts = [
     load_start(run.config.init_from, run.setup)
-    # Others are given process 0's, and a run that goes on has its own.
+    # Process 0 loads it for all; a run that resumes does not need it.
     if run.config.init_from and primary and not run.checkpoints.steps
     else None
     for run in runs
@@ -158,11 +158,11 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
       print(_describe(run, dataset, state), file=sys.stderr)
   states = devices.from_primary(states)
 
-  # What is seen on the way.
+  # Scores and logs during training.
   extractor = build.make_extractor(config, dataset) if primary else None
   reference = None
   if extractor is not None:
-    # The checkpoint is chosen by training images: held-out ones only judge it.
+    # Training images choose the best checkpoint; held-out ones only score it.
     count = min(10_000, len(dataset.train_images))
     reference = extractor.extract(dataset.train_images[:count])
   with contextlib.ExitStack() as stack:
@@ -238,13 +238,13 @@ def _open(
   *,
   primary: bool,
 ) -> _Run:
-  """Opens the folder of a trial; `shapes` holds those of others."""
+  """Opens the folder of a trial; `shapes` caches state shapes by precision."""
   config = trial.experiment.config
   workdir = trial.workdir
   if workdir is None:
     suffix = '-on-digits' if dataset.is_standin else ''
     workdir = Path(default_workdir(config) + suffix)
-  # Refuses a rule that cannot be kept, before there is a folder.
+  # Before the folder is made, so that a wrong rule does not leave one.
   setup = build.set_up(config, dataset, variant=trial.variant)
   open_folder(workdir, trial.experiment, dataset.name, primary=primary)
   if primary:
@@ -263,7 +263,7 @@ def _open(
 
 
 def shared_config(configs: Sequence[Any]) -> Any:
-  """The config of a program that serves all: quantized where one of them is."""
+  """The config of a program for all: for each role, the fewest bits of any."""
   shared = configs[0].to_dict()
   for network in NETWORKS:
     for role in ROLES:
@@ -310,7 +310,7 @@ def _periodic(
   tracker: Tracker,
   made: dict[Any, diagnosis.Diagnose],
 ) -> tuple[loop.Periodic, ...]:
-  """Sample grids and quick scores; none in processes that stay silent."""
+  """Sample grids and quick scores; only the primary process makes them."""
   if extractor is None or reference is None:
     return ()
   config = run.config
@@ -349,7 +349,7 @@ def _periodic(
   )
 
 
-_EXAMPLES = 64  # Images that quantization is looked at with.
+_EXAMPLES = 64  # Images that quantization is measured on.
 
 
 def _diagnosis(
@@ -358,9 +358,9 @@ def _diagnosis(
   tracker: Tracker,
   made: dict[Any, diagnosis.Diagnose],
 ) -> tuple[loop.Periodic, ...]:
-  """What quantization does, logged; nothing of networks in float.
+  """Logs what quantization does; nothing for networks in float.
 
-  `made` holds what other trials of the same program have compiled for it.
+  `made` caches the compiled functions by precision, for all trials.
   """
   config = run.config
   if not config.logging.diagnose or not run.setup.is_quantized:

@@ -1,4 +1,4 @@
-"""What is trained against what, a file each; and their losses.
+"""Variants: what is trained against what, one file each; and GAN losses.
 
 A new variant is a function that returns a `Variant`: see `gan`.
 """

@@ -1,7 +1,7 @@
-"""The form of a variant: networks, and the losses that they are trained by.
+"""What a variant is: networks, and the losses that train them.
 
-A variant is mathematics alone. The step owns all the rest: it quantizes the
-networks, takes gradients, adds them up over devices, applies the optimizers,
+A variant is mathematics alone. The step does all the rest: it quantizes the
+networks, takes gradients, averages them over devices, applies the optimizers,
 and keeps the moving averages.
 """
 
@@ -32,7 +32,7 @@ class Nets(Protocol):
     """The network of a name: called like its module."""
 
   def frozen(self, name: str) -> Call:
-    """The same, whose calls move neither ranges nor statistics."""
+    """The same; its calls update neither ranges nor statistics."""
 
   def draw(
     self,
@@ -54,14 +54,14 @@ class Nets(Protocol):
     """
 
   def first(self, fraction: float) -> tuple[int, Callable[[Array], Array]]:
-    """A share of the batch, for a term that is dear.
+    """A share of the batch, for a term that is expensive.
 
     Args:
       fraction: of the examples, up to 1.
 
     Returns:
-      How many examples of this device to compute the term on, from the first;
-      and the function that takes the terms, [that many], to their mean.
+      The number n of this device's examples to compute the term on (the first
+      n), and a function from the n terms to their mean over the share.
     """
 
 
@@ -93,10 +93,10 @@ class Variant:
       fitted to; in float.
     rounds: the updates of a step, in order.
     delivered: name of the network that is drawn from, scored and packed.
-    see_images: names of the networks whose first argument is images, whose
-      values are k/127.5 − 1 of bytes k.
-    inputs: (keys [N], indices [N]) → its arguments for N images; an image
-      depends on its own key and index alone.
+    see_images: names of the networks whose first argument is images, of values
+      k/127.5 − 1 for bytes k.
+    inputs: (keys [N], indices [N]) → arguments of the delivered network for N
+      images; an image depends on its own key and index alone.
     make: (nets, batch, key) → what the rounds share, such as fakes. It is
       computed once for each batch; a round that trains one of `sources` pulls
       its gradient back through it.
@@ -106,8 +106,8 @@ class Variant:
     averaged: names of the networks that have a moving average.
     hyperparameters: the numbers that losses read from `nets`, by name; they
       are arrays of the state, so that one compiled step serves all values.
-    penalized: names of the networks whose loss has a term of the weight
-      'penalty_weight', a hyperparameter.
+    penalized: names of the networks whose loss has a term that the
+      hyperparameter 'penalty_weight' multiplies.
   """
 
   modules: Mapping[str, nn.Module]

@@ -42,11 +42,11 @@ def gan(
     discriminator: images, and labels likewise, → logits [B].
     latent_dim: length of a latent, standard normal.
     num_classes: 0 for an unconditional GAN.
-    loss: a name in `losses.LOSSES`, or what both minimise.
+    loss: a name in `losses.LOSSES`, or a `Loss`.
     penalty: of D's gradient, a name in `losses.PENALTIES`, a function, or None.
     penalty_weight: its factor; that of its paper if None.
-    penalty_fraction: share of the batch that it is computed on: a fraction
-      costs a fraction, and its expectation is the same.
+    penalty_fraction: share of the batch that the penalty is computed on. The
+      time shrinks with it; the expected penalty stays the same.
     d_steps: updates of D for one of G.
 
   Returns:

@@ -88,7 +88,7 @@ def gradient_penalty(
 ) -> Array:
   """(‖∇D(x)‖ − 1)² between real and fake; Gulrajani et al., 1704.00028."""
   squared = _squared_norms(logits, mix * real + (1 - mix) * fake)
-  # The square root has no derivative at 0, where D starts out when it is flat.
+  # The square root has no derivative at 0, which a constant D would reach.
   return jnp.square(jnp.sqrt(squared + 1e-12) - 1)
 
 
