@@ -28,7 +28,7 @@ from qgan_jax.metrics.extractors import (
   in_batches,
 )
 
-# Raise it with any change that changes the weights, so that no cache is reused.
+# Increase it when the weights' training changes: old caches are then not used.
 _RECIPE = 1
 _STEPS = 800
 _BATCH = 128

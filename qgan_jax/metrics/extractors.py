@@ -1,4 +1,4 @@
-"""What turns images into features, and how one is made of a network."""
+"""Feature extractors, and how a network becomes one."""
 
 from collections.abc import Callable, Mapping
 import hashlib
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Features(NamedTuple):
-  """What an extractor says of N images.
+  """An extractor's result for N images.
 
   Attributes:
     features: `[N, D]`, float32.
@@ -29,7 +29,7 @@ class Extractor(NamedTuple):
     hash: First 12 hexadecimal digits of the SHA-256 of its weights.
     resize: How images are brought to its input size.
     value_range: The pixel values that its network sees.
-    accuracy: On the test images of its own task; None where nobody measured.
+    accuracy: On the test images of its own task; None if not measured.
     extract: Maps uint8 images `[N, H, W, C]` to `Features`.
   """
 
@@ -42,7 +42,7 @@ class Extractor(NamedTuple):
 
 
 def hash_weights(weights: Mapping[str, np.ndarray]) -> str:
-  """SHA-256 of named arrays, order of names aside; 12 hexadecimal digits."""
+  """SHA-256 of named arrays in any order; its first 12 hexadecimal digits."""
   digest = hashlib.sha256()
   for name in sorted(weights):
     digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""Kernel distances: KID, and what stands for it in other features."""
+"""Kernel distances: KID, and its counterpart for other features."""
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def kid(
   Returns:
     Mean and standard deviation over the subsets. The mean is an unbiased
     estimate, so it can be slightly negative. The deviation is None where a
-    subset is all of N or of M: it would leave out how that set was drawn.
+    subset is all of N or of M: it would miss the variation of that set.
 
   Source: Bińkowski et al. (1801.01401), section 4.
   """
@@ -83,11 +83,11 @@ def kernel_distance(
 ) -> tuple[float, float | None]:
   """Like `kid` with the kernel (x·y / mean‖real‖² + 1)³, for any features.
 
-  KID's division by D takes features near 1 for granted, as Inception's are. In
-  larger ones the cube is all that is left of the kernel, so that a few long
-  features decide; in small ones only their mean is compared. Here the mean of
-  x·x over the reference images is 1, whatever the features' unit, and the
-  fakes have no part in the kernel by which they are judged.
+  KID's division by D assumes features near 1, as Inception's are. With larger
+  ones the cubic term dominates the kernel, so that a few long features decide;
+  with smaller ones only their means are compared. Here the mean of x·x over the
+  reference images is 1, whatever the features' unit. The fakes do not enter the
+  unit, so that they cannot change the kernel that judges them.
 
   Args:
     real: Features of the reference images, `[N, D]`, N ≥ 2, not all 0.

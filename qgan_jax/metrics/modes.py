@@ -4,7 +4,7 @@ import numpy as np
 
 
 def mode_histogram(probabilities: np.ndarray) -> np.ndarray:
-  """Number of images whose most probable class is each one, `[K]`, int.
+  """For each class, how many images are most probably of it, `[K]`, int.
 
   Args:
     probabilities: Class probabilities of the images, `[N, K]`.

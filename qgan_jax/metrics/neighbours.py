@@ -33,7 +33,7 @@ def _squared_distances(
 
 
 def _squared_radii(features: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-  """Squared distances of the points to their k-th others, `[len(ks), N]`."""
+  """Squared distances of points to their k-th neighbours, `[len(ks), N]`."""
   # Its import takes seconds.
   from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415
 
@@ -42,7 +42,7 @@ def _squared_radii(features: np.ndarray, ks: Sequence[int]) -> np.ndarray:
   points = np.asarray(features, np.float64)
   distances, _ = search.fit(points).kneighbors(points)
   radii = distances[:, ks].T ** 2  # index 0 is the point itself
-  return radii * (1 + 1e-9)  # on the sphere is inside, however rounded
+  return radii * (1 + 1e-9)  # rounding keeps the sphere inside
 
 
 class Neighbours(NamedTuple):

@@ -1,4 +1,4 @@
-"""Every score of a set of generated images, with where it came from."""
+"""Every score of a set of generated images, with its provenance."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def _class_scores(
 
 
 def _as_many(real: np.ndarray, fake: np.ndarray, seed: int) -> list[np.ndarray]:
-  """As many of each, drawn at random: sets of images may be in some order."""
+  """Equally many of both, drawn at random, since images may be sorted."""
   count = min(len(real), len(fake))
   rng = np.random.default_rng(seed)
   return [x[rng.choice(len(x), count, replace=False)] for x in (real, fake)]
@@ -118,8 +118,8 @@ def score(
     `kid_std`; with any others `frechet_distance`, `kernel_distance_mean` and
     `kernel_distance_std`, whose kernel is another one. The deviation is None
     where a subset is a whole set. Then `precision`, `recall`, `density`
-    and `coverage`, of min(N, M) images on either side, as their authors have
-    it: ten thousand fakes cover any few hundred images; `effective_rank`
+    and `coverage`, of min(N, M) images on either side, as their authors do:
+    ten thousand fakes would cover any few hundred images; `effective_rank`
     (`_real`: of the reference images); where the extractor classifies, also
     `inception_score_mean`, `inception_score_std`, `mode_histogram`,
     `modes_covered` (out of `modes`) and `mode_kl`, whose reference is the same
