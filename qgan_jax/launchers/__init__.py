@@ -1,7 +1,7 @@
-"""Launchers: commands on this machine, on Ray or on Slurm, and their care.
+"""Launchers run commands on this machine, on Ray or on Slurm.
 
-A launcher takes a `Task` and gives a `Job`; it knows nothing of training. The
-supervisor retries, stops and reports, whatever the launcher.
+A launcher takes a `Task` and returns a `Job`; it knows nothing of training. The
+supervisor retries, stops and reports tasks, with any launcher.
 """
 
 from qgan_jax.launchers.base import Job, Launcher, Task

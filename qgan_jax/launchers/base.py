@@ -8,7 +8,7 @@ from typing import Protocol
 # Exit codes, as `subprocess` has them: a signal's number is negative, or 128
 # more where a command handled it.
 OK = 0
-USER_ERROR = 2  # The command says what is wrong; again would be no better.
+USER_ERROR = 2  # The command says what is wrong; a retry would fail too.
 LOST = 255  # The machine, or the launcher's own process there, is gone.
 
 
@@ -18,7 +18,7 @@ class Task:
 
   Attributes:
     name: what people call it.
-    command: arguments; the first, 'python', is whatever Python runs there.
+    command: arguments; 'python' as the first is the Python that runs there.
     cwd: where the command's relative paths start.
     log: what it prints goes there, to the end of the file.
     lock: a file that is locked as long as the command runs, anywhere, so that
@@ -35,13 +35,13 @@ class Task:
 
 
 class Job(Protocol):
-  """A task that has been handed over."""
+  """A task that a launcher has taken."""
 
   def poll(self) -> int | None:
     """The exit code; None as long as there is none."""
 
   def running(self) -> bool:
-    """Whether it has begun, and does not wait for a place."""
+    """Whether it has started; False while it waits for resources."""
 
   def cancel(self) -> None:
     """Asks it to save and end: SIGTERM."""
@@ -54,7 +54,7 @@ class Launcher(Protocol):
   """Where tasks run.
 
   Attributes:
-    slots: how many tasks it takes at a time; None for a queue of its own.
+    slots: how many tasks it takes at a time; None if it queues by itself.
   """
 
   slots: int | None
@@ -63,4 +63,4 @@ class Launcher(Protocol):
     """Starts a task, or queues it."""
 
   def close(self) -> None:
-    """Lets go of everything; no job is running any more."""
+    """Frees its resources, once no job is running any more."""

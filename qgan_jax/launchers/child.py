@@ -1,9 +1,9 @@
-"""Becomes a task's command, bound to its cores and to its parent's life.
+"""Becomes a task's command, bound to its cores; it ends if its parent dies.
 
   python child.py PARENT CORE,CORE… COMMAND…
 
-A file of its own, for the standard library alone: it stands before every
-command, and what it does cannot be done after a fork of a process with threads.
+A program of its own, since in a process with threads Python code must not run
+between fork and exec. It imports the standard library alone, to start fast.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ def main() -> None:
     if cores:
       os.sched_setaffinity(0, map(int, cores.split(',')))
   if os.getppid() != int(parent):
-    sys.exit(128 + signal.SIGTERM)  # It was gone before it could be told.
+    sys.exit(128 + signal.SIGTERM)  # The parent died before prctl was called.
   os.execvp(command[0], command)
 
 

@@ -1,7 +1,7 @@
 """Tasks as processes of this machine, each with devices of its own.
 
-On GPUs and TPUs a process sees its own alone. On CPUs it is bound to its own
-cores: processes of one thread each get most out of them.
+A process sees only its own GPUs or TPU chips. On CPUs it is bound to its own
+cores: processes of one thread each use them best.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ _ONE_CHIP = {
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """What one task at a time owns.
+  """The devices of one task at a time.
 
   Attributes:
-    env: variables that show it its devices.
-    cores: the CPUs that it is bound to; all where there are none.
+    env: environment variables that limit it to its devices.
+    cores: the CPUs that it is bound to; all if empty.
   """
 
   env: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -60,7 +60,7 @@ class LocalLauncher:
     return job
 
   def close(self) -> None:
-    """There is nothing to let go of."""
+    """There is nothing to free."""
 
 
 def find_places(*, parallel: int | None, cpus: int, gpus: float) -> list[Place]:
@@ -69,10 +69,10 @@ def find_places(*, parallel: int | None, cpus: int, gpus: float) -> list[Place]:
   Args:
     parallel: how many; as many as there are GPUs, chips or cores if None.
     cpus: cores of each, where there are neither GPUs nor TPUs.
-    gpus: GPUs of each; of a fraction, several places share one.
+    gpus: GPUs of each; with a fraction, several places share one.
 
   Raises:
-    UserError: there is less than that.
+    UserError: the machine has less than that.
   """
   devices = _gpus()
   if devices:

@@ -1,8 +1,8 @@
 """The process of a task, the same under every launcher.
 
-It holds the task's lock for as long as it lives, so that a retry starts only
-when what was there before is gone, on whatever machine; and it gets SIGTERM
-where the process that started it dies.
+It holds the task's lock as long as it lives, so that a retry cannot start, on
+any machine, before the attempt before it has ended. It gets SIGTERM when the
+process that started it dies.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ class TaskProcess:
 
     Args:
       task: what to run.
-      cores: the CPUs that it may use; all where there are none.
+      cores: the CPUs that it may use; all if empty.
     """
     self._task = task
     self._cores = cores
@@ -94,11 +94,11 @@ class TaskProcess:
           stdout=log,
           stderr=log,
           pass_fds=(lock,),
-          # Ctrl-C in a terminal is for the sweep, which tells its trials.
+          # So Ctrl-C in a terminal reaches the sweep alone, which stops trials.
           start_new_session=True,
         )
       finally:
-        os.close(lock)  # The child has its own.
+        os.close(lock)  # The child has inherited it.
 
 
 def try_lock(fd: int) -> bool:
@@ -116,7 +116,7 @@ def try_lock(fd: int) -> bool:
 
 @contextlib.contextmanager
 def noted(signals: Iterable[signal.Signals]) -> Iterator[list[int]]:
-  """Collects the numbers of signals, which then interrupt nothing."""
+  """Collects the numbers of signals in place of their usual effect."""
   received: list[int] = []
 
   def note(number: int, frame: FrameType | None) -> None:
@@ -139,8 +139,8 @@ def run(task: Task, signals: Iterable[signal.Signals], *, grace: float) -> int:
 
   Args:
     task: what to run.
-    signals: those by which the cluster says to save and end.
-    grace: seconds to save in.
+    signals: those by which the cluster asks it to save and end.
+    grace: seconds to save.
 
   Returns:
     The exit code.

@@ -1,4 +1,4 @@
-"""How far a trial is, read from its run folder: no launcher is asked."""
+"""How far a trial is, read from its run folder, whatever launched it."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ class Progress:
 
 
 class Reader:
-  """Reads a run folder again and again, each line of it once."""
+  """Reads a run folder repeatedly, each line of its metrics once."""
 
   def __init__(self, workdir: Path):
     """Reads nothing yet.
@@ -49,7 +49,7 @@ class Reader:
     if not self._progress.done:
       self._read_metrics()
       scores = self._scores()
-      # The last thing that a run writes.
+      # Scores are the last thing that a run writes.
       if scores is not None:
         best = scores.get('best', {})
         found = (best.get(name) for name in _SCORES)
@@ -90,7 +90,7 @@ class Reader:
       try:
         self._take(json.loads(line))
       except (ValueError, KeyError, TypeError):
-        continue  # Not for this page to judge.
+        continue  # A line that is no record of metrics.
 
   def _take(self, row: dict[str, Any]) -> None:
     progress = self._progress

@@ -16,7 +16,7 @@ from qgan_jax.errors import UserError
 from qgan_jax.launchers import process
 from qgan_jax.launchers.base import LOST, Task
 
-# Of the sweep's variables, those that hold for its trials on other machines.
+# Environment variables that are passed on to trials on other machines.
 _FORWARDED = ('JAX_', 'XLA_', 'TFDS_', 'QGAN_JAX_', 'PYTHONPATH')
 _MEMORY_FRACTION = 0.9  # What JAX preallocates of a GPU that is not shared.
 
@@ -32,7 +32,7 @@ def _import_ray() -> Any:
 
 
 def _knock(address: str | None) -> None:
-  """Raises OSError where nobody listens; Ray itself tries for minutes."""
+  """Raises OSError at once if nobody listens; Ray would try for minutes."""
   match = re.fullmatch(r'(?:ray://)?([^/:]+):(\d+)', address or '')
   if match:
     socket.create_connection((match[1], int(match[2])), timeout=10).close()
@@ -60,7 +60,7 @@ class RayLauncher:
       cpus: of a task.
       gpus: of a task; a fraction shares a GPU, and its memory.
       resources: others that the cluster names, such as {'TPU': 4}.
-      grace: seconds that a task has to save in when it is cancelled.
+      grace: seconds that a task has to save when it is cancelled.
 
     Raises:
       UserError: there is no such cluster, or no Ray.
@@ -95,7 +95,7 @@ class RayLauncher:
     )(_run)
 
   def _warn(self, cpus: int, gpus: float, others: dict[str, float]) -> None:
-    """Says what no machine has yet: Ray waits for one that has it."""
+    """Warns if no machine has what a task asks for; Ray would just wait."""
     nodes = [n['Resources'] for n in self._ray.nodes() if n['Alive']]
     wanted = {'CPU': cpus, 'GPU': gpus, **others}
     if not any(
@@ -116,12 +116,12 @@ class RayLauncher:
     return RayJob(self._ray, self._remote.remote(task, self._grace), task, size)
 
   def close(self) -> None:
-    """Leaves the cluster, and ends one that was started for this."""
+    """Leaves the cluster; ends it if it was started by this launcher."""
     self._ray.shutdown()
 
 
 def _run(task: Task, grace: float) -> int:
-  """In a worker of Ray, which interrupts a task that is cancelled."""
+  """Runs in a Ray worker, which gets SIGINT when its task is cancelled."""
   return process.run(task, [signal.SIGINT], grace=grace)
 
 
@@ -150,7 +150,7 @@ class RayJob:
     except exceptions.TaskCancelledError:
       return -signal.SIGTERM
     except exceptions.RayTaskError as error:
-      # No command has run: the folder is not shared, say.
+      # The command has not run, for example because a folder is not shared.
       with open(self._task.log, 'a') as log:
         print(error, file=log)
       return 1
@@ -158,9 +158,9 @@ class RayJob:
       return LOST
 
   def cancel(self) -> None:
-    """Interrupts it: the command gets SIGTERM, and the grace to save in."""
+    """Interrupts it: the command gets SIGTERM, and `grace` seconds to save."""
     self._ray.cancel(self._ref)
 
   def kill(self) -> None:
-    """Kills the worker, with which the command ends."""
+    """Kills the worker; the command ends with it."""
     self._ray.cancel(self._ref, force=True)

@@ -24,7 +24,7 @@ _MINUTES = 240
 
 
 class Queue:
-  """What Slurm says of this user's jobs; asked for all of them at once."""
+  """The states of this user's jobs; Slurm is asked for all at once."""
 
   def __init__(self):
     """Asks nothing yet."""
@@ -70,7 +70,7 @@ class SlurmLauncher:
       cpus: of a task.
       gpus: of a task.
       options: of sbatch, such as {'partition': 'gpu', 'time': '120'}.
-      grace: seconds that a task has to save in when it is stopped.
+      grace: seconds that a task has to save when it is stopped.
 
     Raises:
       UserError: there is no Slurm, or no submitit.
@@ -81,7 +81,7 @@ class SlurmLauncher:
       raise UserError(
         "--launcher=slurm needs submitit: pip install -e '.[slurm]'"
       ) from None
-    # It warns of a missing sacct and of the stand-in; neither matters.
+    # submitit warns of a missing sacct and of its stand-in; neither matters.
     logging.getLogger('submitit').setLevel(logging.ERROR)
     options = dict(options or {})
     minutes = options.pop('time', str(_MINUTES))
@@ -121,7 +121,7 @@ class SlurmLauncher:
     return SlurmJob(job, task, size, self._queue)
 
   def close(self) -> None:
-    """There is nothing to let go of."""
+    """There is nothing to free."""
 
 
 def _name(name: str) -> str:
@@ -129,7 +129,7 @@ def _name(name: str) -> str:
 
 
 def _run(task: Task, grace: float) -> int:
-  """In the job: Slurm's signals stop the command."""
+  """Runs in the job, where Slurm's signals stop the command."""
   # submitit's own handlers would requeue. USR2 comes before a time limit,
   # TERM with a pre-emption and with scancel.
   signals = [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT]
@@ -157,7 +157,7 @@ class SlurmJob:
     if self._job.paths.result_pickle.exists():
       try:
         return self._job.result()
-      except Exception as error:  # Whatever was raised there, in a pickle.
+      except Exception as error:  # What the job raised, unpickled.
         with open(self._task.log, 'a') as log:
           print(error, file=log)
         return 1
@@ -180,12 +180,12 @@ class SlurmJob:
   def cancel(self) -> None:
     """Sends SIGTERM to the job's process, which passes it on."""
     if self._queue is not None and self.running():
-      # With a plain scancel Slurm kills after its own KillWait.
+      # A plain scancel would kill it after Slurm's KillWait, not our grace.
       command = ['scancel', '--signal=TERM', self._job.job_id]
       subprocess.run(command, capture_output=True, check=False)
     else:
       self._job.cancel(check=False)
 
   def kill(self) -> None:
-    """Takes it from Slurm."""
+    """Cancels the job."""
     self._job.cancel(check=False)

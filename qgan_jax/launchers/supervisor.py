@@ -1,4 +1,4 @@
-"""Starts tasks, retries them, shows how far they are, and stops well."""
+"""Starts tasks, retries them, shows how far they are, and stops them."""
 
 from collections.abc import Sequence
 import contextlib
@@ -27,7 +27,7 @@ STATES = ('running', 'queued', 'failed', 'waiting', 'stopped', 'done')
 
 @dataclasses.dataclass
 class Status:
-  """Where a trial is.
+  """The state of a trial.
 
   Attributes:
     name: of the trial.
@@ -36,7 +36,7 @@ class Status:
       running, done, failed for good, or stopped by a signal.
     attempts: how often it was started, in all sessions.
     seconds: how long it ran, in all sessions.
-    message: why it failed, or will be started again.
+    message: why it failed, or why it will be started again.
     progress: what its run folder tells.
   """
 
@@ -50,13 +50,13 @@ class Status:
 
 
 class View(Protocol):
-  """Where people look."""
+  """Shows the trials to a person."""
 
   def changed(self, status: Status) -> None:
-    """A trial's state or message is another."""
+    """A trial's state or message has changed."""
 
   def update(self, statuses: Sequence[Status]) -> None:
-    """Some time has passed."""
+    """Called every few seconds, to show progress."""
 
 
 @dataclasses.dataclass
@@ -91,7 +91,7 @@ class Unit:
       status.progress = reader.read()
 
   def newest(self) -> int:
-    """How far it could go on from, over all of its trials."""
+    """A number that grows with every new checkpoint of its trials."""
     return sum(reader.checkpoint() + 1 for reader in self.readers)
 
 
@@ -104,8 +104,7 @@ class Supervisor:
 
   A unit that crashes or loses its machine is started again, and goes on from
   its last checkpoint. `retries` limits how often in a row that happens without
-  a new checkpoint; what the command itself calls an error of the user's is not
-  tried again.
+  a new checkpoint. A command that reports a user's error is not retried.
   """
 
   def __init__(
@@ -122,12 +121,12 @@ class Supervisor:
     """Reads what an earlier session left.
 
     Args:
-      units: what is to be done; what is complete already is left alone.
+      units: the tasks; those whose trials are all complete are not run.
       launcher: where it runs.
-      view: who is told.
+      view: shows the trials.
       states: a JSON file of what is known of each trial.
       retries: see the class.
-      grace: seconds that tasks have to save in when they are stopped.
+      grace: seconds that tasks have to save when they are stopped.
       pause: seconds before a first retry; each further one waits twice that.
     """
     self._units = list(units)
@@ -137,8 +136,9 @@ class Supervisor:
     self._retries = retries
     self._grace = grace
     self._pause = pause
-    # Until one has begun to train, the others wait: data are fetched and the
-    # classifier that scores is trained once, and so is an error of all made.
+    # The first unit, the pilot, starts alone, and the others wait until it has
+    # begun to train. So data are downloaded once, the classifier that scores is
+    # trained once, and an error that all would have is reported once.
     self._pilot: Unit | None = None
     self._begun = False
     old = _load(states)
@@ -191,7 +191,7 @@ class Supervisor:
     return int(any(status.state != 'done' for status in self.statuses))
 
   def _start(self) -> None:
-    """Fills the places that are free."""
+    """Starts units in free slots."""
     now = time.monotonic()
     busy = sum(unit.job is not None for unit in self._units)
     for unit in self._units:
@@ -227,7 +227,7 @@ class Supervisor:
             self._become(status, 'running')
 
   def _any_begun(self) -> bool:
-    """Whether a trial has ever had its data and what scores it."""
+    """Whether any trial has begun to train, now or in an earlier session."""
     self._begun = self._begun or any(
       (workdir / 'metrics.jsonl').exists()
       for unit in self._units
@@ -238,7 +238,7 @@ class Supervisor:
   def _end(self, unit: Unit, code: int) -> None:
     """A task has ended by itself."""
     self._account(unit)
-    pilot, self._pilot = self._pilot, None  # The next that starts is another.
+    pilot, self._pilot = self._pilot, None  # The next to start is the new one.
     why = _why(unit.task.log, code)
     if code == USER_ERROR and unit is pilot and not self._any_begun():
       unit.over = True
@@ -270,7 +270,7 @@ class Supervisor:
       )
 
   def _account(self, unit: Unit) -> None:
-    """Writes down what a task that has ended came to."""
+    """Records results and time of a task that has ended."""
     unit.job = None
     self._look(unit)
     for status in unit.statuses:
@@ -286,7 +286,7 @@ class Supervisor:
         self._become(status, 'done')
 
   def _stop(self, received: list[int]) -> None:
-    """Ends what is running: asks, waits, and kills; a second signal hurries."""
+    """Sends SIGTERM, waits, and kills; a second signal ends the waiting."""
     running = [unit for unit in self._units if unit.job]
     deadline = time.monotonic() + self._grace
     for unit in running:
@@ -306,7 +306,7 @@ class Supervisor:
       if late and not killed:
         killed, deadline = True, time.monotonic() + self._grace
       elif late and killed and time.monotonic() > deadline:
-        break  # A cluster that does not answer any more.
+        break  # The cluster does not answer any more.
       time.sleep(_SECONDS_BETWEEN_POLLS / 4)
     for status in self.statuses:
       if received and status.state not in ('done', 'failed'):
@@ -330,7 +330,7 @@ def _load(path: Path) -> dict[str, Any]:
   try:
     return json.loads(path.read_text())
   except (OSError, ValueError):
-    return {}  # What counts is in the run folders.
+    return {}  # Results are in the run folders; only counts are lost.
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -370,7 +370,7 @@ def _why(log: Path, code: int) -> str:
 
 
 def _own_message(why: str, name: str) -> str:
-  """Of what a population says, the line about a trial."""
+  """The line about one trial in a population's message."""
   for line in why.splitlines():
     folder, colon, rest = line.partition(': ')
     if colon and Path(folder).name == name:

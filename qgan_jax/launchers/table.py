@@ -34,8 +34,8 @@ class TableView:
 
     Args:
       title: stands above.
-      slots: how many trials run at a time, for the time left; None where a
-        queue of its own decides.
+      slots: how many trials run at a time, to estimate the time left; None if
+        the launcher queues by itself.
     """
     self._title = title
     self._slots = slots
@@ -77,10 +77,10 @@ class TableView:
 
 
 class LineView:
-  """A line for what changes, and one now and then, for logs."""
+  """Plain lines for logs: for each change, and a summary now and then."""
 
   def __init__(self, slots: int | None):
-    """Takes how many trials run at a time; None for a queue of its own."""
+    """Takes how many trials run at a time; None if that is not known."""
     self._slots = slots
     self._last = time.monotonic()
 
@@ -97,7 +97,7 @@ class LineView:
     """Nothing to close."""
 
   def changed(self, status: Status) -> None:
-    """Says it, but for what takes no time."""
+    """Prints it; being queued or stopped is not worth a line."""
     if status.state in ('queued', 'stopped'):
       return
     line = f'{status.name}: {status.state}'
@@ -110,7 +110,7 @@ class LineView:
     self._say(line)
 
   def update(self, statuses: Sequence[Status]) -> None:
-    """Says how far all are, every half minute."""
+    """Prints how far all are, every half minute."""
     now = time.monotonic()
     if now - self._last > _SECONDS_BETWEEN_LINES:
       self._last = now
@@ -129,7 +129,7 @@ def make_table(
     statuses: of all trials.
     title: stands above.
     slots: see `time_left`.
-    rows: at most so many trials; those that matter least are counted only.
+    rows: at most so many trials are shown, running ones first.
   """
   table = rich_table.Table(
     title=Text(title), caption=overall(statuses, slots), caption_justify='left'
