@@ -6,12 +6,12 @@ import pandas as pd
 
 
 class Answer(NamedTuple):
-  """What a person came for.
+  """The answer to a report's main question.
 
   Attributes:
     headline: two or three words.
     sentence: the answer, with its numbers and their spread.
-    notes: what one has to know to believe it.
+    notes: what limits it, such as missing scores or single seeds.
   """
 
   headline: str
@@ -119,7 +119,7 @@ def share(value: float) -> str:
 
 
 def number(value: float) -> str:
-  """Three digits that matter, and none of an exponent."""
+  """Three significant digits, without an exponent."""
   if value != value:
     return '–'
   if abs(value) >= 100:

@@ -117,7 +117,7 @@ function curvesChart(panel, key) {
 
 function heatChart(panel) {
   let {x, y, z} = panel.heat;
-  // Long names are read best from left to right.
+  // The longer names go to the vertical axis, where they are horizontal.
   const longest = (names) => Math.max(...names.map((name) => name.length));
   if (longest(x) > longest(y)) {
     [x, y, z] = [y, x, x.map((_, i) => z.map((row) => row[i]))];
@@ -166,14 +166,14 @@ function draw(figure) {
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1],
   ArrowDown: [0, 1]};
 
-/** A chart's points in rows, each as Plotly is told to hover over it. */
+/** A chart's points in rows, each in the form that Plotly.Fx.hover takes. */
 function pointsOf({data: traces}) {
   if (traces[0]?.type === 'heatmap') {
     return traces[0].z.map((row, yval) => row
       .map((value, xval) => value === null ? null : {xval, yval})
       .filter(Boolean)).filter((row) => row.length);
   }
-  // From left to right; what nobody can hover over is passed by.
+  // Sorted from left to right; traces without hover are skipped.
   return traces.map((trace, curveNumber) => trace.hoverinfo === 'skip' ? []
     : [...trace.x.keys()].filter((i) => trace.x[i] !== null && trace.y[i] !== null)
       .sort((i, j) => trace.x[i] - trace.x[j])
@@ -204,7 +204,7 @@ function listenToKeys(place) {
     at[0] = within(at[0] + (at[1] < 0 ? 0 : move[1]), rows.length);
     at[1] = within(at[1] < 0 ? 0 : at[1] + move[0], rows[at[0]].length);
     Plotly.Fx.hover(place, rows[at[0]][at[1]]);
-    // Plotly hovers every 50 ms at most, and sends no event when it was told to.
+    // Plotly hovers at most every 50 ms, and Fx.hover sends no event.
     setTimeout(tell, 60, place);
   });
   place.addEventListener('blur', () => place.data && Plotly.Fx.unhover(place));

@@ -14,7 +14,7 @@ from plotly import graph_objects as go
 
 from qgan_jax.reports.answer import number, share, size
 
-# Okabe and Ito's symbols would be colours alone; forms tell series apart, too.
+# Series differ in shape, not in colour alone, for the colour-blind.
 SYMBOLS = ('circle', 'square', 'diamond', 'triangle-up', 'x', 'star')
 DASHES = ('solid', 'dash', 'dot', 'dashdot')
 TITLES = {
@@ -47,8 +47,8 @@ def score_by_bits(
     settings: of `settings_table`.
     trials: of the same comparison and checkpoint; scores without prefix.
     metric: a column of both.
-    title: of the axis, with what is better.
-    tolerance: draws float's range, and where it ends to be close.
+    title: of the axis.
+    tolerance: if given, float's range is drawn, and the limit of what is close.
   """
   settings = settings.dropna(subset=['x', metric])
   figure = go.Figure()
@@ -85,7 +85,7 @@ def score_by_bytes(
   figure.add_scatter(
     x=front['artifact_bytes'].tolist(),
     y=front['score'].tolist(),
-    # Between two settings, the better one has not been reached yet.
+    # Steps: up to the next setting's size, the smaller one is the best.
     line={'shape': 'hv', 'width': 6},
     mode='lines',
     name='Pareto front of the means',
@@ -93,7 +93,7 @@ def score_by_bytes(
     showlegend=False,
     meta={'role': 'front'},
   )
-  # The front falls to the right: names above and below it, in turn, are apart.
+  # Names are alternately above and below the front, so that they do not meet.
   sides = {
     label: ('top right', 'bottom left')[place % 2]
     for place, label in enumerate(front.index)
@@ -196,9 +196,9 @@ def add_means(
     name: of the series.
     x: a column.
     y: a column.
-    sides: where the bits of a setting are written, by its index; those of
-      others are not, for there may be too many to be read. None for lines
-      without any.
+    sides: on which side of a mark its bits are written, by the setting's index;
+      settings that are not in it have no text, since there may be too many to
+      read. None draws lines and no text.
   """
   means = settings[y]
   shown: dict[str, Any] = {'mode': 'lines+markers'}

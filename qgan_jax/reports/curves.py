@@ -12,7 +12,7 @@ from qgan_jax.reports.read import Curve, Run
 _POINTS = 20_000  # Of all runs in one panel; more make a page slow.
 _FEWEST, _MOST = 50, 500  # Of one curve.
 _NETWORKS = {'generator': 'G', 'discriminator': 'D'}
-_SHOWN = 12  # Layers are many; a heat map of more has no legible names.
+_MOST_SETTINGS = 36  # In a heat map; names of more are not legible.
 
 # Section, title of the panel, and the metrics in it: the first is shown first.
 _PANELS = (
@@ -42,7 +42,7 @@ _NAMES = {
 }
 
 
-# Of quantized tensors; others are shown by their own names.
+# Titles of what is measured of quantized tensors; others keep their names.
 _MEASURES = {
   'sqnr_db': 'Signal to quantization noise, dB',
   'clipped': 'Share of values clipped',
@@ -104,8 +104,8 @@ def panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def family_of(key: str) -> tuple[str, str]:
   """Splits a metric of a layer: 'a/generator/up0' → 'a', 'G up0'.
 
-  The layer is empty for metrics of no layer. With no name in front but
-  `quantization`, the last part says what is measured.
+  The layer is empty for metrics of no layer. Where nothing but `quantization`
+  stands before the network, the last part says what is measured.
   """
   parts = key.split('/')
   at = next((i for i, part in enumerate(parts) if part in _NETWORKS), None)
@@ -162,7 +162,7 @@ def thinned(curve: Curve, limit: int) -> list[list[Any]]:
 
 
 def is_once(panel: dict[str, Any], runs: Sequence[Run]) -> bool:
-  """Whether no run has more than one value of anything in a panel."""
+  """Whether no run has more than one value of any metric in a panel."""
   return all(
     len(run.curves[key][0]) == 1
     for run in runs
@@ -186,7 +186,7 @@ def heat_map(
     for panels of no layers or of too many settings to be read.
   """
   names = list(dict.fromkeys(settings))
-  if not panel['layered'] or len(names) > 3 * _SHOWN:
+  if not panel['layered'] or len(names) > _MOST_SETTINGS:
     return None
   rows = []
   for name in names:

@@ -57,7 +57,7 @@ def save_figures(
     )  # fmt: skip
     _draw(axes, settings, trials, 'artifact_bytes', 'score', score)
     for place, (_, row) in enumerate(front.iterrows()):
-      # In turn above and below the front, as on the page.
+      # Alternately above and below the front, as on the page.
       side = 1 if place % 2 == 0 else -1
       axes.annotate(
         row['bits'],

@@ -59,7 +59,7 @@ async function saveChart(figure, format) {
   const chart = chartOf(figure);
   const name = figure.dataset.name;
   if (format === 'csv') return save(`${name}.csv`, csv(chartRows(chart)), 'text/csv');
-  // As for paper: light, three pixels for one.
+  // For paper: the light theme, at three times the resolution.
   const [traces, layout] = themed(chart, 'light');
   const url = await Plotly.toImage({data: traces, layout},
     {format, width: 720, height: layout.height || 440, scale: format === 'png' ? 3 : 1});
@@ -188,7 +188,7 @@ async function renew() {
   data = JSON.parse(await inflated('data'));
   const now = [...document.querySelectorAll(
     'select, input[name=checkpoint], details')];
-  // Other trials may have brought other choices.
+  // New trials may have added choices; then the old ones do not fit.
   if (now.length === before.length) {
     now.forEach((e, i) => {
       if (e.matches('select')) {

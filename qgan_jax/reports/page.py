@@ -67,17 +67,17 @@ def render(
     runs: of `read_runs`, at least one.
     title: of the page.
     tolerance: how much worse than float counts as close; 0.1 is 10 %.
-    command: made this page.
+    command: the command line that made this page, shown on it.
     version: of the data, for a page that follows a running sweep.
-    library: with Plotly and the page's own script; a page that is there
-      already needs the rest only.
+    library: whether Plotly and the page's own script are in it; an open page
+      that renews itself has them already.
 
   Returns:
     HTML that needs nothing else.
   """
   trials = trials_table(runs)
   by_name = {run.name: run for run in runs}
-  # As the table is sorted: by what was tried.
+  # In the table's order, by setting.
   runs = [by_name[name] for name in trials['trial']]
   settings = trials['setting'].tolist()
   names = list(dict.fromkeys(settings))
@@ -107,7 +107,7 @@ def render(
     for key, (heading, text) in _SECTIONS.items()
     if key in shown
   ]
-  # Float first, so that what follows can be held against it.
+  # Float first, so that the others can be compared with it.
   order = trials['x'].sort_values(ascending=False, kind='stable').index
   pictures = strips([runs[i] for i in order], [settings[i] for i in order])
   seeds = sorted({strip.seed for strip in pictures}, key=str)
@@ -253,7 +253,7 @@ def first(values: Iterable[Any]) -> Any:
 
 
 def _provenance(trials: pd.DataFrame) -> list[tuple[str, str]]:
-  """What a reader needs to make these numbers again."""
+  """What a reader needs to reproduce these numbers."""
   scored = trials[trials['extractor'].notna()]
   facts = [('Data set', _values(trials['dataset']))]
   if len(scored):

@@ -24,7 +24,7 @@ class Column(NamedTuple):
 
   @property
   def numeric(self) -> bool:
-    """Whether it is set to the right."""
+    """Whether it holds numbers, which are aligned to the right."""
     return self.form is not None
 
 

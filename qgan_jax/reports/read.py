@@ -1,4 +1,4 @@
-"""Finds run folders and reads what is there, however little it is."""
+"""Finds run folders and reads them, complete or not."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ class Run:
     seconds: how long it ran, if a sweep says so.
     config: the resolved config by dotted path; empty if there is none.
     record: all of `config.json`: versions, devices, the data set really used.
-    command: runs this trial alone.
+    command: the command that runs this trial alone.
     scores: `scores.json`; empty as long as there is none.
     curves: what was logged while it trained, by metric.
     samples: its sample grids by step.
@@ -133,7 +133,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _names(folders: Iterable[Path]) -> dict[Path, str]:
-  """Each folder's own name, with as many parents as tell it apart."""
+  """Each folder's own name, with as many parents as make it unique."""
   names: dict[Path, str] = {}
   left = set(folders)
   depth = 0
@@ -193,7 +193,7 @@ def _command(folder: Path, record: dict[str, Any]) -> str:
 
 
 def _curves(path: Path) -> dict[str, Curve]:
-  """Metrics by name; lines that are no records, such as half ones, are left."""
+  """Metrics by name; skips lines that are no records, such as half ones."""
   curves: dict[str, Curve] = {}
   try:
     lines = path.read_bytes().splitlines()

@@ -1,4 +1,4 @@
-"""Shows the page of a sweep that is running, anew whenever it has changed."""
+"""Serves the page of a running sweep, renewed whenever the sweep changes."""
 
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +13,7 @@ Render = Callable[[str, bool], str]
 
 
 class Pages:
-  """The newest page, made when it is asked for and not twice."""
+  """The newest page, made when it is asked for, and cached."""
 
   def __init__(self, version: Callable[[], str], render: Render):
     """Makes nothing yet.
@@ -28,7 +28,7 @@ class Pages:
     self._made: dict[bool, tuple[str, bytes]] = {}
 
   def version(self) -> str:
-    """Of what there is now."""
+    """The version of what there is now."""
     return self._version()
 
   def page(self, *, library: bool) -> bytes:
@@ -59,7 +59,7 @@ def make_server(pages: Pages, host: str, port: int) -> ThreadingHTTPServer:
 
   Args:
     pages: what it shows.
-    host: where it listens: a loopback address, unless the world may look.
+    host: where it listens: a loopback address, unless others may look.
     port: 0 takes any that is free.
 
   Raises:
@@ -68,7 +68,7 @@ def make_server(pages: Pages, host: str, port: int) -> ThreadingHTTPServer:
 
   class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-      # A page elsewhere that points its own name here is not to read this.
+      # Against DNS rebinding: another site whose name points here is refused.
       if not _may_ask(self.headers.get('Host', ''), host):
         self.send_error(403)
         return
@@ -93,7 +93,7 @@ def make_server(pages: Pages, host: str, port: int) -> ThreadingHTTPServer:
       self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-      pass  # A page asks every two seconds.
+      pass  # Not logged: a page asks every two seconds.
 
   try:
     return ThreadingHTTPServer((host, port), Handler)
@@ -105,7 +105,7 @@ def make_server(pages: Pages, host: str, port: int) -> ThreadingHTTPServer:
 
 
 def _may_ask(asked: str, host: str) -> bool:
-  """Whether a request names this server as one that listens there may be."""
+  """Whether the Host that a request names may reach a server on `host`."""
   if not is_loopback(host):
     return True
   return is_loopback(asked.rpartition(':')[0] or asked)

@@ -1,4 +1,4 @@
-"""What a trial tried, in few words: all of its config but the seed."""
+"""A trial's setting in few words: its config without the seed."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,16 +9,17 @@ FLOAT_BITS = 32
 NETWORKS = ('generator', 'discriminator')
 ROLES = ('weights', 'activations')
 _BITS = tuple(f'{n}.bits.{r}' for n in NETWORKS for r in ROLES)
-# What changes nothing in the generator that comes of it.
+# Keys that are no part of a setting's words: bits have words of their own, and
+# the others do not decide what is trained, or only by chance (the seed).
 _IGNORED = ('seed', 'experiment', 'data.dir', 'data.standin', *_BITS)
 _IGNORED_GROUPS = ('logging.', 'scores.')
 
 
 class Setting(NamedTuple):
-  """What seeds share.
+  """What trials that differ in nothing but their seeds have in common.
 
   Attributes:
-    series: all but how many bits: 'all bits equal', 'quantizer=lsq'.
+    series: all but the number of bits: 'all bits equal', 'quantizer=lsq'.
     bits: of weights and activations, as a person writes it: '4', 'W4A8'.
     label: both, as short as it can be.
     x: bits of the generator's weights; None if not known.
@@ -41,11 +42,11 @@ def settings_of(runs: Sequence[Run]) -> list[Setting]:
     if all(isinstance(run.config.get(path), (int, float)) for path in _BITS)
   ]
   quantized = {bits for bits in known if min(bits) < FLOAT_BITS}
-  # Where weights alone differ, 8 bits throughout are one of them.
+  # Where only bits of weights vary, 8 bits throughout is W8A8 of that series.
   weights = {bits[::2] for bits in quantized}
   activations = {bits[1::2] for bits in quantized}
   alone = len(activations) == 1 and len(weights) > 1
-  # And where D stays as it is, a G with D's bits is one of the others.
+  # And where D's bits do not vary, a G that has the same is of that series.
   d_stays = len(quantized) > 1 and len({bits[2:] for bits in quantized}) == 1
   return [
     _setting(run.config, other, weights_alone=alone, d_stays=d_stays)
@@ -65,7 +66,7 @@ def _setting(
   is_float = min(known) >= FLOAT_BITS
   as_one = (g_w, g_a) == (d_w, d_a) and not d_stays
   if is_float:
-    # The baseline of every pattern of bits.
+    # Float is the baseline of every series.
     text, pattern = 'float', 'float' if weights_alone else ''
   elif as_one and g_w == g_a and not weights_alone:
     text, pattern = f'{g_w:g} {"bit" if g_w == 1 else "bits"}', ''
@@ -92,7 +93,7 @@ def _pair(weights: float, activations: float) -> str:
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:
-  """Of each run, what it sets otherwise than some other run."""
+  """For each run, its values of the keys in which the runs differ."""
   configs = [run.config for run in runs if run.config]
   paths = dict.fromkeys(path for config in configs for path in config)
   # A key that an older version did not have is no difference.
@@ -103,7 +104,7 @@ def _differences(runs: Sequence[Run]) -> list[str]:
     and not path.startswith(_IGNORED_GROUPS)
     and len({repr(c[path]) for c in configs if path in c}) > 1
   }
-  # What both networks share is said once.
+  # A key that has the same values in both networks is named once.
   names: dict[str, list[str]] = {}
   for path, values in varied.items():
     short = path.rpartition('.')[2]

@@ -11,7 +11,7 @@ from qgan_jax.artifacts.grids import PADDING
 from qgan_jax.reports.read import Run
 
 _COLUMNS, _ROWS = 8, 2
-_LARGEST = 48  # Pixels of an image on the page; two for one on fine screens.
+_LARGEST = 48  # Pixels of an image's side on the page; stored at twice that.
 _MOST = 120  # Strips on a page, some 10 kB each.
 
 

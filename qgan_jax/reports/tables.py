@@ -23,11 +23,11 @@ _COMPARED = (
 
 
 def trials_table(runs: Sequence[Run]) -> pd.DataFrame:
-  """One row for each run, whatever became of it.
+  """One row for each run, finished or not.
 
   Columns are `trial`, `state`, what was tried, `best_…` and `last_…` scores,
   sizes in bytes, `steps_per_second` (the median of what was logged),
-  `seconds`, and where all of it comes from. What is not known is missing.
+  `seconds`, and the provenance of all of it. Unknown values are missing.
   """
   rows = [
     _row(run, setting)
@@ -68,7 +68,7 @@ def _row(run: Run, setting: Any) -> dict[str, Any]:
     row[f'{checkpoint}_score'] = found.get(name) if name else None
     for key in SCORES[1:]:
       row[f'{checkpoint}_{key}'] = found.get(key)
-    if name != 'fid':  # KID is of Inception's features, whatever a file says.
+    if name != 'fid':  # KID is defined for Inception's features alone.
       row[f'{checkpoint}_kid_mean'] = None
   best = scores.get('best') or {}
   extractor = best.get('extractor') or {}
@@ -164,7 +164,7 @@ def settings_table(trials: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
     row |= {key: first[key] for key in ('series', 'bits', 'x', 'is_float')}
     for name in numbers:
       values = pd.to_numeric(group[name], errors='coerce').dropna()
-      # Equal values have a mean that rounding may set beside them.
+      # Rounding may put the mean of equal values beside them.
       mean = min(max(values.mean(), values.min()), values.max())
       row |= {
         name: mean,

@@ -1,4 +1,4 @@
-"""A report of some folders: as files, or as pages that are always new."""
+"""A report of some folders: as files, or as a page that follows them."""
 
 from collections.abc import Sequence
 import functools
@@ -24,7 +24,7 @@ class Report:
     Args:
       folders: runs, sweeps, or folders that hold such.
       within: how much worse than float counts as close; 0.1 is 10 %.
-      command: asked for it.
+      command: the command line, shown on the page.
     """
     self._folders = folders
     names = [Path(folder).resolve().name for folder in folders]
@@ -36,8 +36,8 @@ class Report:
     """Writes the page, and what goes beside it.
 
     Args:
-      out: the page; None for report.html, in the folder if there is one alone,
-        and otherwise here.
+      out: path of the page; None for report.html, in the folder if only one is
+        given, and otherwise in the working directory.
       files: writes tables and figures, too, to a folder named for the page.
 
     Returns:
@@ -74,7 +74,7 @@ class Report:
       runs = read_runs(self._folders)
       return self._render(runs, version=version, library=library)
 
-    read_runs(self._folders)  # What is wrong is said at once.
+    read_runs(self._folders)  # Raises now what a request would raise.
     return serve.Pages(lambda: fingerprint(self._folders), show)
 
 
