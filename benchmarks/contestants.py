@@ -28,7 +28,7 @@ TORCH = 'PyTorch eager'
 class Ours:
   """Our step, built from a config as a training run builds it.
 
-  Peers round to a range's least and greatest value, and so does this; with
+  Like its peers it quantizes between a tensor's minimum and maximum; with
   `learned` it has the default quantizers, which learn their scales.
   """
 
@@ -45,7 +45,7 @@ class Ours:
     resolved = config.resolve(
       config.base(
         experiment='train_step',
-        # Named, whatever the defaults: the peers do exactly this.
+        # Given even where they are the defaults: the peers do exactly this.
         loss='nonsaturating',
         penalty='none',
         optimizer='adam',
@@ -106,7 +106,7 @@ class Ours:
     return params, latents, real, outputs
 
   def data_cost(self, steps: int) -> dict[str, float]:
-    """What data costs a loop that waits for nothing, as training's.
+    """What data costs a loop that does not wait for each step, as in training.
 
     Args:
       steps: how many to take.
@@ -249,7 +249,7 @@ def torch_steps(
   check('PyTorch', wanted, (fake, logits), dtype)
   peer_torch.load_flax(g, d, *ours.params)
 
-  torch.compiler.reset()  # It recompiles a module a few times at most.
+  torch.compiler.reset()  # Else its limit on recompilations is reached.
   return {
     f'{name}, {layout}': peer_torch.make_step(
       copy.deepcopy(g),

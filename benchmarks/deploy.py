@@ -104,13 +104,13 @@ def cold_start(path: Path, runtime: str) -> dict[str, float]:
     start = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - start
-  # A parent's peak counts as its child's where the kernel keeps it, not here.
+  # VmHWM starts with the program; getrusage would include the parent's peak.
   kilobytes = int(done.stdout.splitlines()[-1])
   return {'cold_start_s': seconds, 'peak_mb': kilobytes / 1024}
 
 
 def check(draws: Mapping[str, deployed.Draw]) -> dict[str, float]:
-  """Mean distance to the float images, in grey levels; refuses other nets."""
+  """Mean distance to the float images, in grey levels; exits if too large."""
   z = drawing.latents(2, 0, deployed.LATENT_DIM)
   expected = draws['float, JAX'](z)
   distances = {}
@@ -120,7 +120,7 @@ def check(draws: Mapping[str, deployed.Draw]) -> dict[str, float]:
     if 'float' in name or 'orch' in name:
       if off.max() > 0.1:
         sys.exit(f'{name} is another network: {off.max():.2g} grey levels')
-    # With fewer bits a random network is indeed another.
+    # Below 8 bits, a random network's images do differ that much.
     elif 'W' not in name and off.mean() > 10:
       sys.exit(f'{name} is another network: {off.mean():.2g} grey levels')
   return distances

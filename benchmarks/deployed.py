@@ -1,4 +1,4 @@
-"""The contestants of `deploy.py`: one generator, in all that draws from it."""
+"""The contestants of `deploy.py`: one generator in every runtime and format."""
 
 from collections.abc import Callable
 import copy
@@ -50,7 +50,7 @@ class Network:
     )
     rng = np.random.default_rng(0)
     self.variables = jax.tree.map(
-      # Positive shifts: they may be BatchNorm's variances.
+      # Vectors are positive, since some are BatchNorm's variances.
       lambda x: np.float32(
         rng.standard_normal(x.shape) / np.sqrt(4 * x.shape[-2])
         if x.ndim > 1
@@ -78,7 +78,7 @@ class Network:
         metadata={},
       )
       export(path, ['onnx', 'onnx-vnni', 'stablehlo'], path.parent)
-    # The baselines' graph has the weights as trained, not rounded.
+    # The baselines' graph has the float weights.
     generator = dataclasses.replace(
       artifacts.load_generator(self.path(8, PACKED)),
       variables=self.variables,
@@ -116,7 +116,7 @@ class Network:
         title = name.replace('int8', f'W{bits}A8')
         title = title if title != name else f'{name}, W{bits}A8'
         files[title] = self.path(bits, file)
-    # With fewer bits they are the same files.
+    # Below 8 bits the files for VNNI are the same.
     for runtime in ('OpenVINO', 'ONNX Runtime'):
       name = f'generator-{runtime.replace(" ", "").lower()}-vnni.onnx'
       files[f'int8 for VNNI, {runtime}'] = self.path(8, name)
@@ -146,7 +146,7 @@ def draws(network: Network, *, compiled: bool) -> dict[str, Draw]:
     )
     if runtime != 'jax' or 'W' not in name:
       found[name] = _opened(path, runtime)
-  # It is written for GroupNorm.
+  # PyTorch's generator is written for GroupNorm.
   if importlib.util.find_spec('torch') and network.norm == 'group':
     found |= _torch_draws(network, compiled)
   return found
@@ -180,7 +180,7 @@ def _quantize_static(network: Network) -> Path:
 
   path = network.folder / 'quantize_static.onnx'
   prepared = str(network.folder / 'prepared.onnx')
-  # Its own advice: without, it misses the types of what follows GroupNorm.
+  # As ONNX Runtime advises: else types after GroupNorm are not inferred.
   shape_inference.quant_pre_process(
     str(network.float_path), prepared, skip_symbolic_shape=True
   )

@@ -1,4 +1,4 @@
-"""What every benchmark says of its numbers: on what, with what, how alone."""
+"""What benchmarks share: turns, records with provenance, other load."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-# From here on, ratios say more of the other work than of the contestants.
+# Above this share of the cores for other processes, times are not comparable.
 MAX_FOREIGN = 0.05
 WARM_UP = 3  # Steps before the first turn.
 # Timed steps in a turn, after one that is not: the contestant before may have
@@ -38,7 +38,7 @@ def hardware() -> str:
 
 
 def start_record(packages: Sequence[str], **settings: Any) -> dict[str, Any]:
-  """Hardware, date and versions, said and to be kept with the numbers."""
+  """Hardware, date and versions: prints them, and starts the record."""
   versions = {}
   for name in packages:
     try:
@@ -57,7 +57,7 @@ def start_record(packages: Sequence[str], **settings: Any) -> dict[str, Any]:
 
 
 def save(record: dict[str, Any], folder: Path | None, name: str) -> None:
-  """Leaves a record as FOLDER/NAME-HARDWARE.json; nothing for no folder."""
+  """Writes FOLDER/NAME-HARDWARE.json; does nothing without a folder."""
   if folder is None:
     return
   slug = re.sub(r'[^a-z0-9]+', '-', record['hardware'].lower()).strip('-')

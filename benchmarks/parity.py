@@ -1,4 +1,4 @@
-"""Compares what every artifact of a trained run draws with its training.
+"""Compares the images of every artifact of a trained run with the run's own.
 
   python benchmarks/parity.py runs/mnist/bits=8-s0 --out=benchmarks/results
 
@@ -6,8 +6,8 @@ The reference is the trained network itself: its checkpoint's moving average,
 quantized as in training, on the latents that every artifact is given. For each
 format and each runtime that reads it: how far pixels are off in grey levels
 (of 255), the Fréchet distance of its images to the held-out ones beside that of
-the reference, and the one between the two sets of images. What a format refuses
-is said.
+the reference, and the one between the two sets of images. A format that cannot
+hold the run says why.
 """
 
 import argparse

@@ -72,7 +72,7 @@ def load_generator(generator: Generator, params: Params) -> None:
   """Copies the parameters of `qgan_jax.models.dcgan.Generator`, on the host."""
 
   def transposed(kernel: np.ndarray) -> np.ndarray:
-    # PyTorch's is the adjoint of a convolution; Flax's does not turn round.
+    # PyTorch's layer is a convolution's adjoint; Flax's does not flip kernels.
     return kernel[::-1, ::-1].transpose(2, 3, 0, 1)
 
   _set(generator.project.weight, transposed(params['project']['kernel']))
@@ -129,7 +129,7 @@ def make_step(
     images: the batch, uint8 [B, S, S, 1].
     device: 'cpu' or 'cuda'.
     dtype: 'float32', or 'bfloat16' for autocast.
-    channels_last: whether weights and images lie so in memory.
+    channels_last: whether weights and images have that memory format.
     compiled: whether both networks go through `torch.compile`.
     latent_dim: length of a latent.
     learning_rate: Adam's.
@@ -168,7 +168,7 @@ def make_step(
     d_optimizer.zero_grad()
     d_loss.backward()
     d_optimizer.step()
-    # Frozen, D costs no gradient of its kernels here.
+    # D is frozen, so that gradients of its kernels are not computed here.
     discriminator.requires_grad_(False)
     with torch.autocast(device, torch.bfloat16, enabled=dtype == 'bfloat16'):
       g_loss = softplus(-d(fake)).mean()

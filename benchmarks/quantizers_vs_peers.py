@@ -4,10 +4,10 @@
   python benchmarks/quantizers_vs_peers.py
 
 Each pair gets the same random tensor, the same parameters and the same
-incoming gradient; the largest differences of x̂, of x's gradient and of the
-learned scale's are printed, in units of the largest value, the scale's, a sum,
-in units of the sum of its terms' magnitudes. Exit code 1 where one is above
-1e-6.
+incoming gradient. Printed are the largest differences of x̂, of x's gradient
+and of the learned scale's gradient, relative to the largest value; the scale's
+gradient is a sum, and is compared relative to the sum of its terms' magnitudes.
+Exit code 1 where one is above 1e-6.
 """
 
 import argparse
@@ -105,8 +105,8 @@ def torch_cases(x: np.ndarray) -> Iterator[Case]:
 def learned_cases(x: np.ndarray, bits: int) -> Iterator[Case]:
   """LSQ, in PyTorch and in Brevitas.
 
-  Both clip the code and not the value: in the half step beyond the outermost
-  levels they take LSQ's inside. No value of the comparison lies there.
+  Both clip the code, LSQ clips the value: they differ in whether the half step
+  beyond the outermost levels is clipped. No value of the comparison lies there.
   """
   params = quantizers.by_name('lsq').fit(x, bits)
   params['scale'] = params['scale'] / 2
@@ -138,7 +138,7 @@ def learned_cases(x: np.ndarray, bits: int) -> Iterator[Case]:
   )
 
   def brevitas(x, scale):
-    # Brevitas leaves the scale's rate to the optimizer.
+    # Brevitas has no such factor for the gradient of the scale.
     slow = scale * rate + (scale - scale * rate).detach()
     return quant(slow, torch.zeros(1), torch.tensor(float(bits)), x)
 

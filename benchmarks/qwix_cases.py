@@ -4,10 +4,10 @@
   python benchmarks/qwix_cases.py --rounds=0     # the cases alone
   python benchmarks/qwix_cases.py                # and the time of a step
 
-Every case is a small float network and its quantized self: how like they are,
-as the cosine of their outputs or gradients, or what was raised instead. Then
-one training step of the same DCGAN, Qwix's over ours, contestants in turns as
-in train_step.py.
+Every case compares a small float network with itself quantized: the cosine of
+their outputs or gradients, or the exception that was raised instead. Then one
+training step of the same DCGAN is timed, by Qwix and by us, contestants in
+turns as in train_step.py.
 """
 
 import argparse

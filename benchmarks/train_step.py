@@ -6,8 +6,8 @@ Every contestant trains the same networks from the same parameters on the same
 batch of 64 digits: DCGAN, non-saturating loss, one update of D and one of G,
 Adam, a moving average of G. Outputs are compared before anything is timed.
 Contestants take turns, but that alone is not fair on a busy machine: PyTorch's
-threads spin while they wait, and lose far more than ours when others want the
-cores. What others took is measured, and a result that it spoils is said to be.
+threads spin while they wait, and lose far more than ours when other processes
+want the cores. Their share is measured, and a result that it spoils is marked.
 """
 
 import argparse
@@ -184,7 +184,7 @@ def main() -> None:
   for size in args.sizes:
     for channels in args.channels:
       cases.append(run_case(size, channels, args))
-      # After every case: one that is cut short loses one.
+      # After every case, so that an interrupted benchmark keeps the others.
       name = 'train_step' + '-bfloat16' * (args.dtype == 'bfloat16')
       save(record, args.out, name)
   print_cases(cases)
