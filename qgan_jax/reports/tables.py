@@ -164,7 +164,7 @@ def settings_table(trials: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
     row |= {key: first[key] for key in ('series', 'bits', 'x', 'is_float')}
     for name in numbers:
       values = pd.to_numeric(group[name], errors='coerce').dropna()
-      # Rounding may put the mean of equal values beside them.
+      # Rounding may move the mean of equal values off their value.
       mean = min(max(values.mean(), values.min()), values.max())
       row |= {
         name: mean,

@@ -267,7 +267,7 @@ def _mean_bits_for_size(run: TrainedRun, size: int) -> float:
   if mean < 1:
     raise UserError(
       f'--size={size}: {overhead:,} bytes are biases, norms, scales, header; '
-      f' {count:,} weights need at least {count // 8:,} more'
+      f'{count:,} weights need at least {count // 8:,} more'
     )
   return min(mean, 8.0)
 

@@ -135,7 +135,7 @@ def own_sweep(file: str) -> list[str]:
     module.sweep(strings.append)
   if not strings:
     raise UserError(
-      f"{file} says nothing of a sweep; say --sweep='bits=2,4,8;seed=0..2'"
+      f"{file} has no sweep of its own; give --sweep='bits=2,4,8;seed=0..2'"
     )
   return strings
 
