@@ -109,12 +109,16 @@ def family_of(key: str) -> tuple[str, str]:
   """
   parts = key.split('/')
   at = next((i for i, part in enumerate(parts) if part in _NETWORKS), None)
+  if at is None and parts[0] in ('sigma', 'quantization') and len(parts) > 2:
+    at = 1  # A network of another variant.
   if at is None:
     return (key if len(parts) == 1 else parts[0]), ''
   before, layer = parts[:at], parts[at:]
   if before in ([], ['quantization']) and len(layer) > 1:
     before, layer = [*before, layer[-1]], layer[:-1]
-  name = '/'.join([_NETWORKS[layer[0]], *layer[1:]]).replace('/', ' ', 1)
+  name = '/'.join([_NETWORKS.get(layer[0], layer[0]), *layer[1:]]).replace(
+    '/', ' ', 1
+  )
   return '/'.join(before), name
 
 

@@ -14,6 +14,7 @@ from qgan_jax.runs import build
 from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.state import average_of, fill, TrainState
+from qgan_jax.training.step import to_float
 
 PyTree = Any
 METHODS = ('nearest', 'mse', 'adaround')
@@ -97,9 +98,7 @@ class TrainedRun:
     count = min(samples, len(dataset.train_images))
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(dataset.train_images))[:count]
-    batch = {
-      'images': dataset.train_images[chosen].astype(np.float32) / 127.5 - 1
-    }
+    batch: dict[str, Any] = {'images': to_float(dataset.train_images[chosen])}
     if self.setup.labels is not None:
       batch['labels'] = self.setup.labels[chosen]
     self.inputs = self.setup.variant.examples(batch, jax.random.PRNGKey(seed))

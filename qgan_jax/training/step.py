@@ -34,7 +34,7 @@ States = dict[str, NetworkState]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def to_float(images: Array) -> Array:
+def to_float(images: Any) -> Any:
   """uint8 images to float32 in [−1, 1]."""
   return images.astype(jnp.float32) / 127.5 - 1
 

@@ -20,6 +20,7 @@ from qgan_jax.reports.read import read_runs
     ('quantization/sqnr/generator/up0', 'quantization/sqnr', 'G up0'),
     ('quantization/clip_rate', 'quantization', ''),
     ('steps_per_second', 'steps_per_second', ''),
+    ('sigma/encoder/Conv_0', 'sigma', 'encoder Conv_0'),
   ],
 )
 def test_families(key, family, layer):
