@@ -35,7 +35,7 @@ from measuring import (
 import numpy as np
 from rich.table import Table
 
-from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts.drawer import latents
 from qgan_jax.artifacts.drawing import import_openvino
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'onnxruntime', 'openvino',
@@ -111,7 +111,7 @@ def cold_start(path: Path, runtime: str) -> dict[str, float]:
 
 def check(draws: Mapping[str, deployed.Draw]) -> dict[str, float]:
   """Mean distance to the float images, in grey levels; exits if too large."""
-  z = drawing.latents(2, 0, deployed.LATENT_DIM)
+  z = latents(2, 0, deployed.LATENT_DIM)
   expected = draws['float, JAX'](z)
   distances = {}
   for name, draw in draws.items():

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import copy
-import dataclasses
 import functools
 import importlib.util
 from pathlib import Path
@@ -14,11 +13,11 @@ from measuring import Step
 import numpy as np
 
 from qgan_jax import artifacts, models
-from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts import drawer
 from qgan_jax.artifacts.formats import export, PACKED
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.plan import make_plan
-from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
 
 LATENT_DIM = 64
 BITS = (8, 4, 2)  # Of the weights; activations have 8.
@@ -64,29 +63,21 @@ class Network:
     )
     for bits in BITS:
       widths = Bits(jnp.float32(bits), jnp.float32(8))
-      _, ranges = run({}, widths, drawing.latents(1, 0, LATENT_DIM))
+      _, ranges = run({}, widths, drawer.latents(1, 0, LATENT_DIM))
       path = self.path(bits, PACKED)
       path.parent.mkdir(parents=True)
-      artifacts.save_generator(
-        path,
-        model='dcgan',
-        model_kwargs=self.kwargs,
-        variables=self.variables,
-        ranges=ranges,
-        precision=precision,
-        bits=widths,
-        metadata={},
+      network = Quantized(
+        self.module, precision, widths, self.variables, ranges
       )
+      artifacts.save(path, network)
       export(path, ['onnx', 'onnx-vnni', 'stablehlo'], path.parent)
-    # The baselines' graph has the float weights.
-    generator = dataclasses.replace(
-      artifacts.load_generator(self.path(8, PACKED)),
-      variables=self.variables,
-    )
+    # The baselines' graph has the weights as trained, not rounded.
+    network = artifacts.load(self.path(8, PACKED))
+    network = network.replace(variables=self.variables)
     self.float_path = folder / 'float.onnx'
     self.float_path.write_bytes(
       onnx_model(
-        make_plan(generator, integer=False),
+        make_plan(network, integer=False),
         'transposed',
         {'description': 'float32'},
       )
@@ -159,7 +150,7 @@ def _opened(path: Path, runtime: str) -> Draw:
 
 def step(draw: Draw, batch: int) -> Step:
   """Draws one batch of the same latents."""
-  z = drawing.latents(2, 0, LATENT_DIM)[:batch]
+  z = drawer.latents(2, 0, LATENT_DIM)[:batch]
   return lambda: draw(z)
 
 
@@ -176,7 +167,7 @@ def _quantize_static(network: Network) -> Path:
       batch = next(self.batches, None)
       if batch is None:
         return None
-      return {'latents': drawing.latents(1, batch, LATENT_DIM)}
+      return {'latents': drawer.latents(1, batch, LATENT_DIM)}
 
   path = network.folder / 'quantize_static.onnx'
   prepared = str(network.folder / 'prepared.onnx')

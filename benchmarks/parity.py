@@ -22,8 +22,10 @@ import numpy as np
 from rich.table import Table
 
 from qgan_jax import artifacts, metrics
-from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts.drawer import batches, Drawer
+from qgan_jax.artifacts.drawing import RUNTIMES
 from qgan_jax.artifacts.formats import export
+from qgan_jax.artifacts.inference import latents_of
 from qgan_jax.config.names import config_string_of
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Quantized
@@ -34,13 +36,12 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'onnxruntime', 'openvino',
             'onnx')  # fmt: skip
 
 
-def trained(run: TrainedRun, network: Quantized) -> drawing.Drawer:
+def trained(network: Quantized) -> Drawer:
   """The run's best state as training draws from it."""
   draw = jax.jit(network.__call__)
-  return drawing.Drawer(
+  return Drawer(
     lambda latents, labels: np.asarray(draw(latents, labels)),
-    run.setup.architecture['latent_dim'],
-    run.setup.architecture['num_classes'],
+    *(latents_of(network) or (0, 0)),
     'jax',
     'as trained',
   )
@@ -57,7 +58,7 @@ def exported(artifact: Path, folder: Path) -> Iterator[tuple[str, Any]]:
       continue
     for path in files:
       kind = 'onnx' if path.suffix == '.onnx' else name
-      for runtime in drawing.RUNTIMES[kind]:
+      for runtime in RUNTIMES[kind]:
         # ONNX Runtime would run this one in float.
         if path.name != 'generator-openvino.onnx' or runtime == 'openvino':
           try:
@@ -67,8 +68,8 @@ def exported(artifact: Path, folder: Path) -> Iterator[tuple[str, Any]]:
           yield f'{path.name}, {runtime}', drawer
 
 
-def images(drawer: drawing.Drawer, num: int) -> np.ndarray:
-  drawn = drawing.batches(drawer, num=num, seed=0)
+def images(drawer: Drawer, num: int) -> np.ndarray:
+  drawn = batches(drawer, num=num, seed=0)
   return np.concatenate([batch for batch, _ in drawn])
 
 
@@ -78,14 +79,13 @@ def run_case(workdir: Path, samples: int) -> dict[str, Any]:
   extractor = build.make_extractor(run.setup.config, run.setup.dataset)
   held_out = extractor.extract(run.setup.dataset.test_images).features
   network = run.sampler.quantized(run.state)
-  kwargs = run.setup.artifact_kwargs(network)
-  expected = images(trained(run, network), samples)
+  expected = images(trained(network), samples)
   as_trained = extractor.extract(expected).features
   reference = metrics.frechet_distance(held_out, as_trained)
   rows: dict[str, Any] = {}
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    artifacts.save_generator(folder / 'generator.qgan', metadata={}, **kwargs)
+    artifacts.save(folder / 'generator.qgan', network)
     for title, drawer in exported(folder / 'generator.qgan', folder):
       if isinstance(drawer, UserError):
         rows[title] = {'refused': str(drawer).replace(f'{folder}/', '')}

@@ -37,17 +37,8 @@ MODULES = {name: importlib.import_module(f'qgan_jax.{name}') for name in FLAGS}
 def workdir(tmp_path_factory):
   """A folder with `generator.qgan` in it, of three classes."""
   path = tmp_path_factory.mktemp('run')
-  generator, _, _ = example_generator.make_generator(num_classes=3)
-  artifacts.save_generator(
-    path / 'generator.qgan',
-    model=generator.model,
-    model_kwargs=generator.model_kwargs,
-    variables=generator.variables,
-    ranges=generator.ranges,
-    precision=generator.precision,
-    bits=generator.bits,
-    metadata=generator.metadata,
-  )
+  network, _, _ = example_generator.make_generator(num_classes=3)
+  artifacts.save(path / 'generator.qgan', network)
   return path
 
 

@@ -148,9 +148,9 @@ def test_the_artifact_is_the_generator_that_was_trained(run, gan):
   setup, like, sampler = gan
   step, state = Checkpoints(workdir / 'checkpoints').restore_best(like)
   assert step == STEPS  # Its last step was trained with the target's bits.
-  packed = artifacts.load_generator(workdir / 'generator.qgan')
-  assert packed.metadata['step'] == step
-  assert packed.metadata['dataset'] == 'digits'
+  packed, metadata = artifacts.read(workdir / 'generator.qgan')
+  assert metadata['step'] == step
+  assert metadata['dataset'] == 'digits'
   generator = setup.networks['generator']
   part = state.averaged('generator')
   latents = jax.random.normal(jax.random.PRNGKey(3), (64, 64))

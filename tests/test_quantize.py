@@ -50,7 +50,7 @@ def test_a_quantized_run(commands, trained, arguments, name):
   scores = json.loads((folder / 'scores.json').read_text())
   assert scores['best']['num_fake'] == 64
   assert (folder / 'samples/step_0000008.png').exists()
-  generator = artifacts.load_generator(folder / 'generator.qgan')
+  generator = artifacts.load(folder / 'generator.qgan')
   if 'size' in name:
     assert (folder / 'generator.qgan').stat().st_size <= 14000
     assert isinstance(generator.bits.weights, dict)
@@ -68,7 +68,7 @@ def test_eight_bits_become_integer_files_that_draw(commands, trained, tmp_path):
   finish(
     commands('quantize', f'--workdir={trained}', '--bits=8', f'--out={folder}')
   )
-  generator = artifacts.load_generator(folder / 'generator.qgan')
+  generator = artifacts.load(folder / 'generator.qgan')
   layers = make_plan(generator, integer=True).layers
   # The least code of LSQ has no opposite.
   assert min(layer.codes.codes.min() for layer in layers) == -128

@@ -1,4 +1,4 @@
-"""What is delivered: a quantized generator in a file, and images from it.
+"""What is delivered: a quantized network in a file, and images from it.
 
 What needs JAX is imported where it is first used: a file of another runtime is
 drawn from without it, and starts in a fraction of the time.
@@ -7,19 +7,21 @@ drawn from without it, and starts in a fraction of the time.
 import importlib
 from typing import Any, TYPE_CHECKING
 
-from qgan_jax.artifacts.drawing import Drawer, open_drawer
+from qgan_jax.artifacts.drawer import Drawer
+from qgan_jax.artifacts.drawing import open_drawer
 from qgan_jax.artifacts.grids import grid, save_grid, to_uint8
 
 if TYPE_CHECKING:
-  from qgan_jax.artifacts.generator import images, PackedGenerator
-  from qgan_jax.artifacts.packed import load_generator, save_generator, Sizes
+  from qgan_jax.artifacts.inference import images
+  from qgan_jax.artifacts.packed import Artifact, load, read, save, Sizes
 
 _WITH_JAX = {
-  'PackedGenerator': 'generator',
+  'Artifact': 'packed',
   'Sizes': 'packed',
-  'images': 'generator',
-  'load_generator': 'packed',
-  'save_generator': 'packed',
+  'images': 'inference',
+  'load': 'packed',
+  'read': 'packed',
+  'save': 'packed',
 }
 
 
@@ -31,14 +33,15 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+  'Artifact',
   'Drawer',
-  'PackedGenerator',
   'Sizes',
   'grid',
   'images',
-  'load_generator',
+  'load',
   'open_drawer',
-  'save_generator',
+  'read',
+  'save',
   'save_grid',
   'to_uint8',
 ]

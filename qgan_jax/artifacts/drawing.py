@@ -3,8 +3,7 @@
 Nothing here imports JAX until a file needs it: ONNX files do not.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-import dataclasses
+from collections.abc import Callable, Mapping
 import importlib.util
 import json
 import os
@@ -16,82 +15,16 @@ from typing import Any
 from absl import logging
 import numpy as np
 
-from qgan_jax.artifacts.grids import to_uint8
+from qgan_jax.artifacts.drawer import Drawer, METADATA_KEY, not_from_latents
 from qgan_jax.errors import UserError
 
-BATCH = 64  # Images drawn at a time: one compiled program, bounded memory.
 # By format, the fastest first.
 RUNTIMES = {
   'packed': ('jax',),
   'stablehlo': ('jax',),
   'onnx': ('openvino', 'onnxruntime'),
 }
-METADATA_KEY = 'qgan'  # Of an ONNX file's own metadata.
 _CPU_INFO = Path('/proc/cpuinfo')
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawer:
-  """A generator that is ready to draw.
-
-  Attributes:
-    draw: (latents float32 [B, latent_dim], labels int32 [B] or None) →
-      images float32 [B, H, W, C] in [−1, 1].
-    latent_dim: length of a latent.
-    num_classes: 0 for an unconditional generator.
-    runtime: what it runs in.
-    description: what it is quantized to, for a person.
-  """
-
-  draw: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-  latent_dim: int
-  num_classes: int
-  runtime: str
-  description: str
-
-
-def latents(seed: int, batch: int, latent_dim: int) -> np.ndarray:
-  """The latents of a batch of `BATCH` images, standard normal.
-
-  Args:
-    seed: in [0, 2³²).
-    batch: its number, from 0.
-    latent_dim: length of a latent.
-
-  Returns:
-    float32 [BATCH, latent_dim]: the same with every runtime and format.
-  """
-  # A counter-based generator: no batch needs those before it.
-  bits = np.random.Philox(key=[seed, batch])
-  return np.random.Generator(bits).standard_normal(
-    (BATCH, latent_dim), np.float32
-  )
-
-
-def batches(
-  drawer: Drawer, *, num: int, seed: int, label: int | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-  """Draws images, `BATCH` at a time.
-
-  Args:
-    drawer: what to draw from.
-    num: how many images.
-    seed: of the latents; image i depends on it and on i alone.
-    label: the class of all images; None takes the classes in turn.
-
-  Yields:
-    (images uint8 [B, H, W, C], labels int32 [B] or None).
-  """
-  for start in range(0, num, BATCH):
-    # A whole batch, also where fewer are wanted: a dynamic range sees it all.
-    z = latents(seed, start // BATCH, drawer.latent_dim)
-    labels = None
-    if drawer.num_classes:
-      turn = (start + np.arange(BATCH)) % drawer.num_classes
-      labels = (turn if label is None else np.full(BATCH, label)).astype('i4')
-    images = to_uint8(drawer.draw(z, labels))
-    size = min(BATCH, num - start)
-    yield images[:size], None if labels is None else labels[:size]
 
 
 def open_drawer(
@@ -147,17 +80,18 @@ def _kind(path: Path) -> str:
 
 
 def _open_packed(path: Path) -> Drawer:
-  from qgan_jax.artifacts.generator import describe, images
-  from qgan_jax.artifacts.packed import load_generator
+  from qgan_jax.artifacts.inference import describe, images, latents_of
+  from qgan_jax.artifacts.packed import load
 
-  generator = load_generator(path)
-  module: Any = generator.module
+  network = load(path)
+  latents = latents_of(network)
+  if latents is None:
+    raise not_from_latents(path, [x.shape for x in network.inputs or ()])
   return Drawer(
-    lambda latents, labels: images(generator, latents, labels),
-    module.latent_dim,
-    module.num_classes,
+    lambda latents, labels: images(network, latents, labels),
+    *latents,
     'jax',
-    describe(generator),
+    describe(network),
   )
 
 

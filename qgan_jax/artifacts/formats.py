@@ -1,12 +1,12 @@
-"""A packed generator in other formats: ONNX, StableHLO, a page."""
+"""A packed network in other formats: ONNX, StableHLO, a page."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qgan_jax.artifacts.files import replacing
-from qgan_jax.artifacts.generator import describe, PackedGenerator
+from qgan_jax.artifacts.inference import describe
 from qgan_jax.artifacts.onnx_graphs import onnx_model
-from qgan_jax.artifacts.packed import load_generator
+from qgan_jax.artifacts.packed import Artifact, read
 from qgan_jax.artifacts.plan import make_plan
 from qgan_jax.artifacts.stablehlo import stablehlo_model
 from qgan_jax.artifacts.web import web_page
@@ -17,51 +17,53 @@ PAGE = 'generator.html'
 
 
 def _onnx(
-  generator: PackedGenerator, *, form: str, integer: bool, split: bool = True
+  artifact: Artifact, *, form: str, integer: bool, split: bool = True
 ) -> bytes:
-  plan = make_plan(generator, integer=integer, split=split)
-  description = describe(generator)
+  plan = make_plan(artifact.network, integer=integer, split=split)
+  description = describe(artifact.network)
   if not integer:
     description = f'{description.partition(",")[0]}, arithmetic in float32'
   return onnx_model(
     plan,
     form,
-    {'description': description, 'metadata': generator.metadata},
+    {'description': description, 'metadata': artifact.metadata},
   )
 
 
 # Format → {file's name: what makes its content}. `export` itself copies the
 # artifact for `packed`, and builds the page of `web` around an ONNX file.
-FORMATS: dict[str, dict[str, Callable[[PackedGenerator], bytes]]] = {
+FORMATS: dict[str, dict[str, Callable[[Artifact], bytes]]] = {
   'packed': {},
   'onnx': {
-    'generator-openvino.onnx': lambda generator: _onnx(
-      generator, form='transposed', integer=True
+    'generator-openvino.onnx': lambda artifact: _onnx(
+      artifact, form='transposed', integer=True
     ),
-    'generator-onnxruntime.onnx': lambda generator: _onnx(
-      generator, form='gathered', integer=True
+    'generator-onnxruntime.onnx': lambda artifact: _onnx(
+      artifact, form='gathered', integer=True
     ),
   },
   'onnx-vnni': {
-    'generator-openvino-vnni.onnx': lambda generator: _onnx(
-      generator, form='transposed', integer=True, split=False
+    'generator-openvino-vnni.onnx': lambda artifact: _onnx(
+      artifact, form='transposed', integer=True, split=False
     ),
-    'generator-onnxruntime-vnni.onnx': lambda generator: _onnx(
-      generator, form='gathered', integer=True, split=False
+    'generator-onnxruntime-vnni.onnx': lambda artifact: _onnx(
+      artifact, form='gathered', integer=True, split=False
     ),
   },
   'onnx-float': {
-    'generator-float.onnx': lambda generator: _onnx(
-      generator, form='transposed', integer=False
+    'generator-float.onnx': lambda artifact: _onnx(
+      artifact, form='transposed', integer=False
     )
   },
-  'stablehlo': {'generator.stablehlo': stablehlo_model},
+  'stablehlo': {
+    'generator.stablehlo': lambda artifact: stablehlo_model(*artifact)
+  },
   'web': {},
 }
 
 
 def export(
-  artifact: Path,
+  path: Path,
   formats: Sequence[str],
   out: Path,
   *,
@@ -70,7 +72,7 @@ def export(
   """Writes an artifact in other formats.
 
   Args:
-    artifact: a .qgan file.
+    path: of a .qgan file.
     formats: names in `FORMATS`.
     out: the folder for the files, made where it is missing.
     ort_web: a folder with ONNX Runtime Web; None to get it with npm.
@@ -85,24 +87,24 @@ def export(
   for name in formats:
     if name not in FORMATS:
       raise UserError(f'--format={name}: one of {", ".join(FORMATS)}')
-  generator = load_generator(artifact)
+  artifact = read(path)
   contents = {
-    out / file: make(generator)
+    out / file: make(artifact)
     for name in formats
     for file, make in FORMATS[name].items()
   }
   if 'web' in formats:
-    model = _onnx(generator, form='gathered', integer=True)
+    model = _onnx(artifact, form='gathered', integer=True)
     contents[out / PAGE] = web_page(model, ort_web)
-  if 'packed' in formats and out / PACKED != artifact:
-    contents[out / PACKED] = artifact.read_bytes()
+  if 'packed' in formats and out / PACKED != path:
+    contents[out / PACKED] = path.read_bytes()
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(
       f'--out={out} cannot be a folder: {error.strerror}; name another'
     ) from None
-  for path, content in contents.items():
-    with replacing(path) as file:
+  for place, content in contents.items():
+    with replacing(place) as file:
       file.write(content)
   return list(contents)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qgan_jax.artifacts.drawing import METADATA_KEY
+from qgan_jax.artifacts.drawer import METADATA_KEY
 from qgan_jax.artifacts.levels import Codes, Steps
 from qgan_jax.errors import UserError
 

@@ -1,4 +1,4 @@
-"""The `.qgan` file: a quantized generator, packed.
+"""The `.qgan` file: a quantized network, packed.
 
 Its tensors are
 
@@ -10,8 +10,9 @@ Its tensors are
   `ranges/…`: the ranges of the activations by module path, float32 [2];
   `learned/…`: parameters of learned quantizers of activations;
 
-and its header is a JSON object: the model by name and arguments, the precision,
-the bits, width, offset and shape of each weight's codes, and free metadata.
+and its header is a JSON object: the class of the network's module by name, its
+attributes, what it is called with, the precision, the bits, width, offset and
+shape of each weight's codes, and free metadata.
 Codes are stored minus their offset, in as few bits as they need. `container`
 says how all of it lies in the file.
 
@@ -20,7 +21,6 @@ tensors by name, and the header with a checksum as their metadata.
 """
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import hashlib
 import json
 import math
@@ -30,16 +30,17 @@ from typing import Any, NamedTuple
 
 from flax import traverse_util
 import flax.errors
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from qgan_jax import models
+from qgan_jax.artifacts import architecture
+from qgan_jax.artifacts import header as header_lib
 from qgan_jax.artifacts.container import ChecksumError, join, split, to_json
 from qgan_jax.artifacts.files import replacing
-from qgan_jax.artifacts.generator import PackedGenerator
 from qgan_jax.artifacts.weights import (
   decode_weight,
   encode_weights,
@@ -48,15 +49,20 @@ from qgan_jax.artifacts.weights import (
   Tensors,
 )
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Bits, Learned, Precision, QuantizerSpec
-from qgan_jax.precision.activations import RANGES
+from qgan_jax.precision import (
+  arguments_for,
+  Input,
+  inputs_like,
+  Learned,
+  Precision,
+  Quantized,
+  quantized_of,
+)
 
 PyTree = Any
 FORMAT_VERSION = 3
 _OLD_VERSIONS = (1, 2)
 _CONTENT = 'qgan'  # The one tensor, and the one entry of the metadata.
-_MAX_ARGUMENT = 2**20
-_DRAWN_ROLES = ('weights', 'activations')
 # What wrong content makes the reading of it raise.
 _WRONG_CONTENT = (
   ArithmeticError,
@@ -86,69 +92,92 @@ class Sizes(NamedTuple):
     return self.float_bytes / self.artifact_bytes
 
 
-def save_generator(
+class Artifact(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    network: its weights are decoded: `rounded`.
+    metadata: where it comes from: data set, configuration, step, seed….
+  """
+
+  network: Quantized
+  metadata: dict[str, Any]
+
+
+def save(
   path: str | os.PathLike[str],
+  network: Quantized | nn.Module,
   *,
-  model: str,
-  model_kwargs: Mapping[str, Any],
-  variables: Mapping[str, PyTree],
-  ranges: Mapping[str, Any],
-  precision: Precision,
-  bits: Bits,
-  metadata: Mapping[str, Any],
-  learned: Learned | None = None,
+  metadata: Mapping[str, Any] | None = None,
+  inputs: Any = None,
 ) -> Sizes:
-  """Quantizes and packs a generator into one file.
+  """Quantizes and packs a network into one file.
+
+  Example:
+    >>> import os, tempfile
+    >>> import flax.linen as nn
+    >>> import jax
+    >>> import qgan_jax as q
+    >>> module = nn.Dense(64)
+    >>> inputs = jax.numpy.ones((256, 32))
+    >>> variables = module.init(jax.random.key(0), inputs)
+    >>> network = q.quantize((module, variables), bit_width=4, calibrate=inputs)
+    >>> path = os.path.join(tempfile.mkdtemp(), 'dense.qgan')
+    >>> sizes = q.save(path, network, metadata={'trained_by': 'me'})
+    >>> sizes.ratio > 4
+    True
 
   The weights that the file decodes to are those of
   `precision.quantize_weights` as a compiled program computes it, bit for bit.
 
+  A network of any Linen module can be saved. Its class goes into the file by
+  name and its attributes as far as JSON holds them; the rest is for `load`.
+
   Args:
     path: of the file, which appears whole or not at all.
-    model: name of its family in `qgan_jax.models`.
-    model_kwargs: attributes of the module, as JSON can hold them.
-    variables: its variables in float, as trained (the moving average).
-    ranges: ranges of the activations, as `Precision.apply` returns them.
-    precision: how it is quantized.
-    bits: and to how many bits.
-    metadata: anything that JSON can hold; where the generator comes from.
-    learned: parameters of learned quantizers, averaged as the variables are.
+    network: the network; a bound module that `quantize` returned will do.
+    metadata: anything that JSON can hold; where the network comes from.
+    inputs: what it is called with, an array [N, …] or its shape, or a tuple of
+      them; where the network does not know (`Quantized.inputs`), and its module
+      has no attribute `latent_dim` to tell it.
 
   Returns:
     The sizes.
 
   Raises:
     UserError: where a value is not finite, or the file cannot be written.
-    ValueError: where the variables are not those of the model.
+    ValueError: where the variables are not those of the module, or nobody says
+      what it is called with.
   """
-  flat = traverse_util.flatten_dict(variables, sep='/')
+  network = _with_inputs(_network(network), inputs)
+  flat = traverse_util.flatten_dict(network.variables, sep='/')
   tensors = {f'variables/{name}': float32(x) for name, x in flat.items()}
-  tensors |= {f'ranges/{name}': float32(x) for name, x in ranges.items()}
+  tensors |= {
+    f'ranges/{name}': float32(x) for name, x in network.ranges.items()
+  }
   for name, x in tensors.items():
     if not np.isfinite(x).all():
       raise UserError(
-        f'{name} of the generator has values that are not finite: its '
-        'training diverged; save an earlier step'
+        f'{name} of the network has values that are not finite: its training '
+        'diverged; save an earlier step'
       )
-  _check_variables(model, model_kwargs, tensors)
-  params = traverse_util.flatten_dict(variables['params'])
+  _restored(network.module, network.example(), tensors)
+  for name, x in flat.items():
+    if (float32(x) != np.asarray(x)).any():
+      raise ValueError(f'{name} is {x.dtype}, which float32 does not hold')
+  params = traverse_util.flatten_dict(network.variables['params'])
   float_bytes = 4 * sum(math.prod(x.shape) for x in params.values())
 
-  learned = learned or {}
-  packed, codes = encode_weights(variables['params'], precision, bits, learned)
+  packed, codes = encode_weights(network)
   tensors |= packed
-  for layer, entries in learned.get('activations', {}).items():
+  for layer, entries in network.learned.get('activations', {}).items():
     for key, value in entries.items():
       tensors[f'learned/{layer}/{key}'] = float32(value)
   header = {
-    'model': model,
-    'model_kwargs': dict(model_kwargs),
-    'precision': dataclasses.asdict(_drawn(precision)),
-    'bits': {
-      role: jax.tree.map(float, getattr(bits, role)) for role in _DRAWN_ROLES
-    },
+    **architecture.record_of(network.module),
+    **header_lib.record_of(network),
     'codes': codes,
-    'metadata': dict(metadata),
+    'metadata': dict(metadata or {}),
   }
   data = safetensors.numpy.save(
     {_CONTENT: join(header, tensors)}, {_CONTENT: str(FORMAT_VERSION)}
@@ -158,29 +187,64 @@ def save_generator(
   return Sizes(float_bytes, len(data))
 
 
-def _drawn(precision: Precision) -> Precision:
-  """What of a precision matters to a trained generator."""
-  return dataclasses.replace(
-    precision,
-    gradients=None,
-    exceptions=tuple(e for e in precision.exceptions if e[0] in _DRAWN_ROLES),
-  )
+def _network(given: Quantized | nn.Module) -> Quantized:
+  network = quantized_of(given) if isinstance(given, nn.Module) else given
+  if not isinstance(network, Quantized):
+    raise ValueError(
+      f'a {type(given).__name__} cannot be saved: give what quantize returned'
+    )
+  return network
 
 
-def load_generator(path: str | os.PathLike[str]) -> PackedGenerator:
-  """Reads what `save_generator` wrote; trusts nothing in it.
+def _with_inputs(network: Quantized, inputs: Any) -> Quantized:
+  """The network, which knows what it is called with."""
+  module: Any = network.module
+  if inputs is not None:
+    given = inputs if isinstance(inputs, tuple | list) else (inputs,)
+    return network.replace(inputs=inputs_like(*given))
+  if network.inputs is not None:
+    return network
+  latent_dim = getattr(module, 'latent_dim', None)
+  if type(latent_dim) is not int:
+    raise ValueError(
+      f'nobody says what {type(module).__name__} is called with: give inputs=, '
+      'arrays or their shapes'
+    )
+  labels = (Input((), 'int32'),) if getattr(module, 'num_classes', 0) else ()
+  return network.replace(inputs=(Input((latent_dim,), 'float32'), *labels))
+
+
+def load(
+  path: str | os.PathLike[str], module: nn.Module | None = None
+) -> Quantized:
+  """Reads the network that `save` wrote; see `read`."""
+  return read(path, module).network
+
+
+def read(
+  path: str | os.PathLike[str], module: nn.Module | None = None
+) -> Artifact:
+  """Reads what `save` wrote; trusts nothing in it, and imports nothing.
 
   Args:
     path: of the file.
+    module: the network's module, where the file cannot say it: a class that is
+      not imported, or attributes that JSON does not hold.
 
   Returns:
-    The generator, its weights decoded.
+    The network, its weights decoded, and its metadata.
 
   Raises:
     UserError: for a file that is missing, something else, cut short,
-      changed, of another version, or that does not fit together.
+      changed, of another version, or that does not fit together; and where
+      `module` is needed.
+    ValueError: `module` is no unbound Linen module.
   """
   path = Path(path)
+  if module is not None and not (
+    isinstance(module, nn.Module) and module.scope is None
+  ):
+    raise ValueError(f'module={module!r}: a Linen module that is not bound')
   try:
     header, tensors = _content(path)
   except OSError as error:
@@ -198,10 +262,13 @@ def load_generator(path: str | os.PathLike[str]) -> PackedGenerator:
       f'{path} is not a whole .qgan file ({error}): copy or export it again'
     ) from error
   try:
-    return _generator(header, tensors)
+    if module is None:
+      module = architecture.module_of(header, path)
+    network = _quantized(module, header, tensors)
+    return Artifact(network, dict(header['metadata']))
   except _WRONG_CONTENT as error:
     raise UserError(
-      f'the generator in {path} does not fit together ({error!r}): export it '
+      f'the network in {path} does not fit together ({error!r}): export it '
       'again'
     ) from error
 
@@ -250,49 +317,41 @@ def _checksum(header: Mapping[str, Any], tensors: Tensors) -> str:
   return digest.hexdigest()
 
 
-def _generator(header: dict[str, Any], tensors: Tensors) -> PackedGenerator:
-  """The generator of a file's content, each field checked as it is used."""
-  model_kwargs = {
-    # A module is hashable, and a list is not.
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in header['model_kwargs'].items()
-  }
-  for name, value in model_kwargs.items():
-    # A network of 10³⁰ stages would take forever to describe.
-    if isinstance(value, int) and abs(value) > _MAX_ARGUMENT:
-      raise ValueError(f'{name}={value}')
-  precision = _precision(header['precision'])
-  bits = Bits(*(_widths(header['bits'][role]) for role in _DRAWN_ROLES))
+def _quantized(
+  module: nn.Module, header: dict[str, Any], tensors: Tensors
+) -> Quantized:
+  """The network of a file's content, each field checked as it is used."""
+  precision = header_lib.read_precision(header['precision'])
+  bits = header_lib.read_bits(header['bits'])
+  fitted: dict[str, Any] = {}
   for name, record in header['codes'].items():
-    tensors[f'variables/{name}'] = decode_weight(
-      name, tensors, record, precision, bits
-    )
-  _check_variables(header['model'], model_kwargs, tensors)
-  ranges = _under('ranges/', tensors)
-  for name, x in ranges.items():
+    decoded = decode_weight(name, tensors, record, precision, bits)
+    tensors[f'variables/{name}'] = decoded.values
+    if decoded.params is not None:
+      fitted[decoded.layer] = decoded.params
+  ranges = {}
+  for name, x in _under('ranges/', tensors).items():
     if x.shape != (2,) or x.dtype != np.float32:
       raise ValueError(f'range of {name} is {x.dtype}{list(x.shape)}')
-  flat = {
-    name: jnp.asarray(x) for name, x in _under('variables/', tensors).items()
-  }
-  return PackedGenerator(
-    model=header['model'],
-    model_kwargs=model_kwargs,
-    variables=traverse_util.unflatten_dict(flat, sep='/'),
-    ranges=ranges,
-    learned=_learned(_under('learned/', tensors), precision),
-    precision=precision,
-    bits=bits,
-    metadata=dict(header['metadata']),
+    ranges[name] = jnp.asarray(x)
+  learned = _learned(_under('learned/', tensors), precision)
+  network = Quantized(
+    module,
+    precision,
+    bits,
+    {},
+    ranges,
+    learned | ({'weights': fitted} if fitted else {}),
+    # Files of earlier versions are of modules that tell by themselves.
+    inputs=(
+      header_lib.read_inputs(header['inputs']) if 'inputs' in header else None
+    ),
+    rounded=True,
   )
-
-
-def _widths(record: Any) -> Any:
-  """Bits as they are in a header: one number, or numbers by layer."""
-  if isinstance(record, dict):
-    return {layer: _widths(float(n)) for layer, n in record.items()}
-  # Of `grid`, they are an exponent.
-  return jnp.float32(_within(-1024, 1024, record))
+  network = _with_inputs(network, None)
+  return network.replace(
+    variables=_restored(module, network.example(), tensors)
+  )
 
 
 def _learned(tensors: Tensors, precision: Precision) -> Learned:
@@ -310,38 +369,6 @@ def _learned(tensors: Tensors, precision: Precision) -> Learned:
   return {'activations': found} if found else {}
 
 
-def _precision(record: Mapping[str, Any]) -> Precision:
-  def spec(value: Mapping[str, Any] | None) -> QuantizerSpec | None:
-    if value is None:
-      return None
-    spec = QuantizerSpec(**value)
-    if spec.axis is not None and type(spec.axis) is not int:
-      raise TypeError(f'axis={spec.axis!r}')
-    if spec.ranges not in (None, *RANGES):
-      raise ValueError(f'ranges={spec.ranges!r}')
-    spec.quantizer  # noqa: B018  Raises for an unknown name.
-    return spec
-
-  exceptions = []
-  for role, path, value in record.get('exceptions', ()):
-    if role not in _DRAWN_ROLES or not isinstance(path, str):
-      raise ValueError(f'an exception of {role!r}, {path!r}')
-    exceptions.append((role, path, spec(value)))
-  return Precision(
-    weights=spec(record['weights']),
-    activations=spec(record['activations']),
-    momentum=_within(0, 1, record['momentum']),
-    input_bits=int(_within(0, 1024, record['input_bits'])),
-    exceptions=tuple(exceptions),
-  )
-
-
-def _within(low: float, high: float, value: Any) -> float:
-  if not low <= value <= high:
-    raise ValueError(f'{value} is not within {low} and {high}')
-  return value
-
-
 def _under(prefix: str, tensors: Tensors) -> Tensors:
   return {
     name.removeprefix(prefix): x
@@ -350,30 +377,32 @@ def _under(prefix: str, tensors: Tensors) -> Tensors:
   }
 
 
-def _check_variables(
-  model: str, model_kwargs: Mapping[str, Any], tensors: Tensors
-) -> None:
-  """Raises ValueError where the tensors are not the model's variables."""
-  if model not in models.NAMES:
-    raise ValueError(f'model={model!r}: one of {", ".join(models.NAMES)}')
-  module: Any = models.make_generator(model, **model_kwargs)
-  hash(module)  # It is a static argument of `generator.draw`.
-  labels = jnp.zeros(1, jnp.int32) if module.num_classes else None
+def _restored(
+  module: nn.Module, example: Sequence[Any], tensors: Tensors
+) -> dict[str, PyTree]:
+  """A module's variables, of the types that it gives them itself.
+
+  Raises:
+    ValueError: the tensors are not its variables.
+  """
+  name = type(module).__name__
+  args, kwargs = arguments_for(module, example, {})
   # Traced without arithmetic or memory, however large the model says it is.
-  shapes = jax.eval_shape(
-    lambda latents: module.init(jax.random.key(0), latents, labels),
-    jax.ShapeDtypeStruct((1, module.latent_dim), jnp.float32),
-  )
-  expected = {
-    name: (x.shape, np.dtype(np.float32))
-    for name, x in traverse_util.flatten_dict(shapes, sep='/').items()
-  }
-  found = {
-    name: (x.shape, x.dtype)
-    for name, x in _under('variables/', tensors).items()
-  }
-  for name in sorted(expected.keys() | found.keys()):
-    if expected.get(name) != found.get(name):
-      raise ValueError(
-        f'{name} is {found.get(name)}, and {model} has {expected.get(name)}'
-      )
+  try:
+    shapes = jax.eval_shape(
+      lambda *args: module.init(jax.random.key(0), *args, **kwargs), *args
+    )
+  except Exception as error:  # Whatever a module of one's own raises.
+    shown = ', '.join(str(list(x.shape)) for x in example)
+    raise ValueError(f'{name} cannot be called with {shown}: {error}') from None
+  expected = traverse_util.flatten_dict(nn.meta.unbox(shapes), sep='/')
+  found = _under('variables/', tensors)
+  for key in sorted(expected.keys() | found.keys()):
+    there = found[key].shape if key in found else None
+    needed = expected[key].shape if key in expected else None
+    if there != needed or (
+      there is not None and found[key].dtype != np.float32
+    ):
+      raise ValueError(f'{key} has the shape {there}, and in {name} {needed}')
+  restored = {k: jnp.asarray(x, expected[k].dtype) for k, x in found.items()}
+  return traverse_util.unflatten_dict(restored, sep='/')

@@ -1,7 +1,7 @@
 """A generator as plain arrays, layer by layer: what a graph is made from.
 
-It is the one place where the exports look into a `PackedGenerator`'s precision
-and into the model; the graphs know neither.
+It is the one place where the exports look into a network's precision and into
+the model; the graphs know neither.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from qgan_jax.artifacts.generator import PackedGenerator
 from qgan_jax.artifacts.levels import (
   Codes,
   integer_codes,
@@ -20,8 +19,8 @@ from qgan_jax.artifacts.levels import (
   steps_of,
 )
 from qgan_jax.errors import UserError
-from qgan_jax.models.dcgan import stage_sizes
-from qgan_jax.precision import width
+from qgan_jax.models.dcgan import Generator, stage_sizes
+from qgan_jax.precision import Quantized, width
 
 Array = np.ndarray
 MIN_CODE, MAX_CODE = -128, 127  # Of a signed byte.
@@ -105,13 +104,11 @@ class Plan:
     return any(layer.needs_vnni for layer in self.layers)
 
 
-def make_plan(
-  generator: PackedGenerator, *, integer: bool, split: bool = True
-) -> Plan:
+def make_plan(network: Quantized, *, integer: bool, split: bool = True) -> Plan:
   """Takes a generator apart.
 
   Args:
-    generator: of the family 'dcgan'.
+    network: its module is a `dcgan.Generator`.
     integer: whether every layer has to be one of integers.
     split: whether layers that need VNNI are multiplied in two parts, and so
       are exact on every processor; this takes up to twice as long.
@@ -124,16 +121,16 @@ def make_plan(
     UserError: for another family, and where `integer` asks for what the
       weights or the activations of a layer are not; it is named.
   """
-  module: Any = generator.module
-  if generator.model != 'dcgan':
+  module = network.module
+  if not isinstance(module, Generator):
     raise UserError(
-      f'model={generator.model} cannot be exported to ONNX, only dcgan: '
-      'export it as packed or stablehlo'
+      f'a network of the class {type(module).__name__} cannot be exported to '
+      'ONNX, only the generator of dcgan: export it as packed or stablehlo'
     )
   sizes = stage_sizes(module.image_size)[::-1]
   names = ('project', *(f'up{i}' for i in range(len(sizes) - 1)))
-  variables = jax.tree.map(np.asarray, generator.variables)
-  steps = _activation_steps(generator, names) if integer else {}
+  variables = jax.tree.map(np.asarray, network.variables)
+  steps = _activation_steps(network, names) if integer else {}
   layers = []
   for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
     params = variables['params'][name]
@@ -148,7 +145,7 @@ def make_plan(
       codes = integer_codes(kernel, -MIN_CODE)
       if codes is None or codes.codes.max() > MAX_CODE:
         raise UserError(
-          f'{_describe(generator, "weights", name)} are not '
+          f'{_describe(network, "weights", name)} are not '
           f'integers from {MIN_CODE} to {MAX_CODE} times one step for each '
           'channel, and an integer graph has nothing else: export '
           '--format=packed, stablehlo or onnx-float'
@@ -207,11 +204,11 @@ class _Probe(nn.Module):
 
 
 def _activation_steps(
-  generator: PackedGenerator, names: tuple[str, ...]
+  network: Quantized, names: tuple[str, ...]
 ) -> dict[str, Steps]:
   """How the inputs of the layers are quantized."""
-  probe = jax.jit(lambda x: _quantized_inputs(generator, _Probe(names), x))
-  ranges = [float(np.abs(x).max()) for x in generator.ranges.values()]
+  probe = jax.jit(lambda x: _quantized_inputs(network, _Probe(names), x))
+  ranges = [float(np.abs(x).max()) for x in network.ranges.values()]
   amplitude = max([1e3, *(8 * r for r in ranges)])
   found = {}
   for i, name in enumerate(names):
@@ -223,7 +220,7 @@ def _activation_steps(
       found[name] = steps_of(quantize, amplitude)
     except ValueError as error:
       raise UserError(
-        f'{_describe(generator, "activations", name)} '
+        f'{_describe(network, "activations", name)} '
         f'{error}, and an integer graph needs at most 256 equal steps that '
         'are fixed: export --format=packed, stablehlo or onnx-float'
       ) from None
@@ -231,16 +228,15 @@ def _activation_steps(
 
 
 def _quantized_inputs(
-  generator: PackedGenerator, module: nn.Module, x: jax.Array
+  network: Quantized, module: nn.Module, x: jax.Array
 ) -> Any:
-  ranges: Any = generator.ranges
-  return generator.precision.apply(
-    module, {}, ranges, generator.bits, x, learned=generator.learned
+  return network.precision.apply(
+    module, {}, network.ranges, network.bits, x, learned=network.learned
   )[0]
 
 
-def _describe(generator: PackedGenerator, role: str, layer: str) -> str:
-  spec = generator.precision.spec(role, layer)
-  bits = width(getattr(generator.bits, role), layer)
+def _describe(network: Quantized, role: str, layer: str) -> str:
+  spec = network.precision.spec(role, layer)
+  bits = width(getattr(network.bits, role), layer)
   how = f'{spec.name}, {bits:g} bits' if spec else 'float'
   return f'the {role} of {layer} ({how})'

@@ -14,7 +14,8 @@ import numpy as np
 import tqdm
 
 from qgan_jax.artifacts import grids
-from qgan_jax.artifacts.drawing import batches, open_drawer
+from qgan_jax.artifacts.drawer import batches
+from qgan_jax.artifacts.drawing import open_drawer
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.errors import UserError
 

@@ -13,6 +13,7 @@ with latents float32 [batch, latent_dim] for any batch, labels int32 [batch],
 images float32 [batch, H, W, C] in [−1, 1].
 """
 
+from collections.abc import Mapping
 import hashlib
 import io
 import json
@@ -28,11 +29,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax.artifacts.bits import pack
-from qgan_jax.artifacts.drawing import Drawer
-from qgan_jax.artifacts.generator import describe, draw, PackedGenerator
+from qgan_jax.artifacts.drawer import Drawer, not_from_latents
+from qgan_jax.artifacts.inference import describe, latents_of
 from qgan_jax.artifacts.levels import integer_codes
 from qgan_jax.errors import UserError
-from qgan_jax.precision import is_weight
+from qgan_jax.precision import Quantized
 
 VERSION = 1
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -41,50 +42,57 @@ _MAX_BITS = 16
 _MAX_LEVELS = 256  # Of a table.
 
 
-def stablehlo_model(generator: PackedGenerator) -> bytes:
-  """The .stablehlo file of a generator, whatever its quantizers."""
-  module: Any = generator.module
-  flat = traverse_util.flatten_dict(generator.variables)
+def stablehlo_model(network: Quantized, metadata: Mapping[str, Any]) -> bytes:
+  """The .stablehlo file of a network, whatever its quantizers.
+
+  Args:
+    network: as `load` returns it.
+    metadata: what the file says of where it comes from.
+
+  Raises:
+    UserError: the network cannot be compiled for a batch of any size.
+  """
+  flat = traverse_util.flatten_dict(network.variables)
   packed = {
     keys: _pack(np.asarray(value))
-    if keys[0] == 'params' and is_weight(keys, value)
+    if keys[0] == 'params'
+    and network.precision.weight_path(keys[1:], value) is not None
     else np.asarray(value)
     for keys, value in flat.items()
   }
-  ranges, bits, learned = generator.ranges, generator.bits, generator.learned
 
-  def program(latents, labels=None):
+  def program(*inputs):
     variables = traverse_util.unflatten_dict(
       {
         keys: _unpack(value) if isinstance(value, dict) else jnp.asarray(value)
         for keys, value in packed.items()
       }
     )
-    return draw(
-      module,
-      generator.precision,
-      variables,
-      ranges,
-      bits,
-      learned,
-      latents,
-      labels,
-    )
+    return network.replace(variables=variables)(*inputs)
 
   (batch,) = export.symbolic_shape('batch')
-  arguments = [jax.ShapeDtypeStruct((batch, module.latent_dim), jnp.float32)]
-  if module.num_classes:
-    arguments.append(jax.ShapeDtypeStruct((batch,), jnp.int32))
-  exported = export.export(jax.jit(program), platforms=PLATFORMS)(*arguments)
+  arguments = [
+    jax.ShapeDtypeStruct((batch, *shape), dtype)
+    for shape, dtype in network.inputs or ()
+  ]
+  try:
+    exported = export.export(jax.jit(program), platforms=PLATFORMS)(*arguments)
+  except Exception as error:  # Whatever a module of one's own raises.
+    raise UserError(
+      f'{type(network.module).__name__} cannot be compiled for a batch of any '
+      f'size ({str(error).splitlines()[0]}): export it as packed'
+    ) from error
   content = bytes(exported.serialize())
+  latent_dim, num_classes = latents_of(network) or (None, None)
   record = {
     'version': VERSION,
     'sha256': hashlib.sha256(content).hexdigest(),
-    'latent_dim': module.latent_dim,
-    'num_classes': module.num_classes,
+    'inputs': [[list(x.shape), x.dtype] for x in network.inputs or ()],
+    'latent_dim': latent_dim,
+    'num_classes': num_classes,
     'image_shape': [int(n) for n in exported.out_avals[0].shape[1:]],
-    'description': describe(generator),
-    'metadata': generator.metadata,
+    'description': describe(network),
+    'metadata': dict(metadata),
   }
   file = io.BytesIO()
   with zipfile.ZipFile(file, 'w') as archive:
@@ -166,6 +174,8 @@ def open_stablehlo(path: Path) -> Drawer:
       f'{path} is not a whole .stablehlo file ({error}): copy or export it '
       'again'
     ) from error
+  if latent_dim is None:
+    raise not_from_latents(path, [shape for shape, _ in record['inputs']])
   call = jax.jit(program.call)
 
   def run(latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A generator's weights as a file holds them: codes, and a map of the zeros.
+"""A network's weights as a file holds them: codes, and a map of the zeros.
 
 A weight is stored in one of two ways, whichever takes fewer bytes: the codes of
 all its values in order; or a bitmap of those that are not 0, and the codes of
@@ -7,8 +7,7 @@ these alone. Pruned weights need the second where the quantizer has no level at
 """
 
 from collections.abc import Mapping, Sequence
-import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import traverse_util
 import jax
@@ -16,14 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax.artifacts.bits import MAX_BITS, pack, packed_size, unpack
-from qgan_jax.precision import (
-  Bits,
-  FLOAT_BITS,
-  is_weight,
-  Learned,
-  Precision,
-  width,
-)
+from qgan_jax.precision import Bits, FLOAT_BITS, Precision, Quantized, width
 
 PyTree = Any
 Tensors = dict[str, np.ndarray]
@@ -35,16 +27,8 @@ def float32(x: Any) -> np.ndarray:
   return np.asarray(x, np.float32, order='C')
 
 
-def encode_weights(
-  params: PyTree, precision: Precision, bits: Bits, learned: Learned
-) -> tuple[Tensors, dict[str, Record]]:
+def encode_weights(network: Quantized) -> tuple[Tensors, dict[str, Record]]:
   """Quantizes and packs all weights of a network.
-
-  Args:
-    params: float parameters.
-    precision: how they are quantized.
-    bits: and to how many bits.
-    learned: parameters of learned quantizers.
 
   Returns:
     (tensors: `variables/params/…` of every weight that is not stored as plain
@@ -53,19 +37,21 @@ def encode_weights(
   """
   tensors: Tensors = {}
   records: dict[str, Record] = {}
-  encoded = _encode(precision, params, bits, learned)
+  encoded = _encode(network)
+  params = network.variables['params']
   for keys, w in traverse_util.flatten_dict(params).items():
-    if not is_weight(keys, w):
+    layer = network.precision.weight_path(keys, w)
+    if layer is None:
       continue
-    layer, name = '/'.join(keys[:-1]), '/'.join(('params', *keys))
+    name = '/'.join(('params', *keys))
     mask = np.asarray(encoded['masks'].get(layer, 1)) != 0
     shape = list(w.shape)
     quantized = layer in encoded['codes']
-    if quantized and width(bits.weights, layer) < FLOAT_BITS:
-      fitted, codes, values = encoded['codes'][layer]
+    if quantized and width(network.bits.weights, layer) < FLOAT_BITS:
+      fitted, codes, values, faithful = encoded['codes'][layer]
       codes, values = np.asarray(codes), float32(values)
       n, offset = _width(codes)
-      if n <= MAX_BITS:
+      if n <= MAX_BITS and faithful:
         kept = (values != 0) & mask
         exact = not (values[~np.broadcast_to(mask, values.shape)] != 0).any()
         few, few_offset = _width(codes[kept])
@@ -78,7 +64,8 @@ def encode_weights(
           tensors[f'quantizer/{name}/{key}'] = float32(value)
         records[name] = [n, offset, shape]
         continue
-      # A very fine grid: stored as the floats that it is.
+      # No codes decode to it: stored as the floats that it is.
+      values = float32(w) if network.rounded else values
     else:
       values = float32(w)
     values = float32(values * mask)
@@ -92,27 +79,36 @@ def encode_weights(
   return tensors, records
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(
-  precision: Precision, params: PyTree, bits: Bits, learned: Learned
-) -> dict[str, dict[str, Any]]:
-  """Masks, and (params, codes, values) of what has a quantizer, by layer.
+@jax.jit
+def _encode(network: Quantized) -> dict[str, dict[str, Any]]:
+  """Masks, and (params, codes, values, whether they fit) of what has codes.
 
-  Compiled as training is: the last digit of a scale may depend on that, since
-  XLA fuses divisions.
+  By layer. Compiled as training is: the last digit of a scale may depend on
+  that, since XLA fuses divisions.
   """
-  masks, encoded = precision.masks(params, bits), {}
+  precision, bits = network.precision, network.bits
+  params = network.variables['params']
+  pruned = precision.masks(params, bits)
+  masks, encoded = dict(pruned), {}
   for keys, w in traverse_util.flatten_dict(params).items():
-    layer = '/'.join(keys[:-1])
-    spec = precision.spec('weights', layer)
-    if spec is None or not is_weight(keys, w):
+    layer = precision.weight_path(keys, w)
+    spec = None if layer is None else precision.spec('weights', layer)
+    if layer is None or spec is None:
       continue
-    w = w * masks[layer] if masks else w
+    w = w * pruned[layer] if pruned else w
     n = width(bits.weights, layer)
-    fitted = precision.weight_params(layer, w, n, learned)
+    fitted = precision.weight_params(layer, w, n, network.learned)
     codes = spec.quantizer.encode(w, fitted, n)
-    # Not what the codes decode to: those of a very fine grid may saturate.
-    encoded[layer] = fitted, codes, spec.quantizer.apply(w, fitted, n)
+    faithful = jnp.array(True)
+    if network.rounded:
+      # What is 0 was maybe pruned, where the quantizer has no level at 0.
+      masks[layer] = w != 0
+      values = spec.quantizer.decode(codes, fitted, n)
+      faithful = jnp.all(jnp.where(w != 0, values == w, True))
+    else:
+      # Not what the codes decode to: those of a very fine grid may saturate.
+      values = spec.quantizer.apply(w, fitted, n)
+    encoded[layer] = fitted, codes, values, faithful
   return {'masks': masks, 'codes': encoded}
 
 
@@ -122,14 +118,28 @@ def _width(codes: np.ndarray) -> tuple[int, int]:
   return max(1, (int(codes.max(initial=0)) - offset).bit_length()), offset
 
 
+class Decoded(NamedTuple):
+  """A weight of a file.
+
+  Attributes:
+    layer: the path that rules know it by.
+    values: float32.
+    params: its quantizer's parameters; None where no codes are stored.
+  """
+
+  layer: str
+  values: np.ndarray
+  params: dict[str, jax.Array] | None
+
+
 def decode_weight(
   name: str,
   tensors: Tensors,
   record: Sequence[Any],
   precision: Precision,
   bits: Bits,
-) -> np.ndarray:
-  """One weight, float32, from what `encode_weights` made of it.
+) -> Decoded:
+  """One weight from what `encode_weights` made of it.
 
   Raises:
     ValueError, TypeError, LookupError: it does not fit together.
@@ -145,22 +155,25 @@ def decode_weight(
   if f'bitmap/{name}' in tensors:
     kept = unpack(tensors[f'bitmap/{name}'], 1, shape).astype(bool)
     inside = (int(kept.sum()),)
+  weight = jax.ShapeDtypeStruct(shape, jnp.float32)
+  layer = precision.weight_path(tuple(name.split('/')[1:]), weight)
+  if layer is None:
+    raise ValueError(f'{name} is no weight')
   if n == FLOAT_BITS:
     if stored.shape != tuple(inside) or stored.dtype != np.float32:
       raise ValueError(f'{name} is {stored.dtype}{list(stored.shape)}')
-    return _spread(stored, kept, shape)
+    return Decoded(layer, _spread(stored, kept, shape), None)
   codes = _spread(unpack(stored, n, inside) + offset, kept, shape)
-  layer = '/'.join(name.split('/')[1:-1])
   spec = precision.spec('weights', layer)
   if spec is None:
     raise ValueError(f'{name} has codes and no quantizer')
   quantizer, width_ = spec.quantizer, width(bits.weights, layer)
-  expected = jax.eval_shape(
-    quantizer.fit, jax.ShapeDtypeStruct(codes.shape, jnp.float32), width_
-  )
+  expected = jax.eval_shape(quantizer.fit, weight, width_)
   params = read_params(f'quantizer/{name}', tensors, expected)
   values = quantizer.decode(jnp.asarray(codes), params, width_)
-  return np.where(kept, np.asarray(values), np.float32(0))
+  return Decoded(
+    layer, np.where(kept, np.asarray(values), np.float32(0)), params
+  )
 
 
 def _spread(

@@ -5,6 +5,7 @@ Krishnamoorthi, https://arxiv.org/abs/1806.08342, section 3.1.2, compares them;
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax.post_training.watch import batches, call_order, watch
-from qgan_jax.precision import Quantized
+from qgan_jax.precision import Quantized, QuantizerSpec
 from qgan_jax.quantizers import tensor_range
 
 Array = jax.Array
@@ -95,20 +96,12 @@ def activation_ranges(
     Ranges [2] by module path, for `Precision.apply`.
   """
   run = network.with_float_activations()
-  params = jax.jit(run.weights)(run.variables['params'])
-
-  @jax.jit
-  def inputs(params, args):
-    return {
-      path: x for path, (x, _) in watch(lambda: run.run(params, *args)).items()
-    }
-
   kept: dict[str, list[np.ndarray]] = {}
   lows: dict[str, list[float]] = {}
   parts = batches(args, batch_size)
   rng = np.random.default_rng(0)
   for part in parts:
-    for path, x in inputs(params, part).items():
+    for path, x in _inputs(run, part).items():
       low, high = tensor_range(x)
       lows.setdefault(path, []).extend((float(low), float(high)))
       flat = np.asarray(x, np.float32).ravel()
@@ -127,22 +120,35 @@ def activation_ranges(
         network.bits, path, is_input=path == first
       )
     )
-    quantizer = spec.quantizer
-
-    @jax.jit
-    def quantize(x, bounds, quantizer=quantizer, bits=bits):
-      params = quantizer.from_range(bounds[0], bounds[1], bits)
-      return quantizer.apply(x, params, bits)
-
     # The extremes may have escaped the sample.
     ends = np.array([min(lows[path]), max(lows[path])], np.float32)
     values = np.concatenate(chunks)
     found = RANGE_METHODS[method](
       values,
       ends,
-      lambda x, bounds, q=quantize: np.asarray(
-        q(jnp.float32(x), jnp.float32(bounds))
+      lambda x, bounds, spec=spec, bits=bits: np.asarray(
+        _quantize(spec, jnp.float32(x), jnp.float32(bounds), bits)
       ),
     )
     ranges[path] = jnp.float32(found)
   return ranges
+
+
+# Compiled once for all networks of the same modules and quantizers: a person
+# may try several bit widths.
+@jax.jit
+def _inputs(network: Quantized, args: tuple[Any, ...]) -> dict[str, Array]:
+  """What every layer is given, by module path."""
+  params = network.weights(network.variables['params'])
+  seen = watch(lambda: network.run(params, *args))
+  return {path: x for path, (x, _) in seen.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _quantize(
+  spec: QuantizerSpec, x: Array, bounds: Array, bits: Array
+) -> Array:
+  quantizer = spec.quantizer
+  assert quantizer.from_range is not None
+  params = quantizer.from_range(bounds[0], bounds[1], bits)
+  return quantizer.apply(x, params, bits)

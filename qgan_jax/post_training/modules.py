@@ -23,7 +23,7 @@ from qgan_jax.post_training.weights import fit_weights
 from qgan_jax.precision import (
   Bits,
   FLOAT_BITS,
-  Input,
+  inputs_like,
   Precision,
   Quantized,
   QuantizerSpec,
@@ -192,11 +192,11 @@ def quantize(
     weights=QuantizerSpec(quantizer, axis=-1 if per_channel else None),
     activations=QuantizerSpec(activation_quantizer),
   )
-  widths: list[Any] = [
-    int(bit_width),
-    FLOAT_BITS if calibrate is None else int(bit_width),
-  ]
-  defaults = Defaults(precision, Bits(*widths))
+  width: Any = int(bit_width)  # Plain numbers, for the rules.
+  in_float: Any = FLOAT_BITS
+  defaults = Defaults(
+    precision, Bits(width, in_float if calibrate is None else width)
+  )
   layers = {
     name: _layers(network, inputs[name], calibrated=calibrate is not None)
     for name, network in given.items()
@@ -207,31 +207,23 @@ def quantize(
     )
   except UserError as error:
     raise ValueError(str(error)) from None
-  networks = [
-    Quantized(
+  results: list[Any] = []
+  for name, (module, variables) in given.items():
+    called = inputs[name]
+    network = Quantized(
       module,
       precisions[name],
       jax.tree.map(jnp.float32, bits[name]),
       dict(variables),
-      inputs=_inputs(inputs[name]),
+      inputs=None if called is None else inputs_like(*called),
     )
-    for name, (module, variables) in given.items()
-  ]
-  results: list[Any] = [
-    fit_weights(network)
-    if calibrate is None
-    else _calibrated(network, inputs[name] or ())
-    for name, network in zip(given, networks, strict=True)
-  ]
+    if calibrate is None or called is None:
+      results.append(fit_weights(network))
+    else:
+      results.append(_calibrated(network, called))
   if bound:
     results = [network.bind() for network in results]
   return tuple(results) if discriminator is not None else results[0]
-
-
-def _inputs(arrays: Inputs | None) -> tuple[Input, ...] | None:
-  if arrays is None:
-    return None
-  return tuple(Input(tuple(x.shape[1:]), str(x.dtype)) for x in arrays)
 
 
 def _layers(
@@ -253,9 +245,8 @@ def _made(network: Pair, second: nn.Module, inputs: Inputs) -> Inputs:
   module, variables = network
   bits = Bits(jnp.float32(FLOAT_BITS), jnp.float32(FLOAT_BITS))
   in_float = Quantized(module, Precision(), bits, dict(variables))
-  run = jax.jit(lambda network, args: network(*args))  # Once for all batches.
   with naming_the_call(module, inputs):
-    made = [run(in_float, part) for part in _parts(inputs)]
+    made = [_call(in_float, part) for part in _parts(inputs)]
   if not isinstance(made[0], jax.Array) or not made[0].ndim:
     raise ValueError(
       f'{type(module).__name__} does not give one array: say what '
@@ -268,6 +259,11 @@ def _made(network: Pair, second: nn.Module, inputs: Inputs) -> Inputs:
       break
     second_inputs.append(x[: len(second_inputs[0])])
   return tuple(second_inputs)
+
+
+@jax.jit
+def _call(network: Quantized, args: Inputs) -> Any:
+  return network(*args)
 
 
 def _batch_size(inputs: Inputs) -> int:

@@ -1,12 +1,18 @@
 """Which tensor is quantized how: applied from outside, to any Linen module."""
 
 from qgan_jax.precision.network import (
+  arguments_for,
   is_layer,
   is_weight,
   make_precision,
   Precision,
 )
-from qgan_jax.precision.quantized import Input, Quantized
+from qgan_jax.precision.quantized import (
+  Input,
+  inputs_like,
+  Quantized,
+  quantized_of,
+)
 from qgan_jax.precision.spec import (
   Bits,
   FLOAT_BITS,
@@ -25,8 +31,11 @@ __all__ = [
   'Quantized',
   'QuantizerSpec',
   'ROLES',
+  'arguments_for',
+  'inputs_like',
   'is_layer',
   'is_weight',
   'make_precision',
+  'quantized_of',
   'width',
 ]

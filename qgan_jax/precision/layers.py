@@ -7,7 +7,12 @@ from flax import traverse_util
 import flax.linen as nn
 import jax
 
-from qgan_jax.precision.network import accepted, is_layer, is_weight, LAYERS
+from qgan_jax.precision.network import (
+  arguments_for,
+  is_layer,
+  is_weight,
+  LAYERS,
+)
 from qgan_jax.quantizers import Axis
 
 PyTree = Any
@@ -72,7 +77,7 @@ def find_layers(
     else has weights.
   """
   called: dict[str, Layer] = {}
-  kwargs = accepted(module, {'train': False, **kwargs})
+  example, kwargs = arguments_for(module, example, kwargs)
 
   def record(next_fun, args, kwargs, context):
     y = next_fun(*args, **kwargs)

@@ -6,7 +6,7 @@ input of every layer that multiplies (`nn.Dense`, `nn.DenseGeneral`, `nn.Conv`,
 module itself is untouched and does not know.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import inspect
@@ -40,6 +40,10 @@ Array = jax.Array
 PyTree = Any
 Observe = Callable[[str, Array, Params, Array], None]
 Ranges = dict[str, Array]  # module path → [2], the lowest and the highest
+_POSITIONAL = (
+  inspect.Parameter.POSITIONAL_ONLY,
+  inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
 LAYERS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 
 
@@ -48,28 +52,38 @@ def is_weight(path: tuple[str, ...], value: Any) -> bool:
   return path[-1] == 'kernel' and value.ndim >= 2
 
 
-def accepted(module: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-  """Those of some keyword arguments that a module can be applied with.
+def arguments_for(
+  module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+  """What of some arguments a module can be applied with.
 
-  The package offers the same ones to every module (`train`, `labels`…), and a
-  module of one's own need not have them.
+  The package offers the same ones to every module, `(latents, labels or None)`
+  and `train`, and one that was written by somebody else need not have them all.
 
   Args:
     module: any Linen module.
-    kwargs: for `module.apply`.
+    args: positional arguments.
+    kwargs: for `module.apply`; `train` is False if it is not among them.
 
   Returns:
-    Without those that neither `apply` has nor the signature of what is called.
+    The positional arguments without those at the end that are None and one too
+    many, and the keyword arguments that `apply` has or what is called.
   """
   method = kwargs.get('method') or module
   called = getattr(module, method) if isinstance(method, str) else method
   while isinstance(called, nn.Sequential):  # Its first layer is given them.
     called = called.layers[0]
   parameters = inspect.signature(called).parameters
-  if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-    return dict(kwargs)
+  kinds = [parameter.kind for parameter in parameters.values()]
+  places = sum(kind in _POSITIONAL for kind in kinds)
+  if inspect.Parameter.VAR_POSITIONAL not in kinds:
+    while len(args) > places and args[-1] is None:
+      args = args[:-1]
   known = {*parameters, *inspect.signature(nn.Module.apply).parameters}
-  return {name: value for name, value in kwargs.items() if name in known}
+  if inspect.Parameter.VAR_KEYWORD in kinds:
+    known |= kwargs.keys()
+  kwargs = {'train': False, **kwargs}
+  return tuple(args), {k: v for k, v in kwargs.items() if k in known}
 
 
 def is_layer(context: nn.module.InterceptorContext) -> bool:
@@ -325,13 +339,13 @@ class Precision:
       replicas: that hold parts of the batch; ranges are reduced over them, so
         that all quantize alike.
       observe: called with every layer's path, input, parameters and bits.
-      **kwargs: keyword arguments of `module.apply`; those that the module's
-        own signature lacks are left out.
+      **kwargs: keyword arguments of `module.apply`. What the module's own
+        signature lacks is left out; see `arguments_for`.
 
     Returns:
       (what `module.apply` returns, the ranges to go on with).
     """
-    kwargs = accepted(module, kwargs)
+    args, kwargs = arguments_for(module, args, kwargs)
     if not self.specs('activations') and not self.specs('gradients'):
       return module.apply(variables, *args, **kwargs), ranges
     given = (learned or {}).get('activations', {})

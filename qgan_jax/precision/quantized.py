@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.precision.layers import find_layers, held_layers, Layer
-from qgan_jax.precision.network import accepted, Precision, Ranges
+from qgan_jax.precision.network import arguments_for, Precision, Ranges
 from qgan_jax.precision.rules import range_of
 from qgan_jax.precision.spec import (
   Bits,
@@ -37,6 +37,13 @@ class Input(NamedTuple):
 
   shape: tuple[int, ...]
   dtype: str
+
+
+def inputs_like(*arrays: Any) -> tuple[Input, ...]:
+  """What a network is called with, from arrays [N, …] or their shapes."""
+  return tuple(
+    Input(tuple(x.shape[1:]), str(x.dtype)) for x in arrays if x is not None
+  )
 
 
 class Quantized(struct.PyTreeNode):
@@ -99,7 +106,7 @@ class Quantized(struct.PyTreeNode):
       params: of the module.
       *args: its positional arguments.
       **kwargs: keyword arguments of `module.apply`, of which the module is
-        given those that it has; `train` is False if nothing is said.
+        given those that it has.
     """
     output, _ = self.precision.apply(
       self.module,
@@ -108,7 +115,7 @@ class Quantized(struct.PyTreeNode):
       self.bits,
       *args,
       learned=self.learned,
-      **{'train': False, **kwargs},
+      **kwargs,
     )
     return output
 
@@ -122,7 +129,8 @@ class Quantized(struct.PyTreeNode):
     Raises:
       TypeError: the module has no such keyword argument.
     """
-    unknown = kwargs.keys() - accepted(self.module, kwargs).keys()
+    _, known = arguments_for(self.module, args, kwargs)
+    unknown = kwargs.keys() - known.keys()
     if unknown:
       name = type(self.module).__name__
       raise TypeError(f'{name} has no argument {", ".join(sorted(unknown))}')
@@ -260,7 +268,7 @@ def quantized_of(module: nn.Module) -> Quantized | None:
 def _compiled_init() -> Callable[..., tuple[Ranges, Learned]]:
   def init(network: Quantized, args: Any) -> tuple[Ranges, Learned]:
     return network.precision.init(
-      network.module, network.variables, network.bits, *args, train=False
+      network.module, network.variables, network.bits, *args
     )
 
   return compile_quickly(init)

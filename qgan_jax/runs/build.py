@@ -15,7 +15,7 @@ import numpy as np
 from qgan_jax import data, metrics, models
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Bits, Quantized
+from qgan_jax.precision import Bits
 from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.precision.layers import find_layers, Layer
 from qgan_jax.precision.schedule import Schedule
@@ -77,19 +77,12 @@ def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
   )
 
 
-def make_variant(
-  config: Any, dataset: ImageDataset
-) -> tuple[Variant, dict[str, Any]]:
-  """What a config trains against what.
-
-  Returns:
-    The variant; and the attributes from which `models` makes its delivered
-    network again, as JSON can hold them.
-  """
+def make_variant(config: Any, dataset: ImageDataset) -> Variant:
+  """What a config trains against what."""
   num_classes = dataset.num_classes if config.data.conditional else 0
   name = config.model.name
   shared = {'num_classes': num_classes, 'dtype': config.dtype}
-  delivered = shared | {
+  generator = shared | {
     'image_size': dataset.train_images.shape[1],
     'image_channels': dataset.train_images.shape[-1],
     'channels': config.generator.channels,
@@ -101,10 +94,10 @@ def make_variant(
     'norm': config.discriminator.norm,
     'spectral_norm': config.discriminator.spectral_norm,
   }
-  delivered = models.attributes(name, 'Generator', delivered)
+  generator = models.attributes(name, 'Generator', generator)
   discriminator = models.attributes(name, 'Discriminator', discriminator)
-  variant = gan(
-    models.make_generator(name, **delivered),
+  return gan(
+    models.make_generator(name, **generator),
     models.make_discriminator(name, **discriminator),
     latent_dim=config.generator.latent_dim,
     num_classes=num_classes,
@@ -114,7 +107,6 @@ def make_variant(
     penalty_fraction=config.loss.penalty_fraction,
     d_steps=config.discriminator.steps,
   )
-  return variant, delivered
 
 
 def section(config: Any, variant: Variant, name: str) -> Any:
@@ -141,7 +133,6 @@ class Setup:
     layers: of each network, the layers that rules can match.
     table: what every layer is quantized with.
     schedule: when they are quantized, and pruned.
-    architecture: attributes of the delivered network, as JSON can hold them.
   """
 
   config: Any
@@ -153,7 +144,6 @@ class Setup:
   layers: Mapping[str, tuple[Layer, ...]]
   table: list[Choice]
   schedule: Schedule
-  architecture: Mapping[str, Any]
 
   @property
   def is_quantized(self) -> bool:
@@ -286,18 +276,6 @@ class Setup:
     """What measures quantization in a state; its networks run on one device."""
     return diagnosis.make_diagnose(self.variant, self.networks)
 
-  def artifact_kwargs(self, network: Quantized) -> Mapping[str, Any]:
-    """Arguments of `artifacts.save_generator` for a `Sampler`'s network."""
-    return {
-      'model': self.config.model.name,
-      'model_kwargs': self.architecture,
-      'variables': network.variables,
-      'ranges': network.ranges,
-      'precision': network.precision,
-      'bits': network.bits,
-      'learned': network.learned,
-    }
-
 
 def set_up(
   config: Any,
@@ -316,9 +294,8 @@ def set_up(
   Raises:
     UserError: a rule of precision matches nothing, or what it must not.
   """
-  architecture: Mapping[str, Any] = {}
   if variant is None:
-    variant, architecture = make_variant(config, dataset)
+    variant = make_variant(config, dataset)
   size = dataset.train_images.shape[1:]
   shapes = {'images': jax.ShapeDtypeStruct((1, *size), jnp.float32)}
   if config.data.conditional:
@@ -355,5 +332,4 @@ def set_up(
     layers=layers,
     table=table,
     schedule=make_schedule(config),
-    architecture=architecture,
   )

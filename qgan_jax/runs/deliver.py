@@ -36,8 +36,9 @@ def deliver(
     A summary for a person.
   """
   config, dataset = setup.config, setup.dataset
-  sizes = artifacts.save_generator(
+  sizes = artifacts.save(
     workdir / 'generator.qgan',
+    sampler.quantized(best),
     metadata={
       'dataset': dataset.name,
       'config': config_string_of(config),
@@ -46,7 +47,6 @@ def deliver(
       'step': int(best.step),
       'versions': versions(),
     },
-    **setup.artifact_kwargs(sampler.quantized(best)),
   )
   scores: dict[str, Any] = {
     'dataset': dataset.name,

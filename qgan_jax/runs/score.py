@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from qgan_jax import artifacts, errors, metrics
-from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts import drawer as drawer_lib
 from qgan_jax.data import ImageDataset
 from qgan_jax.runs import build
 from qgan_jax.runs.folder import read_run
@@ -103,7 +103,7 @@ def score_artifact(
   dataset = build.load_dataset(config, standin=True)
   extractor = build.make_extractor(config, dataset)
   drawer = artifacts.open_drawer(path)
-  drawn = drawing.batches(
+  drawn = drawer_lib.batches(
     drawer, num=samples or config.scores.samples, seed=seed
   )
   fake = np.concatenate([images for images, _ in drawn])

@@ -1,5 +1,6 @@
 """Optimizers by name: Optax's own, and SGD with momentum."""
 
+from collections.abc import Mapping
 import functools
 import inspect
 from typing import Any
@@ -47,31 +48,27 @@ def make_quantizer_optimizer(
     learning_rate: the largest relative change in a step, about.
 
   Returns:
-    An optimizer of {role: {layer: {name: array}}}.
+    An optimizer of {role: {layer: {name: array}}}, which a larger tree may
+    hold: `optax.multi_transform` gives the rest to others.
   """
 
   def in_proportion(updates: Any, params: Any) -> Any:
-    def scaled(updates: Any, params: Any) -> Any:
-      # Flags of a quantizer ('signed') have no gradient, so they are left out.
-      sizes = [
-        jnp.sqrt(jnp.mean(jnp.square(params[name])))
-        for name in params
-        if name in _LEARNED
-      ]
-      largest = functools.reduce(jnp.maximum, sizes)
-      return {
-        name: update * jnp.abs(params[name])
-        if name in _POSITIVE
-        else update * largest
-        for name, update in updates.items()
-      }
-
+    if not isinstance(params, Mapping):
+      return updates  # Masked: the share of another optimizer.
+    # A flag of a quantizer ('signed') has no gradient, and no size.
+    sizes = [
+      jnp.sqrt(jnp.mean(jnp.square(value)))
+      for name, value in params.items()
+      if name in _LEARNED and hasattr(value, 'shape')
+    ]
+    if not sizes:
+      return {key: in_proportion(updates[key], params[key]) for key in updates}
+    largest = functools.reduce(jnp.maximum, sizes)
     return {
-      role: {
-        layer: scaled(updates[role][layer], params[role][layer])
-        for layer in updates[role]
-      }
-      for role in updates
+      name: update * jnp.abs(params[name])
+      if name in _POSITIVE
+      else update * largest
+      for name, update in updates.items()
     }
 
   return optax.chain(

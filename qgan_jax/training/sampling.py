@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from qgan_jax.precision import Quantized
+from qgan_jax.precision import inputs_like, Quantized
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.training.state import TrainState
 from qgan_jax.training.trainable import Trainable
@@ -55,6 +55,11 @@ class Sampler:
       The network; the same state always gives the same one.
     """
     network = self.network.quantized(state.averaged(self.name))
+    keys, indices = ((1, 2), 'uint32'), ((1,), 'int32')
+    called = jax.eval_shape(
+      self.inputs, *(jax.ShapeDtypeStruct(*x) for x in (keys, indices))
+    )
+    network = network.replace(inputs=inputs_like(*called))
     on_the_way = self.schedule.is_on_the_way(network.bits, state.step)
     if not on_the_way and 'batch_stats' not in network.variables:
       return network

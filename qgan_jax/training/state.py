@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from qgan_jax.precision import Bits, Learned, Precision
+from qgan_jax.precision import arguments_for, Bits, Learned, Precision
 
 Array = jax.Array
 PyTree = Any
@@ -124,7 +124,8 @@ def init_network(
   Returns:
     Its state, on the default device.
   """
-  variables = dict(variables or module.init(key, *example))
+  args, kwargs = arguments_for(module, example, {})
+  variables = dict(variables or module.init(key, *args, **kwargs))
   ranges, learned = precision.init(module, variables, bits, *example)
   params = variables.pop('params')
   return NetworkState(

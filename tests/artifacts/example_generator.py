@@ -7,8 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax import models
-from qgan_jax.artifacts.generator import PackedGenerator
-from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.precision import (
+  Bits,
+  inputs_like,
+  Precision,
+  Quantized,
+  QuantizerSpec,
+)
 
 
 def make_float(*, num_classes=0, latent_dim=16, seed=0, **kwargs):
@@ -58,7 +63,7 @@ def make_generator(
   num=64,
   **kwargs,
 ):
-  """(generator with calibrated ranges, latents, labels or None)."""
+  """(network with calibrated ranges, latents, labels or None)."""
   kwargs, variables = make_float(**kwargs)
   module = models.make_generator('dcgan', **kwargs)
   precision = Precision(
@@ -78,14 +83,14 @@ def make_generator(
     module, precision, variables, widths, latents, labels
   )
   ranges = {} if dynamic else jax.tree.map(np.asarray, ranges)
-  generator = PackedGenerator(
-    'dcgan',
-    kwargs,
-    variables,
-    ranges,
+  network = Quantized(
+    module,
     precision,
     widths,
-    {'dataset': 'none'},
+    variables,
+    ranges,
     learned,
+    inputs_like(latents, labels),
+    rounded=True,
   )
-  return generator, latents, labels
+  return network, latents, labels

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from qgan_jax import artifacts, models
-from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts import drawer, drawing
 from qgan_jax.artifacts.formats import export, PACKED
 from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
 
 ROOT = Path(__file__).parents[2]
 FILES = ['generator-openvino.onnx', 'generator-onnxruntime.onnx',
@@ -34,21 +34,15 @@ def save(path, *, bits=(8, 8), num_classes=0, weights='uniform', dynamic=False):
   )
   widths = Bits(*(jnp.float32(n) for n in bits))
   module = models.make_generator('dcgan', **kwargs)
-  latents = drawing.latents(9, 0, 8)
+  latents = drawer.latents(9, 0, 8)
   labels = np.arange(64) % num_classes if num_classes else None
   ranges, _ = example_generator.calibrate(
     module, precision, variables, widths, latents, labels
   )
-  artifacts.save_generator(
-    path,
-    model='dcgan',
-    model_kwargs=kwargs,
-    variables=variables,
-    ranges={} if dynamic else ranges,
-    precision=precision,
-    bits=widths,
-    metadata={'dataset': 'none', 'step': 7},
+  network = Quantized(
+    module, precision, widths, variables, {} if dynamic else ranges
   )
+  artifacts.save(path, network, metadata={'dataset': 'none', 'step': 7})
   return path
 
 
@@ -95,11 +89,11 @@ def test_the_same_seed_draws_the_same_images_from_all(folder, tmp_path, label):
 
 
 def test_latents_are_normal_and_fixed_for_good():
-  z = drawing.latents(3, 1, 4)
+  z = drawer.latents(3, 1, 4)
   assert (z.shape, z.dtype) == ((64, 4), np.float32)
   expected = [-2.627292, 0.865084, 0.286507, -1.432214]
   np.testing.assert_allclose(z[0], expected, atol=1e-6)
-  many = np.concatenate([drawing.latents(0, i, 64) for i in range(50)])
+  many = np.concatenate([drawer.latents(0, i, 64) for i in range(50)])
   assert abs(many.mean()) < 0.01
   assert abs(many.std() - 1) < 0.01
   assert len(np.unique(many)) > 0.99 * many.size
@@ -135,11 +129,11 @@ def test_stablehlo_runs_without_this_package(folder, tmp_path):
       np.save(f'{tmp_path}/images{{n}}.npy', images)
     assert not [m for m in sys.modules if m.startswith(('qgan', 'flax'))]
   """)
-  z = drawing.latents(0, 0, 8)
+  z = drawer.latents(0, 0, 8)
   np.save(tmp_path / 'z.npy', z)
   done = run('-c', script)
   assert done.returncode == 0, done.stderr
-  generator = artifacts.load_generator(folder / PACKED)
+  generator = artifacts.load(folder / PACKED)
   expected = artifacts.images(generator, z, np.arange(64) % 3)
   for n in (1, 64):
     drawn = np.load(tmp_path / f'images{n}.npy')
@@ -186,9 +180,9 @@ def test_dynamic_ranges_go_where_they_can(tmp_path):
     export(path, ['stablehlo', 'onnx'], tmp_path)
   assert sorted(tmp_path.iterdir()) == before  # None of them is written.
   export(path, ['stablehlo'], tmp_path)
-  z = drawing.latents(0, 0, 8)
+  z = drawer.latents(0, 0, 8)
   drawn = artifacts.open_drawer(tmp_path / 'generator.stablehlo').draw(z, None)
-  expected = artifacts.images(artifacts.load_generator(path), z)
+  expected = artifacts.images(artifacts.load(path), z)
   assert_same(drawn, expected)
 
 

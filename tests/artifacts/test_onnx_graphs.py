@@ -11,7 +11,7 @@ import pytest
 
 from qgan_jax import models
 from qgan_jax.artifacts.drawing import import_openvino
-from qgan_jax.artifacts.generator import images
+from qgan_jax.artifacts.inference import images
 from qgan_jax.artifacts.onnx_graphs import FORMS, onnx_model
 from qgan_jax.artifacts.plan import make_plan
 from qgan_jax.errors import UserError

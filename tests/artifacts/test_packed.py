@@ -11,9 +11,9 @@ import pytest
 import safetensors.numpy
 
 from qgan_jax import artifacts, models, quantizers
-from qgan_jax.artifacts import container, generator, packed
+from qgan_jax.artifacts import container, drawer, inference, packed
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
 
 SMALL = {'image_size': 8, 'channels': 8, 'latent_dim': 5}
 MOVING = Precision(QuantizerSpec('uniform', -1), QuantizerSpec('affine'))
@@ -46,16 +46,14 @@ def save(path, *, precision=MOVING, bits=None, ranges=None, **kwargs):
   variables = make_variables(**kwargs)
   if ranges is None:
     ranges = {'project': np.float32([-2, 2]), 'up0': np.float32([0, 3])}
-  sizes = packed.save_generator(
-    path,
-    model='dcgan',
-    model_kwargs=kwargs,
-    variables=variables,
-    ranges=ranges,
-    precision=precision,
-    bits=make_bits(4) if bits is None else bits,
-    metadata=METADATA,
+  network = Quantized(
+    models.make_generator('dcgan', **kwargs),
+    precision,
+    make_bits(4) if bits is None else bits,
+    variables,
+    ranges,
   )
+  sizes = packed.save(path, network, metadata=METADATA)
   return variables, sizes
 
 
@@ -83,7 +81,7 @@ def test_decoded_weights_are_the_trained_ones(tmp_path, name, axis):
     variables, _ = save(
       tmp_path / 'g.qgan', precision=precision, bits=make_bits(bits)
     )
-    loaded = packed.load_generator(tmp_path / 'g.qgan')
+    loaded = packed.load(tmp_path / 'g.qgan')
     trained = quantize(variables['params'], make_bits(bits))
     assert_trees_equal({'params': trained}, loaded.variables)
     levels = 2 ** (quantizers.by_name(name).fixed_bits or 4)
@@ -96,12 +94,13 @@ def test_decoded_weights_are_the_trained_ones(tmp_path, name, axis):
 
 def test_everything_else_comes_back(tmp_path):
   variables, _ = save(tmp_path / 'g.qgan', norm='batch', num_classes=3)
-  loaded = packed.load_generator(tmp_path / 'g.qgan')
-  assert loaded.model == 'dcgan'
-  assert loaded.model_kwargs == SMALL | {'norm': 'batch', 'num_classes': 3}
+  loaded = packed.load(tmp_path / 'g.qgan')
+  assert loaded.module == models.make_generator(
+    'dcgan', **SMALL, norm='batch', num_classes=3
+  )
   assert loaded.precision == MOVING
   assert loaded.bits == Bits(4.0, 8.0)
-  assert loaded.metadata == METADATA
+  assert packed.read(tmp_path / 'g.qgan').metadata == METADATA
   assert loaded.ranges.keys() == {'project', 'up0'}
   np.testing.assert_array_equal(loaded.ranges['up0'], [0, 3])
   assert_trees_equal(
@@ -116,7 +115,7 @@ def test_everything_else_comes_back(tmp_path):
 
 def test_float_generator_keeps_every_value(tmp_path):
   variables, sizes = save(tmp_path / 'g.qgan', precision=Precision(), ranges={})
-  loaded = packed.load_generator(tmp_path / 'g.qgan')
+  loaded = packed.load(tmp_path / 'g.qgan')
   assert_trees_equal(variables, loaded.variables)
   assert loaded.precision == Precision()
   assert sizes.ratio < 1
@@ -128,16 +127,14 @@ def test_size(tmp_path, bits, ratio):
   variables = make_variables()
   count = sum(x.size for x in jax.tree.leaves(variables))
   assert 280_000 < count < 320_000
-  sizes = packed.save_generator(
-    path,
-    model='dcgan',
-    model_kwargs={},
-    variables=variables,
-    ranges={f'up{i}': np.zeros(2) for i in range(3)} | {'project': np.ones(2)},
-    precision=MOVING,
-    bits=make_bits(bits),
-    metadata=METADATA,
+  network = Quantized(
+    models.make_generator('dcgan'),
+    MOVING,
+    make_bits(bits),
+    variables,
+    {f'up{i}': np.zeros(2) for i in range(3)} | {'project': np.ones(2)},
   )
+  sizes = packed.save(path, network, metadata=METADATA)
   assert sizes == (4 * count, path.stat().st_size)
   assert sizes.ratio == 4 * count / path.stat().st_size
   assert sizes.ratio >= ratio
@@ -154,7 +151,7 @@ def test_images_are_those_of_the_quantized_network(tmp_path, momentum, num):
   variables, _ = save(
     tmp_path / 'g.qgan', precision=precision, bits=bits, num_classes=3
   )
-  loaded = packed.load_generator(tmp_path / 'g.qgan')
+  loaded = packed.load(tmp_path / 'g.qgan')
   rng = np.random.default_rng(0)
   latents = rng.standard_normal((num, 5), np.float32)
   labels = rng.integers(0, 3, num)
@@ -176,8 +173,8 @@ def test_images_are_those_of_the_quantized_network(tmp_path, momentum, num):
 
   expected = np.concatenate(
     [
-      draw(latents[i : i + generator.BATCH], labels[i : i + generator.BATCH])
-      for i in range(0, num, generator.BATCH)
+      draw(latents[i : i + drawer.BATCH], labels[i : i + drawer.BATCH])
+      for i in range(0, num, drawer.BATCH)
     ]
   )
   np.testing.assert_allclose(images, expected, atol=1e-5)
@@ -188,16 +185,16 @@ def test_images_are_those_of_the_quantized_network(tmp_path, momentum, num):
 
 def test_images_compile_once_for_every_number_of_latents(tmp_path):
   save(tmp_path / 'g.qgan')
-  loaded = packed.load_generator(tmp_path / 'g.qgan')
+  loaded = packed.load(tmp_path / 'g.qgan')
   many = np.random.default_rng(0).normal(size=(130, 5))
   drawn = artifacts.images(loaded, many[:2])
-  compiled = generator._draw._cache_size()
+  compiled = inference.run._cache_size()
   np.testing.assert_array_equal(artifacts.images(loaded, many)[:2], drawn)
-  assert generator._draw._cache_size() == compiled
+  assert inference.run._cache_size() == compiled
   # But for one alone.
   one = artifacts.images(loaded, many[:1])
   np.testing.assert_allclose(one, drawn[:1], atol=1e-5)
-  assert generator._draw._cache_size() == compiled + 1
+  assert inference.run._cache_size() == compiled + 1
 
 
 @pytest.mark.parametrize(
@@ -215,8 +212,8 @@ def test_images_compile_once_for_every_number_of_latents(tmp_path):
 )
 def test_images_refuse_other_inputs(tmp_path, classes, latents, labels):
   save(tmp_path / 'g.qgan', num_classes=classes)
-  loaded = packed.load_generator(tmp_path / 'g.qgan')
-  with pytest.raises(ValueError, match='latents|labels'):
+  loaded = packed.load(tmp_path / 'g.qgan')
+  with pytest.raises(ValueError, match='inputs of shape|labels'):
     artifacts.images(loaded, np.zeros(latents), labels)
 
 
@@ -237,15 +234,10 @@ def test_diverged_generator_is_refused(tmp_path):
 
 def test_variables_of_another_model_are_refused(tmp_path):
   with pytest.raises(ValueError, match='params/'):
-    packed.save_generator(
-      tmp_path / 'g.qgan',
-      model='dcgan',
-      model_kwargs=SMALL | {'channels': 16},
-      variables=make_variables(**SMALL),
-      ranges={},
-      precision=MOVING,
-      bits=make_bits(4),
-      metadata={},
+    wider = models.make_generator('dcgan', **SMALL | {'channels': 16})
+    variables = make_variables(**SMALL)
+    packed.save(
+      tmp_path / 'g.qgan', Quantized(wider, MOVING, make_bits(4), variables)
     )
 
 
@@ -282,14 +274,14 @@ def test_another_version_is_named(tmp_path):
   save(path)
   rewrite(path, lambda header, tensors: None, version='7')
   with pytest.raises(UserError, match='version 7.*reads versions 1 to 3'):
-    packed.load_generator(path)
+    packed.load(path)
 
 
 @pytest.mark.parametrize('version', [1, 2])
 def test_files_of_old_versions_are_read(tmp_path, version):
   path = tmp_path / 'g.qgan'
   save(path)
-  expected = packed.load_generator(path)
+  expected = packed.load(path)
   header, tensors = read(path)
   header['version'] = version
   for digest, error in ((packed._checksum(header, tensors), None),
@@ -298,9 +290,9 @@ def test_files_of_old_versions_are_read(tmp_path, version):
     safetensors.numpy.save_file(tensors, path, {'qgan': text})
     if error:
       with pytest.raises(UserError, match=error):
-        packed.load_generator(path)
+        packed.load(path)
     else:
-      loaded = packed.load_generator(path)
+      loaded = packed.load(path)
       assert_trees_equal(loaded.variables, expected.variables)
       assert_trees_equal(loaded.ranges, expected.ranges)
 
@@ -315,7 +307,7 @@ def test_every_changed_bit_is_found(tmp_path):
     changed[position] ^= 1
     path.write_bytes(changed)
     with pytest.raises(UserError, match='checksum'):
-      packed.load_generator(path)
+      packed.load(path)
 
 
 @pytest.mark.parametrize(
@@ -333,12 +325,12 @@ def test_other_files_are_user_errors(tmp_path, content, message):
   if content is not None:
     path.write_bytes(content)
   with pytest.raises(UserError, match=message):
-    packed.load_generator(path)
+    packed.load(path)
 
 
 def test_a_folder_is_a_user_error(tmp_path):
   with pytest.raises(UserError, match='cannot read'):
-    packed.load_generator(tmp_path)
+    packed.load(tmp_path)
 
 
 def test_damaged_files_are_user_errors_or_unchanged(tmp_path):
@@ -346,7 +338,7 @@ def test_damaged_files_are_user_errors_or_unchanged(tmp_path):
   path = tmp_path / 'g.qgan'
   save(path)
   data = path.read_bytes()
-  original = packed.load_generator(path)
+  original = packed.load(path)
   header_size = int.from_bytes(data[:8], 'little')
   rng = np.random.default_rng(0)
   refused = 0
@@ -364,7 +356,7 @@ def test_damaged_files_are_user_errors_or_unchanged(tmp_path):
       damaged[a : a + n] = data[b : b + n]
     path.write_bytes(damaged)
     try:
-      loaded = packed.load_generator(path)
+      loaded = packed.load(path)
     except UserError as error:
       refused += 1
       assert str(path) in str(error)
@@ -374,7 +366,7 @@ def test_damaged_files_are_user_errors_or_unchanged(tmp_path):
       assert_trees_equal(original.ranges, loaded.ranges)
       assert original.precision == loaded.precision
       assert original.bits == loaded.bits
-      assert original.model_kwargs == loaded.model_kwargs
+      assert original.module == loaded.module
   assert refused > 9_000
   # In kilobytes on Linux.
   assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000
@@ -445,7 +437,7 @@ def test_crafted_headers_are_user_errors(tmp_path):
     path.write_bytes(data)
     rewrite(path, change)
     try:
-      artifacts.images(packed.load_generator(path), np.ones((2, 5)), [0, 1])
+      artifacts.images(packed.load(path), np.ones((2, 5)), [0, 1])
     except UserError:
       refused += 1
   assert refused > 0.7 * len(all_places)
@@ -478,7 +470,7 @@ def test_crafted_tensors_are_user_errors(tmp_path, change):
 
   rewrite(path, both)
   with pytest.raises(UserError, match='does not fit together|not a whole'):
-    packed.load_generator(path)
+    packed.load(path)
 
 
 def test_learned_parameters_are_stored_and_used(tmp_path):
@@ -495,18 +487,8 @@ def test_learned_parameters_are_stored_and_used(tmp_path):
     for params in layers.values():
       name = 'scale' if 'scale' in params else 'alpha'
       params[name] = 0.7 * params[name]
-  packed.save_generator(
-    path,
-    model='dcgan',
-    model_kwargs=SMALL,
-    variables=variables,
-    ranges={},
-    precision=precision,
-    bits=bits,
-    metadata=METADATA,
-    learned=learned,
-  )
-  loaded = packed.load_generator(path)
+  packed.save(path, Quantized(module, precision, bits, variables, {}, learned))
+  loaded = packed.load(path)
 
   @jax.jit
   def trained(variables, learned):
@@ -531,7 +513,7 @@ def test_learned_parameters_are_stored_and_used(tmp_path):
     path, lambda header, tensors: tensors.pop('learned/up0/alpha') and None
   )
   with pytest.raises(UserError, match='does not fit together'):
-    packed.load_generator(path)
+    packed.load(path)
 
 
 def test_every_layer_has_its_own_bits(tmp_path):
@@ -550,7 +532,7 @@ def test_every_layer_has_its_own_bits(tmp_path):
     gradients=jnp.float32(8),
   )
   variables, _ = save(path, precision=precision, bits=bits)
-  loaded = packed.load_generator(path)
+  loaded = packed.load(path)
   assert loaded.precision == precision
   assert loaded.bits == bits._replace(gradients=None)
   trained = jax.jit(precision.quantize_weights)(variables['params'], bits)
@@ -578,7 +560,7 @@ def test_pruned_weights_are_zeros_and_take_a_bit(tmp_path, name):
       channels=64,
       latent_dim=64,
     )
-    loaded = packed.load_generator(tmp_path / 'g.qgan')
+    loaded = packed.load(tmp_path / 'g.qgan')
     trained = jax.jit(precision.quantize_weights)(variables['params'], bits)
     assert_trees_equal({'params': trained}, loaded.variables)
     sizes[sparsity] = found.artifact_bytes
@@ -596,7 +578,7 @@ def test_pruned_weights_are_zeros_and_take_a_bit(tmp_path, name):
 def test_files_of_version_1_are_read(tmp_path):
   path = tmp_path / 'g.qgan'
   variables, _ = save(path)
-  new = packed.load_generator(path)
+  new = packed.load(path)
 
   def as_it_was(header, tensors):
     header['version'] = 1
@@ -606,7 +588,7 @@ def test_files_of_version_1_are_read(tmp_path):
       del header['precision'][spec]['ranges']
 
   rewrite(path, as_it_was)
-  old = packed.load_generator(path)
+  old = packed.load(path)
   assert_trees_equal(old.variables, new.variables)
   assert old.precision == new.precision
   assert old.bits == new.bits

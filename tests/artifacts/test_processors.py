@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 
 from qgan_jax.artifacts import drawing
-from qgan_jax.artifacts.generator import images
+from qgan_jax.artifacts.inference import images
 from qgan_jax.artifacts.levels import Codes, Steps
 from qgan_jax.artifacts.onnx_graphs import FORMS, onnx_model
 from qgan_jax.artifacts.plan import Layer, make_plan, Plan

@@ -7,7 +7,7 @@ import pytest
 from qgan_jax import artifacts, models
 from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
 
 
 def save(path, num_classes=0):
@@ -20,19 +20,16 @@ def save(path, num_classes=0):
     lambda: module.init(jax.random.key(0), jnp.zeros((1, 5)), labels)
   )
   rng = np.random.default_rng(0)
-  artifacts.save_generator(
-    path,
-    model='dcgan',
-    model_kwargs=kwargs,
-    variables=jax.tree.map(
+  network = Quantized(
+    module,
+    # Dynamic ranges: where batches are not whole, they show.
+    Precision(QuantizerSpec('uniform'), QuantizerSpec('affine'), 0.0),
+    Bits(jnp.float32(4), jnp.float32(8)),
+    jax.tree.map(
       lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes
     ),
-    ranges={},
-    # Dynamic ranges: where batches are not whole, they show.
-    precision=Precision(QuantizerSpec('uniform'), QuantizerSpec('affine'), 0.0),
-    bits=Bits(jnp.float32(4), jnp.float32(8)),
-    metadata={},
   )
+  artifacts.save(path, network)
 
 
 @pytest.fixture(scope='module')

@@ -17,7 +17,8 @@ def test_a_module_of_ones_own_is_a_family():
   assert layers['generator', 'Dense_1', 'weights'] == 4
   assert layers['discriminator', 'Dense_0', 'activations'] == 8  # Images.
   # Given are those attributes that its classes have.
-  assert setup.architecture == {'image_size': 8, 'image_channels': 1}
+  module = setup.networks['generator'].module
+  assert (module.image_size, module.image_channels) == (8, 1)
   shapes = setup.state_shapes().networks['generator'].params
   assert shapes['Dense_1']['kernel'].shape == (16, 64)
   images = setup.sampler()(setup.init_state(), 4)

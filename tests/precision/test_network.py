@@ -6,7 +6,7 @@ import pytest
 
 from qgan_jax import quantizers
 from qgan_jax.precision import Bits, make_precision, Precision
-from qgan_jax.precision.network import accepted
+from qgan_jax.precision.network import arguments_for
 from qgan_jax.precision.replicas import Replicas
 
 KEY = jax.random.PRNGKey(0)
@@ -240,31 +240,40 @@ def test_every_quantizer_by_name(net):
     assert np.abs(kernel - params['Dense_0']['kernel']).max() > 0
 
 
-def test_a_module_is_given_the_keywords_that_it_has():
+def test_a_module_is_given_the_arguments_that_it_has():
   class Plain(nn.Module):
     def __call__(self, x):
       return x
 
-    def draw(self, x, *, labels):
+    def draw(self, x, y, *, labels):
       return x
 
   class Open(nn.Module):
-    def __call__(self, x, **others):
-      return x
+    def __call__(self, *inputs, **others):
+      return inputs
 
   offered = {'train': True, 'labels': 1, 'mutable': ['batch_stats'], 'rngs': {}}
   applied = {'mutable': ['batch_stats'], 'rngs': {}}
-  assert accepted(Net(), offered) == applied | {'train': True}
-  assert accepted(Plain(), offered) == applied
-  by_name = offered | {'method': 'draw'}
-  assert accepted(Plain(), by_name) == applied | {'labels': 1, 'method': 'draw'}
-  assert accepted(Open(), offered) == offered
+  given = (1, None, None)
+
+  def of(module, **more):
+    return arguments_for(module, given, offered | more)
+
+  assert of(Net()) == ((1,), applied | {'train': True})
+  assert of(Plain()) == ((1,), applied)
+  assert of(Plain(), method='draw') == (
+    (1, None), applied | {'labels': 1, 'method': 'draw'}
+  )  # fmt: skip
+  assert of(Open()) == (given, offered)
   # `Sequential` hands them to its first layer.
   for layers, known in (((Net(), nn.Dense(2)), {'train': True}),
                         ((nn.Dense(2), Net()), {}),
                         ((nn.Sequential([Net()]),), {'train': True}),
                         ((nn.relu,), {})):  # fmt: skip
-    assert accepted(nn.Sequential(layers), offered) == applied | known
+    assert of(nn.Sequential(layers)) == ((1,), applied | known)
+  # What is not None is not left out: the module itself says that it is wrong.
+  assert arguments_for(Plain(), (1, 2), {}) == ((1, 2), {})
+  assert arguments_for(Net(), (1,), {}) == ((1,), {'train': False})
 
 
 def test_a_module_without_train_runs_quantized(net):
@@ -272,6 +281,6 @@ def test_a_module_without_train_runs_quantized(net):
   run, dense = precision(), {'params': variables['params']['Dense_0']}
   ranges, _ = run.init(nn.Dense(3), dense, bits(4, 4), x, train=True)
   output, _ = run.apply(
-    nn.Dense(3), dense, ranges, bits(4, 4), x, train=True, labels=None
+    nn.Dense(3), dense, ranges, bits(4, 4), x, None, train=True
   )
   assert output.shape == (2, 6, 6, 3)

@@ -107,3 +107,19 @@ def test_every_learned_quantizer_has_a_step_in_proportion(name):
       np.testing.assert_allclose(
         updates['weights']['up0'][key], -0.01 * size, rtol=1e-4
       )
+
+
+def test_the_quantizers_optimizer_is_a_part_of_another():
+  """As `optax.multi_transform` has it; it leaves the rest of the tree alone."""
+  learned = {'weights': {'up0': {'scale': jnp.float32(0.5)}}}
+  net = {'params': {'norm': {'scale': jnp.ones(3)}}, 'learned': learned}
+  gradients = jax.tree.map(jnp.ones_like, net)
+  alone = optimizers.make_quantizer_optimizer(0.01)
+  both = optax.multi_transform(
+    {'params': optax.sgd(0.1), 'learned': alone},
+    {'params': 'params', 'learned': 'learned'},
+  )
+  updates, _ = both.update(gradients, both.init(net), net)
+  expected, _ = alone.update(gradients['learned'], alone.init(learned), learned)
+  assert updates['learned'] == expected
+  np.testing.assert_allclose(updates['params']['norm']['scale'], -0.1)

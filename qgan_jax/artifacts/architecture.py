@@ -1,0 +1,124 @@
+"""How a file says what network it holds: its class by name, its attributes.
+
+A family of `models` goes by its name there. Any other class is written as
+'module:Class', and found again only where the program has imported that module
+by itself: what a file says is never imported. Attributes are JSON.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from pathlib import Path
+import sys
+from typing import Any
+
+import flax.linen as nn
+
+from qgan_jax import models
+from qgan_jax.errors import UserError
+
+_MAX_ARGUMENT = 2**20
+_FLAX_FIELDS = ('parent', 'name')
+
+
+def record_of(module: nn.Module) -> dict[str, Any]:
+  """What a file says of a module.
+
+  Returns:
+    'model': its family in `models`, or its class as 'module:Class';
+    'model_kwargs': its attributes, None where they cannot all be held: a
+    function, a module. Those that cannot but have their default need not be.
+  """
+  cls = type(module)
+  family = [n for n in models.NAMES if models.find(n, 'Generator') is cls]
+  kwargs = {
+    field.name: getattr(module, field.name)
+    for field in dataclasses.fields(module)
+    if field.init and field.name not in _FLAX_FIELDS
+  }
+  plain = {name: value for name, value in kwargs.items() if _is_plain(value)}
+  try:
+    held = cls(**plain) == module.clone(parent=None, name=None)
+  except TypeError:  # One that has no default is missing.
+    held = False
+  return {
+    'model': family[0] if family else f'{cls.__module__}:{cls.__qualname__}',
+    'model_kwargs': plain if held else None,
+  }
+
+
+def module_of(record: Mapping[str, Any], path: Path) -> nn.Module:
+  """The module that a file speaks of.
+
+  Args:
+    record: its header, not trusted.
+    path: of the file, to be named.
+
+  Raises:
+    UserError: its class is not imported, or not all of its attributes are in
+      the file.
+    ValueError, TypeError, LookupError: the record is none.
+  """
+  name, kwargs = record['model'], record['model_kwargs']
+  if name in models.NAMES:
+    cls = models.find(name, 'Generator')
+  else:
+    cls = _imported(name, path)
+  if kwargs is None:
+    raise UserError(
+      f'{path} does not hold all attributes of its network, a {name}: give it, '
+      'load(path, module=…)'
+    )
+  for value in kwargs.values():
+    _check_size(value)
+  # A module is hashable, and a list is not.
+  module = cls(**{key: _with_tuples(value) for key, value in kwargs.items()})
+  hash(module)
+  return module
+
+
+def _imported(name: str, path: Path) -> type[nn.Module]:
+  """The class 'module:Class', of a module that is imported already.
+
+  Looked up in the dictionaries of modules and classes themselves. `getattr`, or
+  even `vars`, may load what a lazy module has not loaded yet.
+  """
+  place, _, qualified = name.partition(':')
+  found: Any = sys.modules.get(place)
+  for part in qualified.split('.'):
+    try:
+      found = object.__getattribute__(found, '__dict__').get(part)
+    except AttributeError:
+      found = None
+  # No other class that happens to be known there, and nothing but a network.
+  if (
+    isinstance(found, type)
+    and issubclass(found, nn.Module)
+    and (found.__module__, found.__qualname__) == (place, qualified)
+  ):
+    return found
+  raise UserError(
+    f'{path} holds a network of the class {qualified!r} in {place!r}, which is '
+    f'not here: import {place!r} first, or give the network, '
+    'load(path, module=…)'
+  )
+
+
+def _is_plain(value: Any) -> bool:
+  """Whether JSON holds a value, tuples as lists."""
+  if isinstance(value, tuple):
+    return all(map(_is_plain, value))
+  return value is None or type(value) in (bool, int, float, str)
+
+
+def _with_tuples(value: Any) -> Any:
+  """A value as it was before JSON, which knows no tuples."""
+  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def _check_size(value: Any) -> None:
+  """A network of 10³⁰ stages would take forever to describe."""
+  for item in value if isinstance(value, list) else [value]:
+    if isinstance(item, list):
+      _check_size(item)
+    elif isinstance(item, int) and abs(item) > _MAX_ARGUMENT:
+      raise ValueError(f'an attribute is {item}')

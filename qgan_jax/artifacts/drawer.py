@@ -1,0 +1,92 @@
+"""What draws images, whatever it runs in, and the latents that it is given."""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from qgan_jax.artifacts.grids import to_uint8
+from qgan_jax.errors import UserError
+
+BATCH = 64  # Images drawn at a time: one compiled program, bounded memory.
+METADATA_KEY = 'qgan'  # Of an ONNX file's own metadata.
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawer:
+  """A generator that is ready to draw.
+
+  Attributes:
+    draw: (latents float32 [B, latent_dim], labels int32 [B] or None) →
+      images float32 [B, H, W, C] in [−1, 1].
+    latent_dim: length of a latent.
+    num_classes: 0 for an unconditional generator.
+    runtime: what it runs in.
+    description: what it is quantized to, for a person.
+  """
+
+  draw: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+  latent_dim: int
+  num_classes: int
+  runtime: str
+  description: str
+
+
+def latents(seed: int, batch: int, latent_dim: int) -> np.ndarray:
+  """The latents of a batch of `BATCH` images, standard normal.
+
+  Args:
+    seed: in [0, 2³²).
+    batch: its number, from 0.
+    latent_dim: length of a latent.
+
+  Returns:
+    float32 [BATCH, latent_dim]: the same with every runtime and format.
+  """
+  # A counter-based generator: no batch needs those before it.
+  bits = np.random.Philox(key=[seed, batch])
+  return np.random.Generator(bits).standard_normal(
+    (BATCH, latent_dim), np.float32
+  )
+
+
+def batches(
+  drawer: Drawer, *, num: int, seed: int, label: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+  """Draws images, `BATCH` at a time.
+
+  Args:
+    drawer: what to draw from.
+    num: how many images.
+    seed: of the latents; image i depends on it and on i alone.
+    label: the class of all images; None takes the classes in turn.
+
+  Yields:
+    (images uint8 [B, H, W, C], labels int32 [B] or None).
+  """
+  for start in range(0, num, BATCH):
+    # A whole batch, also where fewer are wanted: a dynamic range sees it all.
+    z = latents(seed, start // BATCH, drawer.latent_dim)
+    labels = None
+    if drawer.num_classes:
+      turn = (start + np.arange(BATCH)) % drawer.num_classes
+      labels = (turn if label is None else np.full(BATCH, label)).astype('i4')
+    images = to_uint8(drawer.draw(z, labels))
+    size = min(BATCH, num - start)
+    yield images[:size], None if labels is None else labels[:size]
+
+
+def not_from_latents(path: Path, shapes: Sequence[Sequence[int]]) -> UserError:
+  """The error of a file whose network is called with something else.
+
+  Args:
+    path: of the file.
+    shapes: of one example of each of its inputs.
+  """
+  found = ' and '.join(str(list(shape)) for shape in shapes)
+  return UserError(
+    f'{path} is called with examples of shape {found}, and images are drawn '
+    'from a latent, and a label where the module has an attribute num_classes: '
+    'call it in Python'
+  )

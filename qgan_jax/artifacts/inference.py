@@ -1,0 +1,108 @@
+"""A quantized network at work: what it makes, and what it is in words."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from qgan_jax.artifacts.drawer import BATCH
+from qgan_jax.precision import FLOAT_BITS, Quantized, QuantizerSpec
+from qgan_jax.precision.spec import Width
+
+
+def images(network: Quantized, *inputs: Any) -> np.ndarray:
+  """Draws images with quantized weights and activations.
+
+  `BATCH` at a time, the last batch filled up, so that one compiled program
+  serves every number of latents; one latent alone has a program of its own,
+  which takes a fraction of the time. With dynamic ranges of the activations an
+  image depends on its batch.
+
+  Args:
+    network: as `load` returns it: it knows its `inputs`.
+    *inputs: what it is called with, [N, …] each, N > 0: latents, and labels
+      where it is conditional. None stands for what it does not take.
+
+  Returns:
+    Its output on the host, [N, …]: of a generator, float32 [N, H, W, C] in
+    [−1, 1].
+
+  Raises:
+    ValueError: for inputs that are not the network's.
+  """
+  given = _checked(network, [x for x in inputs if x is not None])
+  count = len(given[0])
+  batches = []
+  batch = 1 if count == 1 else BATCH
+  for start in range(0, count, batch):
+    # Filled with its own rows, which leave a dynamic range as it is.
+    size = min(batch, count - start)
+    rows = start + np.arange(batch) % size
+    drawn = run(network, *(x[rows] for x in given))
+    batches.append(np.asarray(drawn)[:size])
+  return np.concatenate(batches)
+
+
+@jax.jit
+def run(network: Quantized, *inputs: Any) -> Any:
+  """One batch."""
+  return network(*inputs)
+
+
+def _checked(network: Quantized, inputs: list[Any]) -> list[np.ndarray]:
+  """The inputs as arrays of the network's own types."""
+  expected = network.inputs or ()
+  found = [np.asarray(x) for x in inputs]
+  shapes = ', '.join(str(list(x.shape)) for x in found)
+  needed = ', '.join(str(['N', *x.shape]).replace("'", '') for x in expected)
+  fits = len(found) == len(expected) and all(
+    x.ndim and len(x) == len(found[0]) > 0 and x.shape[1:] == own.shape
+    for x, own in zip(found, expected, strict=True)
+  )
+  if not fits:
+    raise ValueError(f'inputs of shape {shapes}: {needed} is needed')
+  classes = classes_of(network)
+  for x, own in zip(found, expected, strict=True):
+    if not own.shape and classes and not (x.min() >= 0 and x.max() < classes):
+      raise ValueError(f'labels from {x.min()} to {x.max()}: of {classes} '
+                       'classes, counted from 0')  # fmt: skip
+  return [x.astype(own.dtype) for x, own in zip(found, expected, strict=True)]
+
+
+def classes_of(network: Quantized) -> int:
+  """How many classes its labels have, 0 where it does not say."""
+  module: Any = network.module
+  return getattr(module, 'num_classes', 0)
+
+
+def latents_of(network: Quantized) -> tuple[int, int] | None:
+  """(length of a latent, number of classes, 0 for none) of a generator.
+
+  None of a network that is called with anything but a latent, and a label
+  where its module says `num_classes`.
+  """
+  shapes = [x.shape for x in network.inputs or ()]
+  classes = classes_of(network)
+  if shapes[1:] != [()] * (classes > 0) or len(shapes[0]) != 1:
+    return None
+  return shapes[0][0], classes
+
+
+def describe(network: Quantized) -> str:
+  """What a network is quantized to, for a person."""
+  precision, bits = network.precision, network.bits
+  return (
+    f'weights {_describe(precision.weights, bits.weights)}, '
+    f'activations {_describe(precision.activations, bits.activations)}'
+  )
+
+
+def _describe(spec: QuantizerSpec | None, bits: Width) -> str:
+  if isinstance(bits, dict):
+    least, most = (f'{f(bits.values()):g}' for f in (min, max))
+    return f'{least} bits' if least == most else f'{least} to {most} bits'
+  if spec is None or bits >= FLOAT_BITS:
+    return 'float32'
+  if spec.name == 'grid':  # Its bits are the exponent of the step.
+    return f'on a grid of step 2^{bits:g}'
+  return f'{bits:g}-bit {spec.name}'

@@ -1,0 +1,424 @@
+"""Networks of one's own in files: what holds them, what refuses them."""
+
+from collections.abc import Callable
+import json
+import sys
+import types
+from typing import Any
+import zipfile
+
+import flax.linen as nn
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_packed import assert_trees_equal, read, rewrite
+
+from qgan_jax import artifacts
+from qgan_jax.artifacts import formats, inference
+from qgan_jax.artifacts.sinks import sample
+from qgan_jax.errors import UserError
+from qgan_jax.post_training import quantize
+from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
+
+
+class Attending(nn.Module):
+  """Latents to images, with attention and a parameter of its own."""
+
+  size: int = 4
+  widths: tuple[int, ...] = (6,)
+  activation: Callable = nn.relu  # JSON cannot hold it, and need not.
+
+  @nn.compact
+  def __call__(self, z):
+    x = nn.Dense(self.size**2 * self.widths[0], name='project')(z)
+    x = x.reshape(-1, self.size**2, self.widths[0])
+    x = x + nn.MultiHeadDotProductAttention(2, name='attend')(x, x)
+    codes = self.param('codes', nn.initializers.normal(0.3), (x.shape[-1], 1))
+    x = nn.tanh(self.activation(x) @ codes)
+    return x.reshape(-1, self.size, self.size, 1)
+
+
+class Outer:
+  """A name space."""
+
+  class Conditional(nn.Module):
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, z, labels, train):
+      x = jnp.concatenate([z, jax.nn.one_hot(labels, self.num_classes)], -1)
+      x = nn.BatchNorm(use_running_average=not train)(nn.Dense(16)(x))
+      return nn.tanh(nn.Dense(16)(x)).reshape(-1, 4, 4, 1)
+
+
+class Filter(nn.Module):
+  """Images to images."""
+
+  @nn.compact
+  def __call__(self, images):
+    return images + nn.Conv(1, (3, 3))(images)
+
+
+class Holding(nn.Module):
+  """Has what JSON does not hold, and no default."""
+
+  layer: nn.Module
+
+  @nn.compact
+  def __call__(self, x):
+    return self.layer(x)
+
+
+RNG = np.random.default_rng(0)
+LATENTS = RNG.standard_normal((40, 5), np.float32)
+LABELS = np.arange(40, dtype=np.int32) % 3
+IMAGES = RNG.standard_normal((8, 4, 4, 1)).astype(np.float32)
+
+
+def quantized(module, *inputs, **kwargs):
+  kwargs = {'bit_width': 4, 'calibrate': inputs} | kwargs
+  init = jax.jit(
+    lambda *args: (
+      module.init(jax.random.key(0), *args)
+      if not isinstance(module, Outer.Conditional)
+      else module.init(jax.random.key(0), *args, False)
+    )
+  )
+  return quantize((module, init(*inputs)), **kwargs)
+
+
+@pytest.fixture(scope='module')
+def attending():
+  return quantized(
+    Attending(widths=(8,)), LATENTS,
+    rules='generator/weights/codes: bits=3; generator/weights/project: bits=2',
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('module', 'inputs'),
+  [
+    (Outer.Conditional(), (LATENTS, LABELS)),
+    (Filter(), (IMAGES,)),
+    (nn.Sequential((nn.Dense(4), nn.relu, nn.Dense(2))), (LATENTS,)),
+  ],
+  ids=lambda x: type(x).__name__,
+)
+def test_what_is_read_is_what_was_saved(tmp_path, module, inputs):
+  network = quantized(module, *inputs)
+  artifacts.save(tmp_path / 'g.qgan', network, metadata={'step': 3})
+  given = module if isinstance(module, nn.Sequential) else None
+  loaded, metadata = artifacts.read(tmp_path / 'g.qgan', given)
+  assert metadata == {'step': 3}
+  assert (loaded.module, loaded.inputs) == (module, network.inputs)
+  run = jax.jit(lambda network, args: network(*args))
+  np.testing.assert_allclose(
+    run(loaded, inputs), run(network, inputs), atol=1e-6
+  )
+  np.testing.assert_allclose(
+    artifacts.images(loaded, *inputs), run(network, inputs), atol=1e-5
+  )
+
+
+def test_weights_of_attention_and_of_no_layer_are_codes(tmp_path, attending):
+  path = tmp_path / 'g.qgan'
+  sizes = artifacts.save(path, attending)
+  loaded = artifacts.load(path)
+  assert loaded.module == Attending(widths=(8,))
+  trained = jax.jit(attending.weights)(attending.variables['params'])
+  assert_trees_equal({'params': trained}, loaded.variables)
+  header, tensors = read(path)
+  assert header['model'] == f'{__name__}:Attending'
+  assert header['model_kwargs'] == {'size': 4, 'widths': [8]}
+  assert header['inputs'] == [[[5], 'float32']]
+  bits = {name: record[0] for name, record in header['codes'].items()}
+  assert bits['params/codes'] <= 3 and bits['params/project/kernel'] <= 2
+  assert 2 < bits['params/attend/query/kernel'] <= 4
+  query = tensors['quantizer/params/attend/query/kernel/scale']
+  assert query.shape == (1, 2, 4)
+  assert sizes.artifact_bytes < 0.6 * sizes.float_bytes
+  # Used as they are: to quantize them again might move them.
+  assert (
+    loaded.weights(loaded.variables['params']) is (loaded.variables['params'])
+  )
+
+
+NAMES = ('uniform', 'affine', 'lsq_plus', 'apot', 'ternary', 'xnor')
+NAMES += ('codebook', 'mxfp4', 'logarithmic', 'dorefa')
+
+
+@pytest.mark.parametrize('sparsity', [None, 0.7])
+@pytest.mark.parametrize('name', NAMES)
+def test_what_was_read_can_be_saved_again(tmp_path, name, sparsity):
+  module = nn.Dense(24)
+  network = Quantized(
+    module,
+    Precision(QuantizerSpec(name, -1)),
+    Bits(jnp.float32(4), jnp.float32(32))._replace(
+      sparsity=None if sparsity is None else jnp.float32(sparsity)
+    ),
+    jax.jit(module.init)(jax.random.key(0), np.zeros((1, 64))),
+  )
+  first, second = tmp_path / '1.qgan', tmp_path / '2.qgan'
+  inputs = jax.ShapeDtypeStruct((1, 64), jnp.float32)
+  sizes = artifacts.save(first, network, inputs=inputs)
+  loaded, metadata = artifacts.read(first, module)
+  # As the training step computes them: compiled, with the bits traced.
+  trained = jax.jit(network.precision.quantize_weights)(
+    network.variables['params'], network.bits
+  )
+  assert_trees_equal({'params': trained}, loaded.variables)
+  again = artifacts.save(second, loaded, metadata=metadata)
+  assert_trees_equal(loaded.variables, artifacts.load(second, module).variables)
+  if name == 'dorefa':  # Codes of what it gives are not those it came from.
+    assert again.artifact_bytes > sizes.artifact_bytes
+  else:
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_bound_modules_that_quantize_returned_are_saved(tmp_path):
+  module = Attending()
+  variables = jax.jit(module.init)(jax.random.key(0), LATENTS)
+  bound, other = quantize(
+    module.bind(variables), nn.Dense(2).bind({'params': {}}), bit_width=4,
+    generator_inputs=LATENTS,
+  )  # fmt: skip
+  artifacts.save(tmp_path / 'g.qgan', bound)
+  np.testing.assert_allclose(
+    artifacts.load(tmp_path / 'g.qgan')(LATENTS), bound(LATENTS), atol=1e-5
+  )
+  for network, message in ((other, 'nobody says what Dense is called with'),
+                           (module.bind(variables), 'a Attending cannot be'),
+                           (module, 'give what quantize returned'),
+                           (variables, 'a dict cannot be saved')):  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+      artifacts.save(tmp_path / 'x.qgan', network)
+
+
+def test_types_of_variables_come_back(tmp_path):
+  class Narrow(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      count = self.variable('state', 'count', lambda: jnp.zeros((), jnp.int32))
+      x = nn.Dense(3, param_dtype=jnp.bfloat16)(x)
+      return x * (1 + count.value)
+
+  variables = Narrow().init(jax.random.key(0), LATENTS)
+  variables['state']['count'] += 7
+  network = Quantized(
+    Narrow(), Precision(), Bits(jnp.float32(32), jnp.float32(32)), variables
+  )
+  artifacts.save(tmp_path / 'g.qgan', network, inputs=LATENTS)
+  loaded = artifacts.load(tmp_path / 'g.qgan', Narrow())
+  assert loaded.variables['state']['count'].dtype == jnp.int32
+  assert loaded.variables['params']['Dense_0']['bias'].dtype == jnp.bfloat16
+  np.testing.assert_array_equal(loaded(LATENTS), network(LATENTS))
+  variables['state']['count'] += 2**24  # An odd number past what is exact.
+  with pytest.raises(ValueError, match='count is int32, which float32 does'):
+    artifacts.save(tmp_path / 'g.qgan', network, inputs=LATENTS)
+
+
+def test_what_a_file_cannot_name_is_given(tmp_path):
+  class Local(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(2)(x)
+
+  for module, message in (
+    (Local(), 'Local.* import .test_own_modules. first, or give the network'),
+    (Holding(nn.Dense(2)), 'not hold all attributes of its network, a .*:Hold'),
+    (Attending(activation=nn.tanh), 'not hold all attributes'),
+  ):
+    path = tmp_path / 'g.qgan'
+    network = quantized(module, LATENTS)
+    artifacts.save(path, network)
+    with pytest.raises(UserError, match=message) as caught:
+      artifacts.load(path)
+    assert '\n' not in str(caught.value) and str(path) in str(caught.value)
+    loaded = artifacts.load(path, module=module)
+    np.testing.assert_allclose(loaded(LATENTS), network(LATENTS), atol=1e-5)
+
+
+def test_another_module_than_the_files_is_refused(tmp_path, attending):
+  path = tmp_path / 'g.qgan'
+  artifacts.save(path, attending)
+  same = artifacts.load(path, module=Attending(widths=(8,)))
+  assert_trees_equal(same.variables, artifacts.load(path).variables)
+  for module, message in (
+    (Attending(widths=(4,)), 'key/bias has the shape .2, 4., and in Attending'),
+    (nn.Dense(3), 'params/bias has the shape None, and in Dense .3,.'),
+    (Filter(), r'Filter cannot be called with \[1, 5\]'),
+  ):
+    with pytest.raises(UserError, match=f'does not fit together.*{message}'):
+      artifacts.load(path, module=module)
+  for module in ('Attending', Attending, Filter().bind({'params': {}})):
+    with pytest.raises(ValueError, match='a Linen module that is not bound'):
+      artifacts.load(path, module=module)
+
+
+# A file must cause no import and call nothing but classes of networks.
+
+
+@pytest.fixture
+def crafted(tmp_path, attending):
+  """The path of a file that names a class; (model, kwargs) → path."""
+  path = tmp_path / 'crafted.qgan'
+
+  def craft(model: Any, kwargs: Any = None):
+    artifacts.save(path, attending)
+    rewrite(
+      path,
+      lambda header, tensors: header.update(
+        model=model, model_kwargs={} if kwargs is None else kwargs
+      ),
+    )
+    return path
+
+  return craft
+
+
+def test_a_file_imports_nothing(crafted, tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  (tmp_path / 'not_imported.py').write_text(
+    f'open({str(tmp_path / "imported")!r}, "w")\nclass G: pass\n'
+  )
+  # A package that imports what it is asked for, as ours does.
+  lazy = types.ModuleType('lazy')
+  lazy.__getattr__ = lambda name: __import__('not_imported').G
+
+  class Lazier(types.ModuleType):
+    def __getattribute__(self, name):
+      return __import__('not_imported')
+
+  monkeypatch.setitem(sys.modules, 'lazy', lazy)
+  monkeypatch.setitem(sys.modules, 'lazier', Lazier('lazier'))
+  monkeypatch.setitem(sys.modules, 'none', None)
+  for model in ('not_imported:G', 'lazy:G', 'lazier:G', 'none:G', 'lazy:G.G'):
+    with pytest.raises(UserError, match='import .* first, or give the network'):
+      artifacts.load(crafted(model))
+  assert not (tmp_path / 'imported').exists()
+  assert 'not_imported' not in sys.modules
+
+
+@pytest.mark.parametrize(
+  ('model', 'kwargs'),
+  [
+    ('os:system', {'command': 'false'}),
+    ('builtins:eval', {}),
+    ('subprocess:Popen', {'args': ['false']}),
+    ('jax:jit', {}),
+    ('flax.linen:Module.apply', {}),
+    # A class that is not where it says it is; a module in a module.
+    ('flax.linen:Dense', {'features': 3}),
+    (f'{__name__}:nn.Dense', {'features': 3}),
+    (f'{__name__}:', {}),
+    (f'{__name__}', {}),
+    (':', {}),
+    ('', {}),
+    (f'{__name__}:Outer', {}),
+    (f'{__name__}:LATENTS', {}),
+  ],
+)
+def test_only_classes_of_networks_are_made(crafted, model, kwargs, monkeypatch):
+  called = []
+  monkeypatch.setattr('os.system', lambda *args, **kw: called.append(args))
+  with pytest.raises(UserError, match='which is not here: import'):
+    artifacts.load(crafted(model, kwargs))
+  assert not called
+
+
+@pytest.mark.parametrize(
+  ('model', 'kwargs'),
+  [
+    (3, {}),
+    (None, {}),
+    (['a:b'], {}),
+    (f'{__name__}:Attending', {'wide': 1}),
+    (f'{__name__}:Attending', {'size': 10**30}),
+    (f'{__name__}:Attending', {'widths': [8, [10**30]]}),
+    (f'{__name__}:Attending', {'widths': {'a': 1}}),
+    (f'{__name__}:Attending', {'size': 'x'}),
+    (f'{__name__}:Attending', {'size': 5}),
+    (f'{__name__}:Attending', [1]),
+    ('flax.linen.linear:Dense', {'features': 3}),
+  ],
+)
+def test_wrong_attributes_are_user_errors(crafted, model, kwargs):
+  with pytest.raises(UserError, match='does not fit together'):
+    artifacts.load(crafted(model, kwargs))
+
+
+@pytest.mark.parametrize(
+  'inputs',
+  [
+    [], None, 3, [[[5], 'object']], [[[10**30], 'float32']],
+    [[[-5], 'float32']], [[[5.0], 'float32']], [[5, 'float32']],
+    [[[5], 'float32']] * 99, [[[4], 'float32']],
+    [[[5], 'float32'], [[], 'int32']], [[[True], 'float32']],
+  ],
+  ids=str,
+)  # fmt: skip
+def test_wrong_inputs_are_user_errors(tmp_path, attending, inputs):
+  path = tmp_path / 'g.qgan'
+  artifacts.save(path, attending)
+  rewrite(path, lambda header, tensors: header.update(inputs=inputs))
+  with pytest.raises(UserError, match='does not fit together'):
+    artifacts.load(path)
+
+
+def test_images_refuse_other_inputs(tmp_path):
+  network = quantized(Outer.Conditional(), LATENTS, LABELS)
+  for inputs, message in (
+    ((LATENTS,), r'shape \[40, 5\]: \[N, 5\], \[N\] is needed'),
+    ((LATENTS, LABELS[:3]), 'is needed'),
+    ((LATENTS, LABELS[:, None]), 'is needed'),
+    ((LATENTS[:0], LABELS[:0]), 'is needed'),
+    ((LATENTS, LABELS + 1), 'labels from 1 to 3: of 3 classes'),
+    ((LATENTS, LABELS - 1), 'labels from -1 to 1: of 3 classes'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      artifacts.images(network, *inputs)
+
+
+def test_own_networks_are_drawn_from(tmp_path, attending):
+  """By `sample`, and without this package by JAX's own program."""
+  network = quantized(Outer.Conditional(), LATENTS, LABELS)
+  for name, one, inputs in (
+    ('a', attending, (LATENTS,)),
+    ('c', network, (LATENTS, LABELS)),
+  ):
+    path = tmp_path / f'{name}.qgan'
+    artifacts.save(path, one)
+    (program,) = formats.export(path, ['stablehlo'], tmp_path)
+    drawn = []
+    for file in (path, program):
+      sample(
+        artifact=str(file), num=70, out=f'{tmp_path}/x.npz', seed=3, label=None
+      )
+      with np.load(tmp_path / 'x.npz') as found:
+        drawn.append(found['images'].astype(int))
+    assert drawn[0].shape == (70, 4, 4, 1) and drawn[0].std() > 5
+    assert (np.abs(drawn[0] - drawn[1]) <= 1).mean() > 0.99
+    with zipfile.ZipFile(program) as file:
+      exported = jax.export.deserialize(bytearray(file.read('program')))
+      record = json.loads(file.read('generator.json'))
+    assert record['latent_dim'] == 5
+    assert record['num_classes'] == (3 if name == 'c' else 0)
+    np.testing.assert_allclose(
+      exported.call(*inputs), inference.run(artifacts.load(path), *inputs),
+      atol=0.1,
+    )  # fmt: skip
+    with pytest.raises(UserError, match='class .* cannot be exported to ONNX'):
+      formats.export(path, ['onnx'], tmp_path)
+
+
+def test_what_is_not_drawn_from_latents_says_so(tmp_path):
+  path = tmp_path / 'filter.qgan'
+  artifacts.save(path, quantized(Filter(), IMAGES))
+  (program,) = formats.export(path, ['stablehlo'], tmp_path)
+  for file in (path, program):
+    with pytest.raises(UserError, match=r'examples of shape \[4, 4, 1\], and'):
+      artifacts.open_drawer(file)
+  assert artifacts.images(artifacts.load(path), IMAGES).shape == IMAGES.shape
