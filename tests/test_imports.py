@@ -17,17 +17,25 @@ FILES = sorted(
 ALLOWED = {
   'errors': set(),
   'quantizers': set(),
+  'records': {'errors'},
   'precision': {'errors', 'quantizers'},
   'models': {'errors'},
   'data': {'errors'},
   'metrics': {'errors'},
   'artifacts': {'errors', 'models', 'precision', 'quantizers'},
   'variants': set(),
-  'training': {'data', 'errors', 'precision', 'quantizers', 'variants'},
+  'training': {
+    'data',
+    'errors',
+    'precision',
+    'quantizers',
+    'records',
+    'variants',
+  },
   'post_training': {'errors', 'precision', 'quantizers'},
-  'reports': {'artifacts', 'errors'},
+  'reports': {'artifacts', 'errors', 'records'},
   # What starts commands knows nothing of what they do.
-  'launchers': {'errors'},
+  'launchers': {'errors', 'records'},
   # The names of losses and optimizers are checked where a config is.
   'config': {
     'errors',
@@ -48,6 +56,7 @@ ALLOWED = {
     'post_training',
     'precision',
     'quantizers',
+    'records',
     'training',
     'variants',
   },

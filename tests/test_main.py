@@ -68,7 +68,7 @@ def test_what_a_run_leaves_behind(run):
   workdir, out, err = run
   assert {path.name for path in workdir.iterdir()} == {
     'checkpoints', 'config.json', 'generator.qgan', 'metrics.jsonl',
-    'precision.json', 'samples',
+    'precision.json', 'run.lock', 'samples',
     'scores.json', 'tensorboard',
   }  # fmt: skip
   assert 'generator: 43,273 parameters' in err

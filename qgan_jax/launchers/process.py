@@ -7,8 +7,6 @@ process that started it dies.
 
 from collections.abc import Iterable, Iterator
 import contextlib
-import errno
-import fcntl
 import os
 from pathlib import Path
 import shlex
@@ -18,6 +16,7 @@ import sys
 import time
 from types import FrameType
 
+from qgan_jax import records
 from qgan_jax.launchers import child
 from qgan_jax.launchers.base import Task
 
@@ -75,7 +74,7 @@ class TaskProcess:
     lock = os.open(task.lock, os.O_RDWR | os.O_CREAT, 0o644)
     with open(task.log, 'ab', buffering=0) as log:
       try:
-        if not try_lock(lock):
+        if not records.try_lock(lock):
           if not self._waits:
             log.write(b'# waiting: another process is at work in this folder\n')
           self._waits = True
@@ -89,7 +88,11 @@ class TaskProcess:
         self._process = subprocess.Popen(
           [sys.executable, child.__file__, str(os.getpid()), cores, *command],
           cwd=task.cwd if task.cwd.is_dir() else None,
-          env={**os.environ, **task.env},
+          env={
+            **os.environ,
+            **task.env,
+            records.LOCK_VARIABLE: str(lock),
+          },
           stdin=subprocess.DEVNULL,
           stdout=log,
           stderr=log,
@@ -99,19 +102,6 @@ class TaskProcess:
         )
       finally:
         os.close(lock)  # The child has inherited it.
-
-
-def try_lock(fd: int) -> bool:
-  """Locks an open file; False where another process has it."""
-  try:
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError as error:
-    if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-      return True  # A file system without locks.
-    if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-      return False
-    raise
-  return True
 
 
 @contextlib.contextmanager

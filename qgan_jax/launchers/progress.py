@@ -1,11 +1,12 @@
 """How far a trial is, read from its run folder, whatever launched it."""
 
 import dataclasses
-import json
 import math
 import os
 from pathlib import Path
 from typing import Any
+
+from qgan_jax import records
 
 _QUICK_SCORE = 'eval/frechet_distance_train'
 _SCORES = ('fid', 'frechet_distance')
@@ -22,6 +23,7 @@ class Progress:
     score: the best checkpoint's distance to held-out images, once the run is
       complete, or None.
     done: whether the run is complete.
+    damage: what is wrong with its scores, or ''.
   """
 
   step: int = 0
@@ -29,6 +31,7 @@ class Progress:
   quick: float | None = None
   score: float | None = None
   done: bool = False
+  damage: str = ''
 
 
 class Reader:
@@ -48,13 +51,16 @@ class Reader:
     """What is there now."""
     if not self._progress.done:
       self._read_metrics()
-      scores = self._scores()
+      try:
+        scores = records.read(self._workdir / 'scores.json', records.SCORES)
+        self._progress.damage = ''
+      except records.DamagedFile as error:
+        scores, self._progress.damage = None, str(error)
       # Scores are the last thing that a run writes.
       if scores is not None:
-        best = scores.get('best', {})
+        best = scores['best']
         found = (best.get(name) for name in _SCORES)
-        score = next((x for x in found if x is not None), None)
-        self._progress.score = None if score is None else float(score)
+        self._progress.score = float(next(x for x in found if x is not None))
         self._progress.done = True
     return self._progress
 
@@ -65,12 +71,6 @@ class Reader:
     except OSError:
       return -1
     return max((int(n) for n in names if n.isdecimal()), default=-1)
-
-  def _scores(self) -> dict[str, Any] | None:
-    try:
-      return json.loads((self._workdir / 'scores.json').read_text())
-    except (OSError, ValueError):
-      return None
 
   def _read_metrics(self) -> None:
     inode, position = self._file
@@ -88,16 +88,15 @@ class Reader:
     self._file = status.st_ino, position + len(complete)
     for line in complete.splitlines():
       try:
-        self._take(json.loads(line))
-      except (ValueError, KeyError, TypeError):
-        continue  # A line that is no record of metrics.
+        self._take(records.metrics_row(line))
+      except ValueError:
+        continue  # The report says which lines are damaged.
 
   def _take(self, row: dict[str, Any]) -> None:
     progress = self._progress
-    progress.step = int(row['step'])
-    if 'steps_per_second' in row:
-      progress.rate = float(row['steps_per_second'])
-    quick = float(row.get(_QUICK_SCORE, math.nan))
+    progress.step = row['step']
+    progress.rate = row.get('steps_per_second', progress.rate)
+    quick = row.get(_QUICK_SCORE, math.nan)
     if math.isfinite(quick):
       known = progress.quick
       progress.quick = quick if known is None else min(known, quick)

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import json
 import os
 from pathlib import Path
 import re
 import signal
+import sys
 import time
 from typing import Any, Protocol
 
+from qgan_jax import records
 from qgan_jax.errors import UserError
 from qgan_jax.launchers import process
 from qgan_jax.launchers.base import Job, Launcher, LOST, OK, Task, USER_ERROR
@@ -150,6 +151,8 @@ class Supervisor:
         status.seconds = known.get('seconds', 0.0)
         if status.progress.done:
           status.state = 'done'
+        if status.progress.damage:
+          print(f'{status.progress.damage}; run again', file=sys.stderr)
       unit.over = all(s.state == 'done' for s in unit.statuses)
 
   @property
@@ -323,31 +326,17 @@ class Supervisor:
       status.name: {key: getattr(status, key) for key in kept}
       for status in self.statuses
     }
-    write_json(self._path, record)
+    records.write_json(self._path, record)
 
 
 def _load(path: Path) -> dict[str, Any]:
+  """What an earlier session knew of its trials, by name."""
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
-    return {}  # Results are in the run folders; only counts are lost.
-
-
-def write_json(path: Path, value: Any) -> None:
-  """Writes a file that is there as a whole or not at all.
-
-  Raises:
-    UserError: it cannot be written.
-  """
-  partial = path.with_name(f'{path.name}.partial')
-  try:
-    partial.write_text(json.dumps(value, indent=2) + '\n')
-    os.replace(partial, path)
-  except OSError as error:
-    raise UserError(
-      f'{path} cannot be written: {error.strerror}; make room, and the same '
-      'command goes on'
-    ) from None
+    return records.read(path, records.STATES) or {}
+  except records.DamagedFile as error:
+    # Results are in the run folders.
+    print(f'{error}; trials are counted anew', file=sys.stderr)
+    return {}
 
 
 def _why(log: Path, code: int) -> str:

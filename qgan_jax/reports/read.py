@@ -3,16 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 import dataclasses
-import json
-import math
 import os
 from pathlib import Path
 import shlex
 from typing import Any
 
+from qgan_jax import records
 from qgan_jax.errors import UserError
-
-_NUMBERS = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
 
 # A metric's steps and values, in order.
 Curve = tuple[list[int], list[float]]
@@ -25,9 +22,9 @@ class Run:
   Attributes:
     folder: where it lies.
     name: what people call it; no two runs of a report share one.
-    state: done, running, queued, waiting, stopped, failed, or unfinished where
-      no sweep says more.
-    message: why it failed, if that is known.
+    state: done, running, queued, waiting, stopped, failed, damaged, or
+      unfinished where no sweep says more.
+    message: why it failed, if that is known, or which file is damaged.
     seconds: how long it ran, if a sweep says so.
     config: the resolved config by dotted path; empty if there is none.
     record: all of `config.json`: versions, devices, the data set really used.
@@ -77,7 +74,10 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
       )
     for folder, known in _find(path):
       where = folder.resolve()
-      found[where] = folder, found.get(where, (folder, {}))[1] | known
+      before = found.get(where, (folder, {}))[1]
+      damage = (before.get('damage', ''), known.get('damage', ''))
+      known |= {'damage': '; '.join(filter(None, dict.fromkeys(damage)))}
+      found[where] = folder, before | known
   if not found:
     raise UserError(
       f'no run in {", ".join(map(str, tops))}: a run folder holds a '
@@ -111,25 +111,28 @@ def _find(top: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
   for here, folders, files in os.walk(top):
     folder = Path(here)
     folders.sort()
-    if 'sweep.json' in files:
-      states = _load(folder / 'states.json')
-      for trial in _load(folder / 'sweep.json').get('trials', []):
-        if 'name' in trial:
-          known = states.get(trial['name'], {})
-          workdir = trial.get('workdir', trial['name'])
-          yield folder / workdir, {'trial': trial, **known}
-    if 'config.json' in files:
+    names = {*files, *folders}
+    if 'sweep.json' in names:
+      sweep, damage = _load(folder / 'sweep.json', records.SWEEP)
+      states, more = _load(folder / 'states.json', records.STATES)
+      for trial in sweep.get('trials', []):
+        known = states.get(trial['name'], {})
+        workdir = trial.get('workdir', trial['name'])
+        yield folder / workdir, {'trial': trial, **known}
+      # The sweep's own files are shown as if they were a run.
+      for problem in filter(None, (damage, more)):
+        yield folder, {'damage': problem}
+    if 'config.json' in names:
       folders.clear()
       yield folder, {}
 
 
-def _load(path: Path) -> dict[str, Any]:
-  """A JSON object; empty where there is none that can be read."""
+def _load(path: Path, schema: records.Schema) -> tuple[dict[str, Any], str]:
+  """(what a file holds, or nothing; what is wrong with it, or '')."""
   try:
-    value = json.loads(path.read_text())
-  except (OSError, ValueError):
-    return {}
-  return value if isinstance(value, dict) else {}
+    return records.read(path, schema) or {}, ''
+  except records.DamagedFile as error:
+    return {}, str(error)
 
 
 def _names(folders: Iterable[Path]) -> dict[Path, str]:
@@ -149,23 +152,27 @@ def _names(folders: Iterable[Path]) -> dict[Path, str]:
 
 
 def _read(folder: Path, name: str, known: dict[str, Any]) -> Run:
-  record = _load(folder / 'config.json')
+  record, in_record = _load(folder / 'config.json', records.RUN)
+  scores, in_scores = _load(folder / 'scores.json', records.SCORES)
+  curves, in_curves = _curves(folder / 'metrics.jsonl')
+  problems = [known.get('damage', ''), in_record, in_scores, in_curves]
+  damage = '; '.join(filter(None, problems))
   trial = known.get('trial', {})
-  scores = _load(folder / 'scores.json')
   # The scores are the last thing that a run writes.
   begun = 'unfinished' if record or not trial else 'waiting'
   state = 'done' if scores else known.get('state', begun)
+  state = 'damaged' if damage else state
   return Run(
     folder=folder,
     name=name,
     state=state,
-    message='' if state == 'done' else known.get('message', ''),
+    message=damage or ('' if scores else known.get('message', '')),
     seconds=known.get('seconds') or None,
     config=dict(_flat(record.get('config') or trial.get('config') or {})),
     record=record,
     command=trial.get('command') or _command(folder, record),
     scores=scores,
-    curves=_curves(folder / 'metrics.jsonl'),
+    curves=curves,
     samples=_samples(folder / 'samples'),
   )
 
@@ -192,26 +199,18 @@ def _command(folder: Path, record: dict[str, Any]) -> str:
   return shlex.join([*words, f'--workdir={folder}'])
 
 
-def _curves(path: Path) -> dict[str, Curve]:
-  """Metrics by name; skips lines that are no records, such as half ones."""
+def _curves(path: Path) -> tuple[dict[str, Curve], str]:
+  """(metrics by name, what is wrong with the file)."""
   curves: dict[str, Curve] = {}
-  try:
-    lines = path.read_bytes().splitlines()
-  except OSError:
-    return curves
-  for line in lines:
-    try:
-      row = json.loads(line)
-      step = int(row.pop('step'))
-    except (ValueError, KeyError, TypeError, AttributeError):
-      continue
+  rows, damage = records.read_metrics(path)
+  for row in rows:
+    step = row.pop('step')
+    row.pop('dataset', None)
     for name, value in row.items():
-      number = _NUMBERS.get(value, value) if isinstance(value, str) else value
-      if isinstance(number, (int, float)):
-        steps, values = curves.setdefault(name, ([], []))
-        steps.append(step)
-        values.append(float(number))
-  return curves
+      steps, values = curves.setdefault(name, ([], []))
+      steps.append(step)
+      values.append(value)
+  return curves, damage
 
 
 def _samples(folder: Path) -> dict[int, Path]:

@@ -52,7 +52,7 @@ def strips(runs: Sequence[Run], settings: Sequence[str]) -> list[Strip]:
     try:
       with Image.open(run.samples[step]) as grid:
         picture = _crop(grid, run.config.get('data.image_size'))
-    except OSError:
+    except Exception:  # A broken file can raise nearly anything.
       continue  # Half-written, or gone.
     file = io.BytesIO()
     picture.save(file, format='PNG', optimize=True)
@@ -83,6 +83,6 @@ def _crop(grid: Image.Image, image_size: Any) -> Image.Image:
   else:
     scale = _COLUMNS * 2 * _LARGEST / grid.width
   if scale < 1:
-    size = round(grid.width * scale), round(grid.height * scale)
-    grid = grid.resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(x * scale)) for x in grid.size)
+    grid = grid.resize((width, height), Image.Resampling.LANCZOS)
   return grid if grid.mode in ('L', 'RGB') else grid.convert('RGB')

@@ -53,7 +53,8 @@ class Report:
     page = self._render(runs).encode()
     with replacing(out) as file:
       file.write(page)
-    lines = [f'{out}: {len(runs)} trials, {len(page) / 1e6:.1f} MB']
+    lines = [run.message for run in runs if run.state == 'damaged']
+    lines.append(f'{out}: {len(runs)} trials, {len(page) / 1e6:.1f} MB')
     if files:
       beside = out.with_name(f'{out.stem}-files')
       try:

@@ -8,14 +8,14 @@ from typing import Any
 import jax
 from ml_collections import FrozenConfigDict
 
-from qgan_jax import artifacts, metrics, post_training, quantizers
+from qgan_jax import artifacts, metrics, post_training, quantizers, records
 from qgan_jax import config as config_lib
 from qgan_jax.config.flags import Experiment
 from qgan_jax.errors import UserError
 from qgan_jax.post_training import Sensitivity
 from qgan_jax.runs import build
 from qgan_jax.runs.deliver import deliver
-from qgan_jax.runs.folder import open_folder
+from qgan_jax.runs.folder import identity, make_folder, open_folder
 from qgan_jax.runs.trained import (
   networks,
   quantize_state,
@@ -123,37 +123,40 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
     if value != getattr(Options, name):
       how += f',{name}={value}'
   folder = Path(out or f'{workdir.rstrip("/")}+{how}')
-  open_folder(
-    folder,
-    Experiment(config, 'qgan_jax.quantize', f'{workdir}:{how}', {}),
-    run.setup.dataset.name,
-    primary=True,
-  )
-  setup, sampler, state = _quantize(run, config, options)
-  step = int(state.step)
-  Checkpoints(folder / 'checkpoints').save(step, state)
-  samples_folder = folder / 'samples'
-  samples_folder.mkdir(exist_ok=True)
-  artifacts.save_grid(
-    samples_folder / f'step_{step:07d}.png',
-    sampler(state, 64),
-    description=f'{run.setup.dataset.name}, {what} after training',
-  )
-  summary = deliver(
-    folder,
-    setup,
-    best=state,
-    last=state,
-    sampler=sampler,
-    extractor=extractor,
-  )
-  print(summary)
-  count = config.scores.samples
-  qfd = metrics.frechet_distance(
-    extractor.extract(run.sampler(run.state, count)).features,
-    extractor.extract(sampler(state, count)).features,
-  )
-  print(f'  to the float generator, same latents: Fréchet {qfd:.3f}')
+  with records.alone(folder):
+    open_folder(
+      folder,
+      Experiment(config, 'qgan_jax.quantize', f'{workdir}:{how}', {}),
+      run.setup.dataset.name,
+      saved=Checkpoints(folder / 'checkpoints', primary=False).origins(),
+      primary=True,
+    )
+    setup, sampler, state = _quantize(run, config, options)
+    step = int(state.step)
+    about = identity(config, run.setup.dataset.name)
+    Checkpoints(folder / 'checkpoints', about=about).save(step, state)
+    samples_folder = folder / 'samples'
+    make_folder(samples_folder)
+    artifacts.save_grid(
+      samples_folder / f'step_{step:07d}.png',
+      sampler(state, 64),
+      description=f'{run.setup.dataset.name}, {what} after training',
+    )
+    summary = deliver(
+      folder,
+      setup,
+      best=state,
+      last=state,
+      sampler=sampler,
+      extractor=extractor,
+    )
+    print(summary)
+    count = config.scores.samples
+    qfd = metrics.frechet_distance(
+      extractor.extract(run.sampler(run.state, count)).features,
+      extractor.extract(sampler(state, count)).features,
+    )
+    print(f'  to the float generator, same latents: Fréchet {qfd:.3f}')
 
 
 def _complete(options: Options) -> Options:

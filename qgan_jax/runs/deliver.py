@@ -6,8 +6,9 @@ from typing import Any
 
 from qgan_jax import artifacts, metrics
 from qgan_jax.config.names import config_string_of
+from qgan_jax.records import write_json
 from qgan_jax.runs import build
-from qgan_jax.runs.folder import versions, write_json
+from qgan_jax.runs.folder import versions
 from qgan_jax.runs.score import score_state
 from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import TrainState

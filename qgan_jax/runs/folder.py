@@ -1,19 +1,26 @@
 """The folder of a run: records its config, and refuses another one."""
 
+from collections.abc import Iterable, Mapping
 import importlib.metadata
 import json
-import os
 from pathlib import Path
 import platform
+import sys
 from typing import Any
 
 import jax
 
 from qgan_jax import config as config_lib
+from qgan_jax import records
 from qgan_jax.config import flags as config_flags
 from qgan_jax.errors import UserError
 
 _VERSIONS = ('qgan_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
+
+
+def identity(config: Any, dataset: str) -> dict[str, Any]:
+  """What a run is, as JSON: in its `config.json` and in its checkpoints."""
+  return {'config': json.loads(config_lib.to_json(config)), 'dataset': dataset}
 
 
 def open_folder(
@@ -21,6 +28,7 @@ def open_folder(
   experiment: config_flags.Experiment,
   dataset: str,
   *,
+  saved: Iterable[tuple[Path, Mapping[str, Any]]] = (),
   primary: bool,
 ) -> None:
   """Records what the run is, or makes sure that it is the same as before.
@@ -29,75 +37,95 @@ def open_folder(
     workdir: the run's folder.
     experiment: what is run.
     dataset: name of the data set that is really used.
+    saved: checkpoints that are there, each with the `identity` of its run.
     primary: whether this process writes.
 
   Raises:
     UserError: the folder holds a run with another config, with what differs,
-      or cannot be written.
+      a file of it is damaged, or it cannot be written.
   """
   path = workdir / 'config.json'
   record = {
-    'config': json.loads(config_lib.to_json(experiment.config)),
+    **identity(experiment.config, dataset),
     'file': experiment.file,
     'arg': experiment.arg,
     'overrides': experiment.overrides,
-    'dataset': dataset,
     'versions': versions(),
     'devices': [str(d.device_kind) for d in jax.devices()],
   }
-  if path.exists():
-    try:
-      old = json.loads(path.read_text())
-      before = config_lib.from_json(json.dumps(old['config']))
-      lines = config_lib.diff(before, experiment.config)
-      if old['dataset'] != dataset:
-        lines.append(f'dataset: {old["dataset"]} -> {dataset}')
-    except (
-      OSError, ValueError, LookupError, TypeError, AttributeError
-    ) as error:  # fmt: skip
-      raise UserError(f'{path} is no record of a run: {error!r}') from None
+  before = records.read(path, records.RUN)
+  for source, old in [*([(path, before)] if before else []), *saved]:
+    lines = differences(config_of(old['config'], source), experiment.config)
+    if old['dataset'] != dataset:
+      lines.append(f'dataset: {old["dataset"]} -> {dataset}')
     if lines:
       raise UserError(
-        f'{workdir} holds a run with another config; take another --workdir, '
-        f'or remove it. What differs:\n  ' + '\n  '.join(lines)
+        f'{workdir} holds a run with another config, says {source.name}; take '
+        'another --workdir, or remove it. What differs:\n  '
+        + '\n  '.join(lines)
       )
-  elif primary:
-    try:
-      workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      raise UserError(
-        f'cannot make the folder {workdir}: {error.strerror}; give another '
-        '--workdir'
-      ) from None
-    write_json(path, record)
+  if not primary:
+    return
+  if before is None:
+    records.write_json(path, record)
+  elif before['config'].get('data') != record['config']['data']:
+    # Whoever scores the run again looks where the data lie now.
+    where = experiment.config.data.dir
+    print(f'{dataset} is taken from data.dir={where} now', file=sys.stderr)
+    records.write_json(path, before | identity(experiment.config, dataset))
+
+
+def differences(old: Any, new: Any) -> list[str]:
+  """Lines of what differs between configs, but for where the data lie."""
+  lines = config_lib.diff(old, new)
+  return [line for line in lines if not line.startswith('data.dir: ')]
+
+
+def config_of(record: Mapping[str, Any], source: Path) -> Any:
+  """A config that a file holds, as this version reads it.
+
+  Raises:
+    DamagedFile: it is none.
+    UserError: it says something that this version does not know.
+  """
+  try:
+    return config_lib.from_json(json.dumps(record))
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
+    raise records.DamagedFile(f'{source} is damaged: {error}') from None
 
 
 def read_run(workdir: Path) -> tuple[Any, str]:
   """(the config of a run, the data set that it really used).
 
   Raises:
-    UserError: it is not the folder of a run.
+    UserError: it is not the folder of a run, or its record is damaged.
   """
+  path = workdir / 'config.json'
+  record = records.read(path, records.RUN)
+  if record is None:
+    raise UserError(
+      f'{workdir} is not the folder of a run: it has no config.json'
+    )
+  config = config_of(record['config'], path)
   try:
-    record = json.loads((workdir / 'config.json').read_text())
-    return config_lib.from_json(json.dumps(record['config'])), record['dataset']
-  except (OSError, ValueError, LookupError, TypeError) as error:
-    raise UserError(f'{workdir} is not the folder of a run: {error}') from None
+    config_lib.validate(config)
+  except UserError as error:
+    raise records.DamagedFile(f'{path} is damaged: {error}') from None
+  return config, record['dataset']
 
 
-def write_json(path: Path, value: Any) -> None:
-  """Writes a file that is there whole or not at all.
+def make_folder(folder: Path) -> None:
+  """Makes a folder in that of a run, if it is not there.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: it cannot be made.
   """
-  text = json.dumps(value, indent=2) + '\n'
-  partial = path.with_name(f'{path.name}.partial')
   try:
-    partial.write_text(text)
-    os.replace(partial, path)
+    folder.mkdir(exist_ok=True)
   except OSError as error:
-    raise UserError(f'{path} cannot be written: {error.strerror}') from None
+    raise UserError(
+      f'cannot make the folder {folder}: {error.strerror}'
+    ) from None
 
 
 def versions() -> dict[str, str]:

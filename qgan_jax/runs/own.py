@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qgan_jax import config as config_lib
+from qgan_jax import records
 from qgan_jax.config import grammar
 from qgan_jax.config.flags import Experiment
 from qgan_jax.data.dataset import ImageDataset, split_off_test
@@ -100,7 +100,7 @@ def train(
     raise ValueError(str(error)) from error
   checkpoints = Checkpoints(folder / 'checkpoints', primary=False)
   _, best = checkpoints.restore_best_or_latest(setup.state_shapes())
-  scores = json.loads((folder / 'scores.json').read_text())
+  scores = records.read(folder / 'scores.json', records.SCORES)
   return Run(folder, setup.sampler().quantized(best), scores)
 
 

@@ -15,11 +15,11 @@ import shlex
 from typing import Any, NamedTuple
 
 from qgan_jax import config as config_lib
+from qgan_jax import records
 from qgan_jax.config import flags as config_flags
 from qgan_jax.config import grammar, sweep_grammar
 from qgan_jax.config.keys import SHORT_NAMES
 from qgan_jax.errors import UserError
-from qgan_jax.launchers.supervisor import write_json
 from qgan_jax.runs import folder as run_folder
 
 _UNSAFE = re.compile(r'[^A-Za-z0-9=,._+-]')
@@ -155,15 +155,16 @@ def read(folder: Path) -> Sweep:
   Raises:
     UserError: it holds none.
   """
-  try:
-    record = json.loads((folder / 'sweep.json').read_text())
-    trials = [
-      PlannedTrial(t['name'], tuple(t['args']), t['config'])
-      for t in record['trials']
-    ]
-    return Sweep(folder, trials, record['origin'])
-  except (OSError, ValueError, LookupError, TypeError) as error:
-    raise UserError(f'{folder} is not the folder of a sweep: {error}') from None
+  record = records.read(folder / 'sweep.json', records.SWEEP)
+  if record is None:
+    raise UserError(
+      f'{folder} is not the folder of a sweep: it has no sweep.json'
+    )
+  trials = [
+    PlannedTrial(t['name'], tuple(t['args']), t['config'])
+    for t in record['trials']
+  ]
+  return Sweep(folder, trials, record['origin'])
 
 
 def open_folder(
@@ -196,7 +197,8 @@ def open_folder(
         f'{sweep.folder} holds another sweep; take another --workdir. What '
         'differs:\n  ' + '\n  '.join(lines)
       )
-    record['sessions'] = json.loads(path.read_text()).get('sessions', [])
+    before = records.read(path, records.SWEEP)
+    record['sessions'] = before.get('sessions', [])
   started = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
   record['sessions'].append(
     {
@@ -206,7 +208,7 @@ def open_folder(
       'versions': run_folder.versions(),
     }
   )
-  write_json(path, record)
+  records.write_json(path, record)
 
 
 def _diff(
@@ -218,8 +220,8 @@ def _diff(
   lines += [f'+ {name}' for name in after if name not in before]
   for name in before.keys() & after.keys():
     if before[name] != after[name]:  # It may come from an earlier version.
-      then = config_lib.from_json(json.dumps(before[name]))
-      found = config_lib.diff(then, after[name])
+      then = run_folder.config_of(before[name], Path('sweep.json'))
+      found = run_folder.differences(then, after[name])
       lines += [f'{name}: {line}' for line in found]
   return lines
 

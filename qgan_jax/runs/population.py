@@ -1,14 +1,14 @@
 """Trains and delivers many trials, listed in a file, in one process."""
 
-import json
 from pathlib import Path
 import sys
 import time
 from typing import Any
 
-from qgan_jax import config as config_lib
+from qgan_jax import records
 from qgan_jax.config import flags as config_flags
 from qgan_jax.errors import UserError
+from qgan_jax.runs.folder import config_of, differences
 from qgan_jax.runs.trials import (
   exit_when_stopped,
   program_key,
@@ -28,17 +28,16 @@ def read_trials(path: Path) -> list[Trial]:
       the same folder.
   """
   try:
-    records = json.loads(path.read_text())
-    pairs = [
-      (Path(r['workdir']), [str(arg) for arg in r['args']]) for r in records
-    ]
-  except (OSError, ValueError, LookupError, TypeError) as error:
+    listed = records.read(path, records.TRIALS)
+  except records.DamagedFile as error:
     raise UserError(
       f'{path} is no list of trials ({error}); a trial is an object such as '
       '{"workdir": "runs/a", "args": ["--config=experiments/mnist.py:bits=4"]}'
     ) from None
+  if listed is None:
+    raise UserError(f'{path} is no list of trials: there is no such file')
   trials: list[Trial] = []
-  for workdir, args in pairs:
+  for workdir, args in [(Path(t['workdir']), t['args']) for t in listed]:
     if workdir.resolve() in {t.workdir.resolve() for t in trials if t.workdir}:
       raise UserError(f'{path}: two trials have the folder {workdir}')
     try:
@@ -53,13 +52,17 @@ def is_finished(trial: Trial) -> bool:
   """Whether a trial's last step has been scored."""
   assert trial.workdir is not None
   try:
-    scores = json.loads((trial.workdir / 'scores.json').read_text())
-    record = json.loads((trial.workdir / 'config.json').read_text())
+    scores = records.read(trial.workdir / 'scores.json', records.SCORES)
+    path = trial.workdir / 'config.json'
+    record = records.read(path, records.RUN)
+    if not (scores and record):
+      return False
     config = trial.experiment.config
     # With another config it is not this trial: `open_folder` will refuse it.
-    same = record['config'] == json.loads(config_lib.to_json(config))
+    same = not differences(config_of(record['config'], path), config)
     return same and scores['last']['step'] == config.steps
-  except (OSError, ValueError, LookupError, TypeError):
+  except records.DamagedFile as error:
+    print(f'{error}; the trial is not taken as finished', file=sys.stderr)
     return False
 
 

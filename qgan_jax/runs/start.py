@@ -6,16 +6,15 @@ moving averages start anew, since they belong to another loss; ranges and
 learned quantizers are fitted to the first images, as in every run.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flax import traverse_util
 import numpy as np
 
-from qgan_jax import config as config_lib
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build
+from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
 
 PyTree = Any
@@ -35,17 +34,13 @@ def load_start(folder: str, setup: build.Setup) -> dict[str, PyTree]:
     UserError: the folder holds no run, or one of other networks.
   """
   try:
-    record = json.loads((Path(folder) / 'config.json').read_text())
-    old = config_lib.from_json(json.dumps(record['config']))
-    source = build.set_up(old, setup.dataset)
-    shapes = source.state_shapes()
-  except (
-    OSError, ValueError, LookupError, TypeError, AttributeError
-  ) as error:  # fmt: skip
+    old, _ = read_run(Path(folder))
+  except UserError as error:
     raise UserError(
-      f'init_from={folder}: that is no folder of a run ({error}); give one '
-      'that qgan_jax.main has left'
+      f'init_from={folder}: {error}; give a run that qgan_jax.main has left'
     ) from None
+  source = build.set_up(old, setup.dataset)
+  shapes = source.state_shapes()
   checkpoints = Checkpoints(Path(folder) / 'checkpoints', primary=False)
   _, state = checkpoints.restore_best_or_latest(shapes)
   start = source.sampler().variables(state)

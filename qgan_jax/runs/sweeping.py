@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Any
 
+from qgan_jax import records
 from qgan_jax.errors import UserError
 from qgan_jax.launchers import base, local, process, supervisor, table
 from qgan_jax.runs.plan import command_of, open_folder, PlannedTrial, Sweep
@@ -90,11 +91,11 @@ def units_of(sweep: Sweep, session: Session) -> list[supervisor.Unit]:
       log=folder / 'population.log',
       lock=folder / 'population.lock',
     )
-    records = [
+    listed = [
       {'workdir': str(workdir), 'args': trial.args}
       for trial, (_, workdir) in zip(sweep.trials, statuses, strict=True)
     ]
-    supervisor.write_json(path, records)
+    records.write_json(path, listed)
     return [supervisor.Unit(task, statuses)]
   return [
     supervisor.Unit(
@@ -103,7 +104,7 @@ def units_of(sweep: Sweep, session: Session) -> list[supervisor.Unit]:
         command=command_of(sweep, trial),
         cwd=cwd,
         log=workdir / 'log.txt',
-        lock=workdir / 'run.lock',
+        lock=workdir / records.LOCK,
         env=trial_env(session),
       ),
       [(status, workdir)],
@@ -124,7 +125,7 @@ def _alone(folder: Path) -> Iterator[None]:
       '--workdir'
     ) from None
   try:
-    if not process.try_lock(fd):
+    if not records.try_lock(fd):
       raise UserError(f'another sweep is at work in {folder}; wait for its end')
     yield
   finally:

@@ -16,7 +16,7 @@ import jax
 from ml_collections import FrozenConfigDict
 import numpy as np
 
-from qgan_jax import artifacts, metrics
+from qgan_jax import artifacts, metrics, records
 from qgan_jax.config import leaves, NETWORKS, ROLES
 from qgan_jax.config.flags import Experiment
 from qgan_jax.config.names import default_workdir
@@ -25,7 +25,7 @@ from qgan_jax.errors import UserError
 from qgan_jax.precision.table import format_table
 from qgan_jax.runs import build
 from qgan_jax.runs.deliver import deliver
-from qgan_jax.runs.folder import open_folder, write_json
+from qgan_jax.runs.folder import identity, make_folder, open_folder
 from qgan_jax.runs.precision import describe_schedule
 from qgan_jax.runs.start import load_start
 from qgan_jax.training import devices, diagnosis, loop
@@ -115,10 +115,19 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
     trials: all of the same `program_key`.
 
   Raises:
-    UserError: a trial cannot be run, or a value in it was not finite; in that
-      case, the others are delivered first.
+    UserError: a trial cannot be run, another process is at work in its folder,
+      or a value in it was not finite; in that case, the others are delivered
+      first.
     loop.Stopped: SIGTERM or Ctrl-C.
   """
+  with contextlib.ExitStack() as held:
+    _train_and_deliver(trials, held)
+
+
+def _train_and_deliver(
+  trials: Sequence[Trial], held: contextlib.ExitStack
+) -> None:
+  """Does it; the locks of the folders are left to `held`."""
   configs = [trial.experiment.config for trial in trials]
   config = configs[0]
   primary = jax.process_index() == 0
@@ -136,7 +145,9 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
       f'give a multiple, such as {-(-config.batch_size // count) * count}'
     )
   shapes: dict[Any, TrainState] = {}
-  runs = [_open(trial, dataset, shapes, primary=primary) for trial in trials]
+  runs = [
+    _open(trial, dataset, shapes, held, primary=primary) for trial in trials
+  ]
 
   # Networks and states, from checkpoints where there are any.
   shared = shared_config(configs)
@@ -235,10 +246,19 @@ def _open(
   trial: Trial,
   dataset: ImageDataset,
   shapes: dict[Any, TrainState],
+  held: contextlib.ExitStack,
   *,
   primary: bool,
 ) -> _Run:
-  """Opens the folder of a trial; `shapes` caches state shapes by precision."""
+  """Opens the folder of a trial.
+
+  Args:
+    trial: what is run.
+    dataset: its images.
+    shapes: caches shapes of states by precision.
+    held: takes the lock of the folder.
+    primary: whether this process writes.
+  """
   config = trial.experiment.config
   workdir = trial.workdir
   if workdir is None:
@@ -246,17 +266,26 @@ def _open(
     workdir = Path(default_workdir(config) + suffix)
   # Before the folder is made, so that a wrong rule does not leave one.
   setup = build.set_up(config, dataset, variant=trial.variant)
-  open_folder(workdir, trial.experiment, dataset.name, primary=primary)
+  folder = workdir / 'checkpoints'
+  saved = []
+  if primary:
+    held.enter_context(records.alone(workdir))
+    saved = Checkpoints(folder, primary=False).origins()
+  open_folder(
+    workdir, trial.experiment, dataset.name, saved=saved, primary=primary
+  )
   if primary:
     table = [choice._asdict() for choice in setup.table]
-    write_json(workdir / 'precision.json', table)
+    records.write_json(workdir / 'precision.json', table)
   if setup.static not in shapes:
     shapes[setup.static] = setup.state_shapes()
   return _Run(
     trial=trial,
     workdir=workdir,
     setup=setup,
-    checkpoints=Checkpoints(workdir / 'checkpoints', primary=primary),
+    checkpoints=Checkpoints(
+      folder, primary=primary, about=identity(config, dataset.name)
+    ),
     shapes=shapes[setup.static],
     sampler=setup.sampler(),
   )
@@ -317,7 +346,7 @@ def _periodic(
   samples = run.workdir / 'samples'
 
   def save_samples(step: int, state: TrainState) -> dict[str, float]:
-    samples.mkdir(exist_ok=True)
+    make_folder(samples)
     path = samples / f'step_{step:07d}.png'
     images = run.sampler(state, _GRID)
     artifacts.save_grid(

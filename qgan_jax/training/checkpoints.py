@@ -5,6 +5,8 @@ to a temporary folder and renames that. Each checkpoint also holds a header with
 the SHA-256 of all that it contains, which is checked before anything is used.
 """
 
+from collections.abc import Mapping
+import contextlib
 import logging
 import math
 import os
@@ -59,7 +61,14 @@ class Checkpoints:
   shared folder.
   """
 
-  def __init__(self, folder: Path, *, keep: int = 3, primary: bool = True):
+  def __init__(
+    self,
+    folder: Path,
+    *,
+    keep: int = 3,
+    primary: bool = True,
+    about: Mapping[str, Any] | None = None,
+  ):
     """Opens the folder, which the primary process creates and tidies up.
 
     Args:
@@ -67,6 +76,7 @@ class Checkpoints:
       keep: how many of the newest steps stay, at least 1, beside the best.
       primary: False for one that only reads: `save` and `save_best` do nothing,
         and damaged checkpoints stay where they are.
+      about: what the run is, as JSON can hold it: kept with every checkpoint.
 
     Raises:
       UserError: if the folder cannot be created or written.
@@ -77,6 +87,7 @@ class Checkpoints:
     self._best_folder = self._folder / 'best'
     self._keep = keep
     self._primary = primary
+    self._about = about
     self._best_score: float | None = None
     # Tells Orbax that this process is the only one, so that it waits for none.
     alone = ocp.options.MultiprocessingOptions(
@@ -108,6 +119,17 @@ class Checkpoints:
   def steps(self) -> tuple[int, ...]:
     """The steps with a checkpoint, oldest first, whole or not."""
     return saved_steps(self._folder)
+
+  def origins(self) -> list[tuple[Path, Any]]:
+    """(path, what its run is) of each whole checkpoint that says so."""
+    found = []
+    for folder in (self._folder, self._best_folder):
+      for step in saved_steps(folder):
+        path = folder / str(step)
+        with contextlib.suppress(Damaged):
+          about = self._read(path)[0].get('about')
+          found += [(path, about)] if about else []
+    return found
 
   def forget_after(self, step: int) -> None:
     """Removes later steps, for a run that goes on from this one.
@@ -193,7 +215,7 @@ class Checkpoints:
         )
         if self._primary:
           aside = broken.with_name(f'{broken.name}.damaged')
-          shutil.rmtree(aside, ignore_errors=True)
+          _delete(aside)
           broken.rename(aside)
       return step, state
     if damaged:
@@ -258,8 +280,17 @@ class Checkpoints:
   def _write(
     self, folder: Path, step: int, state: PyTree, *, score: float | None
   ) -> None:
-    header, arrays = pack(state, {'step': int(step), 'score': score})
+    header, arrays = pack(
+      state, {'step': int(step), 'score': score, 'about': self._about}
+    )
     path = folder / str(step)
+    # Orbax would make the folder of a run that has been removed, and a run
+    # that goes on without its record cannot be used.
+    if not folder.is_dir():
+      raise UserError(
+        f'checkpoint {path} cannot be written: the folder is gone; start the '
+        'run again, from a copy if there is one'
+      )
     try:
       self._orbax.save(
         path,
@@ -308,22 +339,32 @@ class Checkpoints:
   def _remove(self, path: Path) -> None:
     # Renamed first, so that a half-removed one is never taken for a checkpoint.
     gone = path.with_name(f'{path.name}.removed')
+    _delete(gone)
     path.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    _delete(gone)
 
   def _remove_leftovers(self) -> None:
     for folder in (self._folder, self._best_folder):
       for pattern in ('*.orbax-checkpoint-tmp*', '*.removed'):
         for path in folder.glob(pattern):
-          shutil.rmtree(path, ignore_errors=True)
+          _delete(path)
+
+
+def _delete(path: Path) -> None:
+  """Removes a folder, or a file that has its name; as far as that goes."""
+  shutil.rmtree(path, ignore_errors=True)
+  with contextlib.suppress(OSError):
+    path.unlink(missing_ok=True)
 
 
 def saved_steps(folder: Path) -> tuple[int, ...]:
   """The steps with a checkpoint in a folder, oldest first, whole or not."""
   if not folder.is_dir():
     return ()
-  names = (path.name for path in folder.iterdir())
-  return tuple(sorted(int(name) for name in names if name.isdecimal()))
+  names = [path.name for path in folder.iterdir()]
+  steps = [int(name) for name in names if name.isdecimal()]
+  # Other ways to write a number, such as 007, are not ours.
+  return tuple(sorted(step for step in steps if str(step) in names))
 
 
 def _system_error(error: Exception) -> str | None:

@@ -23,6 +23,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
+from qgan_jax import records
 from qgan_jax.errors import UserError
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -132,10 +133,11 @@ class Tracker:
       metrics: scalars by name; NaN and infinities are fine.
 
     Raises:
-      UserError: if a file cannot be written.
+      UserError: if a file cannot be written, or the run's folder is gone.
     """
     if not self._primary:
       return
+    self._check_there()
     self.advance(step)
     values = {name: float(value) for name, value in metrics.items()}
     assert self._clock is not None
@@ -203,6 +205,19 @@ class Tracker:
         since, started = self._clock
         self._clock = since, started + time.perf_counter() - begun
 
+  def _check_there(self) -> None:
+    """Writing to a file that has been removed gives no error."""
+    path = self._metrics_path
+    try:
+      same = os.path.samestat(os.stat(path), os.fstat(self._metrics.fileno()))
+    except OSError:
+      same = False
+    if not same:
+      raise UserError(
+        f'{path} has been removed while the run was writing it; restore the '
+        "run's folder from a copy, or start again in a new one"
+      )
+
   def _event(self, **fields: object) -> None:
     event = event_pb2.Event(wall_time=time.time(), **fields)
     self._events.write_event(event)
@@ -251,8 +266,8 @@ def _keep_until(path: Path, first_step: int) -> None:
   kept = b''
   for line in path.read_bytes().splitlines(keepends=True) if first_step else ():
     try:
-      done = json.loads(line)['step'] <= first_step
-    except (ValueError, KeyError, TypeError):
+      done = records.metrics_row(line)['step'] <= first_step
+    except ValueError:
       continue
     if done and line.endswith(b'\n'):
       kept += line

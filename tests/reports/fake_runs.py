@@ -145,5 +145,7 @@ def make_sweep(folder, bits=(1, 2, 4, 8, 32), seeds=(0, 1, 2), **changes):
 
 
 def write_sweep(folder, trials, states):
-  (folder / 'sweep.json').write_text(json.dumps({'trials': trials}))
+  trials = [{'args': ['--config=x'], **trial} for trial in trials]
+  record = {'origin': {'file': 'x'}, 'trials': trials, 'sessions': []}
+  (folder / 'sweep.json').write_text(json.dumps(record))
   (folder / 'states.json').write_text(json.dumps(states))

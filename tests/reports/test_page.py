@@ -129,7 +129,8 @@ def test_trials_that_failed_or_have_no_scores_are_there(tmp_path):
   assert 'failed' in rows['broken <b>']
   assert 'NaN in <loss>' in rows['broken <b>']
   assert 'waiting' in rows['waits']
-  assert 'done' in rows['no score']
+  # Each checkpoint that was scored has a distance.
+  assert 'damaged' in rows['no score']
   assert '<loss>' not in page
   assert '3 of 6 trials have no score' in page
 

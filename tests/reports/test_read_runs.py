@@ -25,14 +25,18 @@ def test_a_run_is_read_whole(tmp_path):
   )
 
 
-def test_what_is_broken_or_missing_is_left_out(tmp_path):
+def test_what_is_broken_or_missing_is_left_out_and_said(tmp_path):
   folder = make_run(tmp_path / 'run', score=None, grid=False)
   with (folder / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 110, "d_loss": "NaN", "g_loss": "-Infinity"}\n')
     file.write('not JSON\n[1, 2]\n{"no": "step"}\n{"step": 120, "d_lo')
   (folder / 'scores.json').write_text('{"best": {"fre')
   (run,) = read_runs([folder])
-  assert run.state == 'unfinished'
+  assert run.state == 'damaged'
+  assert f'{folder}/scores.json is damaged: ' in run.message
+  # Half a line at the end is no damage.
+  assert f'{folder}/metrics.jsonl is damaged: line 12: ' in run.message
+  assert run.message.endswith('; 2 more lines')
   assert run.scores == {}
   assert run.samples == {}
   steps, values = run.curves['d_loss']

@@ -48,7 +48,7 @@ def test_kid_is_of_inception_features_whatever_a_file_says(tmp_path):
     del old[checkpoint]['num_neighbours']
     old[checkpoint]['kid_mean'] = mean
   inception = {
-    checkpoint: {'fid': 9.0, 'kid_mean': 0.02}
+    checkpoint: scores_of(3.0)['best'] | {'fid': 9.0, 'kid_mean': 0.02}
     for checkpoint in ('best', 'last')
   }
   make_run(tmp_path / 'new', scores=scores_of(3.0))

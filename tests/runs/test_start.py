@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tiny_run
 
-from qgan_jax import config as config_lib
 from qgan_jax import quantizers
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build
+from qgan_jax.runs.folder import identity
 from qgan_jax.runs.start import load_start
 from qgan_jax.training.checkpoints import Checkpoints
 
@@ -34,7 +34,7 @@ def ended(tmp_path_factory):
     average=jax.tree.map(lambda x: x + np.float32(0.01), state.average),
   )
   Checkpoints(folder / 'checkpoints').save(7, state)
-  record = {'config': json.loads(config_lib.to_json(setup.config))}
+  record = identity(setup.config, 'digits')
   (folder / 'config.json').write_text(json.dumps(record))
   return folder, state
 

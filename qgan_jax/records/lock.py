@@ -1,0 +1,71 @@
+"""One writer for a run's folder: a lock that ends with the process.
+
+`flock` locks an open file, on a shared file system too. The system drops the
+lock when the process ends, however it ends; the file itself stays and says
+nothing.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from qgan_jax.errors import UserError
+
+LOCK = 'run.lock'
+# A launcher locks the folder of a trial, and hands the open file on to the
+# command: the number of its descriptor is in this environment variable.
+LOCK_VARIABLE = 'QGAN_JAX_LOCK_FD'
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+  """Keeps other processes from writing into a run's folder, which it makes.
+
+  Raises:
+    UserError: another process is at work there, or it cannot be written.
+  """
+  path = folder / LOCK
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+  except OSError as error:
+    raise UserError(
+      f'cannot make the folder {folder}: {error.strerror}; give another '
+      '--workdir'
+    ) from None
+  try:
+    if not _inherited(fd) and not try_lock(fd):
+      raise UserError(
+        f'another process is at work in {folder}; wait for its end, or give '
+        'another --workdir'
+      )
+    yield
+  finally:
+    os.close(fd)
+
+
+def try_lock(fd: int) -> bool:
+  """Locks an open file; False where another process has it."""
+  try:
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as error:
+    if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+      return True  # A file system without locks.
+    if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+      return False
+    raise
+  return True
+
+
+def _inherited(fd: int) -> bool:
+  """Whether the launcher that started this process has locked this file."""
+  try:
+    number = int(os.environ.get(LOCK_VARIABLE, ''))
+    same = os.path.samestat(os.fstat(number), os.fstat(fd))
+  except (ValueError, OSError, OverflowError):
+    return False
+  # A descriptor that this process has opened itself is not locked yet.
+  return same and try_lock(number)
