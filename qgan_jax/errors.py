@@ -7,12 +7,18 @@ and called, in one process.
 
 from collections.abc import Callable, Iterable, Sequence
 import difflib
+import io
+import math
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
+
+# --help lists flags by the module that defines them. With this, it lists those
+# of `define_path` with the command that calls it.
+flags.disclaim_key_flags()
 
 
 class UserError(Exception):
@@ -48,19 +54,23 @@ def did_you_mean(
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
   """Runs a command with the process's arguments, and ends the process.
 
-  A `UserError` becomes one line and exit code 2. A reader that closes the pipe
-  early (`| head`) gets no traceback, nor does Ctrl-C.
+  A `UserError` becomes one line and exit code 2, and so does a file or folder
+  that cannot be used. A reader that closes the pipe early (`| head`) gets no
+  traceback, nor does Ctrl-C. Characters that the output cannot show become
+  question marks.
 
   Args:
     main: the command: a function of the arguments, without the program's name,
       that returns its exit code, or None for 0.
   """
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='replace')
   try:
     code = main(sys.argv[1:])
     sys.stdout.flush()
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+    _refuse(str(error))
   except KeyboardInterrupt:
     _drop_output()  # Ctrl-C ends the reader of a pipe, too.
     print('interrupted', file=sys.stderr)
@@ -68,12 +78,55 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
   except BrokenPipeError:
     _drop_output()
     sys.exit(128 + signal.SIGPIPE)
+  except OSError as error:
+    if error.filename is None:  # Not of a path: no slip, but a fault.
+      raise
+    _refuse(f'{os.fsdecode(error.filename)}: {error.strerror}')
   sys.exit(code or 0)
+
+
+def _refuse(message: str) -> NoReturn:
+  """Prints a message in one line, and ends the process with exit code 2."""
+  print(f'error: {" ".join(message.splitlines())}', file=sys.stderr)
+  sys.exit(2)
 
 
 def _drop_output() -> None:
   """Sends to nowhere what Python will still flush into a broken pipe."""
   os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def expand_home(path: str) -> str:
+  """A path with `~` or `~name` at its start replaced by that home folder.
+
+  Shells leave a `~` behind an equals sign, as in --out=~/a, to the command.
+
+  Raises:
+    UserError: there is no such home folder.
+  """
+  expanded = os.path.expanduser(path)
+  if expanded.startswith('~'):
+    name = path.partition('/')[0]
+    raise UserError(
+      f'{path}: the home folder {name} is not known; write the path in full'
+    )
+  return expanded
+
+
+class _PathParser(flags.ArgumentParser):
+  """Reads the path of a file or folder; `~` stands for the home folder."""
+
+  def parse(self, argument: str) -> str:
+    return expand_home(argument)
+
+  def flag_type(self) -> str:
+    return 'path'
+
+
+def define_path(name: str, help_: str, flag_values: flags.FlagValues) -> None:
+  """Defines a flag that takes the path of a file or folder; None if unset."""
+  serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
+  flags.DEFINE(_PathParser(), name, None, help_, flag_values, serializer)
 
 
 def parse_flags(
@@ -96,9 +149,11 @@ def parse_flags(
     What is no flag.
 
   Raises:
-    UserError: a flag is unknown or malformed, or something is no flag.
+    UserError: a flag is unknown or malformed, its value is empty or a number
+      that is not finite, or something is no flag.
     SystemExit: after --help.
   """
+  own = list(flag_values)
   if description is not None:
     _add_common_flags(flag_values, description)
   if arguments:
@@ -107,6 +162,9 @@ def parse_flags(
     rest = flag_values(['', *argv])[1:]
   except flags.Error as error:
     raise UserError(f'{error}; --help shows every flag') from None
+  for name in own:
+    if flag_values[name].present:
+      _check_value(name, flag_values[name].value)
   # Abseil's logging warns of every message until its own flags are parsed.
   flags.FLAGS.mark_as_parsed()
   if rest and not arguments:
@@ -115,6 +173,15 @@ def parse_flags(
       '--config=experiments/mnist.py:bits=8'
     )
   return rest
+
+
+def _check_value(name: str, value: Any) -> None:
+  """Refuses the values that no flag of a command has a use for."""
+  values = value if isinstance(value, list) else [value]
+  if '' in values or not values:
+    raise UserError(f'--{name}: a value is empty; give one, or leave it out')
+  if isinstance(value, float) and not math.isfinite(value):
+    raise UserError(f'--{name}={value}: give a finite number')
 
 
 class _HelpFlag(flags.BooleanFlag):

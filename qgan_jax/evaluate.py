@@ -24,30 +24,35 @@ def main(argv: Sequence[str]) -> None:
   """Prints the scores; see the module's docstring."""
   values = flags.FlagValues()
   config_flags.define_flags(argv, values)
-  flags.DEFINE_string(
-    'workdir', None, 'The folder of a run.', flag_values=values
-  )
+  errors.define_path('workdir', 'The folder of a run.', values)
   flags.DEFINE_integer(
-    'step', None, 'A step; the best one if unset.', flag_values=values
+    'step',
+    None,
+    'A step; the best one if unset.',
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+    flag_values=values,
   )
-  flags.DEFINE_string(
-    'artifact', None, 'A .qgan, .onnx or .stablehlo file.', flag_values=values
-  )
+  errors.define_path('artifact', 'A .qgan, .onnx or .stablehlo file.', values)
   flags.DEFINE_integer(
     'samples',
     None,
     'Images to draw; as many as the config says if unset.',
+    lower_bound=2,
+    upper_bound=2**31 - 1,
     flag_values=values,
   )
   flags.DEFINE_integer(
     'seed',
     0,
     'Of the latents: other ones show how far scores are noise.',
+    lower_bound=0,
+    upper_bound=2**32 - 1,
     flag_values=values,
   )
   if not any(a.startswith(('--config', '-config')) for a in argv):
     errors.parse_flags(argv, values, __doc__)
-    if not values.workdir:
+    if not values.workdir or values.artifact:
       raise errors.UserError(
         'give --workdir=FOLDER, or --artifact=FILE with --config=EXPERIMENT'
       )
@@ -59,8 +64,10 @@ def main(argv: Sequence[str]) -> None:
     )
   else:
     experiment = config_flags.parse_flags(argv, values, __doc__)
-    if not values.artifact:
-      raise errors.UserError('--config goes with --artifact=FILE')
+    if not values.artifact or values.workdir or values.step is not None:
+      raise errors.UserError(
+        '--config goes with --artifact=FILE, and not with --workdir or --step'
+      )
     scores = score_artifact(
       values.artifact,
       experiment.config,

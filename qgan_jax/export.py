@@ -35,21 +35,12 @@ from qgan_jax.errors import UserError
 def main(argv: Sequence[str]) -> None:
   """Exports, and prints the files; see the module's docstring."""
   values = flags.FlagValues()
-  flags.DEFINE_string(
-    'workdir', None, 'The folder of a run.', flag_values=values
-  )
-  flags.DEFINE_string(
-    'artifact', None, 'A .qgan file instead.', flag_values=values
-  )
+  errors.define_path('workdir', 'The folder of a run.', values)
+  errors.define_path('artifact', 'A .qgan file instead.', values)
   flags.DEFINE_list('format', ['onnx'], ', '.join(FORMATS), flag_values=values)
-  flags.DEFINE_string(
-    'out', None, 'A folder; that of the source.', flag_values=values
-  )
-  flags.DEFINE_string(
-    'ort_web',
-    None,
-    "A folder with ONNX Runtime Web, its npm package's dist.",
-    flag_values=values,
+  errors.define_path('out', 'A folder; that of the source.', values)
+  errors.define_path(
+    'ort_web', "A folder with ONNX Runtime Web, its npm package's dist.", values
   )
   # Keeps what JAX says of backends that it did not find from the person.
   flags.FLAGS['verbosity'].value = logging.WARNING

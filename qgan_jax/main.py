@@ -28,11 +28,8 @@ def main(argv: Sequence[str]) -> None:
   keep_freed_memory()
   values = flags.FlagValues()
   config_flags.define_flags(argv, values)
-  flags.DEFINE_string(
-    'workdir',
-    None,
-    'Where everything goes; runs/EXPERIMENT/CONFIG-sSEED.',
-    flag_values=values,
+  errors.define_path(
+    'workdir', 'Where everything goes; runs/EXPERIMENT/CONFIG-sSEED.', values
   )
   flags.DEFINE_string(
     'coordinator',
@@ -44,10 +41,15 @@ def main(argv: Sequence[str]) -> None:
     'processes',
     None,
     'How many processes; clusters tell it by themselves.',
+    lower_bound=1,
     flag_values=values,
   )
   flags.DEFINE_integer(
-    'process', None, 'Which of them this is, from 0.', flag_values=values
+    'process',
+    None,
+    'Which of them this is, from 0.',
+    lower_bound=0,
+    flag_values=values,
   )
   flags.DEFINE_bool(
     'distributed',
@@ -56,6 +58,7 @@ def main(argv: Sequence[str]) -> None:
     flag_values=values,
   )
   experiment = config_flags.parse_flags(argv, values, __doc__)
+  _check_processes(values)
   if values.distributed or values.coordinator:
     devices.join(values.coordinator, values.processes, values.process)
   workdir = Path(values.workdir) if values.workdir else None
@@ -73,6 +76,27 @@ def main(argv: Sequence[str]) -> None:
   # Without a limit: JAX's own barrier at exit gives up after 5 minutes.
   devices.meet('end')
   print(f'done in {time.monotonic() - start:.0f} s', file=sys.stderr)
+
+
+def _check_processes(values: flags.FlagValues) -> None:
+  """Refuses flags of a run of many processes that do not fit together."""
+  count, number = values.processes, values.process
+  if (count, number) != (None, None):
+    if not (values.distributed or values.coordinator):
+      raise errors.UserError(
+        '--processes and --process need --coordinator=HOST:PORT'
+      )
+    if None not in (count, number) and number >= count:
+      raise errors.UserError(
+        f'--process={number} of --processes={count}: they count from 0'
+      )
+  if values.coordinator:
+    host, _, port = values.coordinator.rpartition(':')
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+      raise errors.UserError(
+        f'--coordinator={values.coordinator}: give HOST:PORT of process 0, '
+        'such as node1:1234'
+      )
 
 
 if __name__ == '__main__':

@@ -25,9 +25,7 @@ from qgan_jax.runs.population import train_population
 def main(argv: Sequence[str]) -> None:
   """Trains the trials of a file; see the module's docstring."""
   values = flags.FlagValues()
-  flags.DEFINE_string(
-    'trials', None, 'A JSON file of trials.', flag_values=values
-  )
+  errors.define_path('trials', 'A JSON file of trials.', values)
   errors.parse_flags(argv, values, __doc__)
   if not values.trials:
     raise errors.UserError('say which trials: --trials=trials.json')

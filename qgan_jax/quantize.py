@@ -46,14 +46,9 @@ sys.modules[__name__].__class__ = _CallableModule
 def _define_flags() -> flags.FlagValues:
   values = flags.FlagValues()
   default = after_training.Options()
-  flags.DEFINE_string(
-    'workdir', None, 'The folder of a trained run.', flag_values=values
-  )
-  flags.DEFINE_string(
-    'out',
-    None,
-    'Folder of the result; next to the run, named for the flags.',
-    flag_values=values,
+  errors.define_path('workdir', 'The folder of a trained run.', values)
+  errors.define_path(
+    'out', 'Folder of the result; next to the run, named for the flags.', values
   )
   flags.DEFINE_integer(
     'bits', default.bits, 'Of weights and activations.', flag_values=values
@@ -68,6 +63,7 @@ def _define_flags() -> flags.FlagValues:
     'size',
     default.size,
     'Bytes of the artifact: every layer gets its own bits.',
+    lower_bound=1,
     flag_values=values,
   )
   flags.DEFINE_float(
@@ -75,6 +71,7 @@ def _define_flags() -> flags.FlagValues:
     default.max_ratio,
     'The fewest bits, layer by layer, whose Fréchet distance to training '
     "images is at most so many times the run's own.",
+    lower_bound=0,
     flag_values=values,
   )
   flags.DEFINE_enum(
@@ -123,6 +120,7 @@ def _define_flags() -> flags.FlagValues:
     default.samples,
     'Calibration inputs.',
     lower_bound=1,
+    upper_bound=2**31 - 1,
     flag_values=values,
   )
   flags.DEFINE_integer(
@@ -130,6 +128,7 @@ def _define_flags() -> flags.FlagValues:
     default.rounding_steps,
     'Of adaround, a layer.',
     lower_bound=0,
+    upper_bound=2**31 - 1,
     flag_values=values,
   )
   flags.DEFINE_integer(
@@ -137,6 +136,7 @@ def _define_flags() -> flags.FlagValues:
     default.seed,
     'Of the calibration inputs.',
     lower_bound=0,
+    upper_bound=2**32 - 1,
     flag_values=values,
   )
   return values

@@ -26,11 +26,8 @@ from qgan_jax.errors import UserError
 def main(argv: Sequence[str]) -> None:
   """Writes or serves the page; see the module's docstring."""
   values = flags.FlagValues()
-  flags.DEFINE_string(
-    'out',
-    None,
-    'The page; report.html in the folder, or here if several.',
-    flag_values=values,
+  errors.define_path(
+    'out', 'The page; report.html in the folder, or here if several.', values
   )
   flags.DEFINE_bool(
     'files',
@@ -58,6 +55,8 @@ def main(argv: Sequence[str]) -> None:
     'port',
     8000,
     'Where --serve listens; 0 takes any that is free.',
+    lower_bound=0,
+    upper_bound=2**16 - 1,
     flag_values=values,
   )
   folders = errors.parse_flags(argv, values, __doc__, arguments=True)
@@ -75,6 +74,7 @@ def main(argv: Sequence[str]) -> None:
       "pip install -e '.[report]'"
     ) from None
   command = shlex.join(['python', '-m', 'qgan_jax.report', *argv])
+  folders = [errors.expand_home(folder) for folder in folders]
   report = write.Report(folders, within=values.within, command=command)
   if values.serve:
     serve.serve(report.pages(), values.host, values.port)

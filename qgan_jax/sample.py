@@ -26,14 +26,24 @@ from qgan_jax.errors import UserError
 def main(argv: Sequence[str]) -> None:
   """Draws; see the module's docstring."""
   values = flags.FlagValues()
-  flags.DEFINE_string(
-    'artifact', None, 'A .qgan, .onnx or .stablehlo file.', flag_values=values
+  errors.define_path('artifact', 'A .qgan, .onnx or .stablehlo file.', values)
+  flags.DEFINE_integer(
+    'num',
+    64,
+    'How many images.',
+    lower_bound=1,
+    upper_bound=2**31 - 1,
+    flag_values=values,
   )
-  flags.DEFINE_integer('num', 64, 'How many images.', flag_values=values)
-  flags.DEFINE_string(
-    'out', None, '….png, ….npz or a folder …/', flag_values=values
+  errors.define_path('out', '….png, ….npz or a folder …/', values)
+  flags.DEFINE_integer(
+    'seed',
+    0,
+    'Of the latents.',
+    lower_bound=0,
+    upper_bound=2**32 - 1,
+    flag_values=values,
   )
-  flags.DEFINE_integer('seed', 0, 'Of the latents.', flag_values=values)
   flags.DEFINE_integer(
     'label',
     None,

@@ -35,17 +35,11 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
     "What is tried, such as 'bits=2,4,8;seed=0..2'.",
     flag_values=values,
   )
-  flags.DEFINE_string(
-    'workdir',
-    None,
-    "The sweep's folder; runs/sweep-EXPERIMENT-KEYS-HASH.",
-    flag_values=values,
+  errors.define_path(
+    'workdir', "The sweep's folder; runs/sweep-EXPERIMENT-KEYS-HASH.", values
   )
-  flags.DEFINE_string(
-    'resume',
-    None,
-    "A sweep's folder to go on with; takes no --config.",
-    flag_values=values,
+  errors.define_path(
+    'resume', "A sweep's folder to go on with; takes no --config.", values
   )
   flags.DEFINE_bool(
     'dry_run', False, 'Prints the trials, no more.', flag_values=values
@@ -63,6 +57,7 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
     default.parallel,
     'Trials at a time; as many as there are GPUs, TPU chips or else cores.',
     lower_bound=1,
+    upper_bound=10_000,
     flag_values=values,
   )
   flags.DEFINE_integer(
@@ -119,6 +114,8 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
     'grace',
     default.grace,
     'Seconds that trials have to save in when all is stopped.',
+    lower_bound=0,
+    upper_bound=10**9,
     flag_values=values,
   )
   return values

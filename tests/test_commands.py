@@ -18,17 +18,18 @@ sys.path.append(str(Path(__file__).parent / 'artifacts'))
 import example_generator
 
 FLAGS = {
-  'evaluate': 'artifact config samples seed step workdir',
+  'evaluate': 'artifact config help_config samples seed step workdir',
   'export': 'artifact format ort_web out workdir',
-  'main': 'config coordinator distributed process processes workdir',
+  'main': 'config coordinator distributed help_config process processes '
+  'workdir',
   'population': 'trials',
   'quantize': 'a_bits activation_quantizer bias_correction bits calibration '
   'dynamic max_ratio method out quantizer rounding_steps samples seed size '
   'w_bits workdir',
   'report': 'files host out port serve within',
   'sample': 'artifact label num out runtime seed',
-  'sweep': 'config cpus dry_run gpus grace launcher layout parallel '
-  'ray_address ray_resources resume retries slurm sweep workdir',
+  'sweep': 'config cpus dry_run gpus grace help_config launcher layout '
+  'parallel ray_address ray_resources resume retries slurm sweep workdir',
 }
 MODULES = {name: importlib.import_module(f'qgan_jax.{name}') for name in FLAGS}
 

@@ -5,19 +5,17 @@ A command calls `define_flags`, defines flags of its own, and then calls
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 import re
 import sys
 from typing import Any, NamedTuple
 
 from absl import flags
-from ml_collections import config_flags, ConfigDict, FrozenConfigDict
+from ml_collections import config_flags, FrozenConfigDict
 
 from qgan_jax import errors
-from qgan_jax.config import check, grammar, keys, reference, resolution
-from qgan_jax.errors import did_you_mean, UserError
-
-_EXAMPLE = '--config=experiments/mnist.py:bits=8,seed=1'
+from qgan_jax.config import check, experiments, grammar, keys, reference
+from qgan_jax.config.resolution import base, resolve
+from qgan_jax.errors import UserError
 
 # --help lists flags by the module that defines them. With this, it lists
 # --config with the flags of the command that calls `define_flags`.
@@ -47,14 +45,19 @@ def define_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> None:
     argv: the arguments that will be parsed.
     flag_values: where the flags are defined.
   """
-  config_flags.DEFINE_config_file(
-    'config',
-    None,
-    f'An experiment and what to change in it, such as {_EXAMPLE[9:]}. Every '
-    'key can be overridden by a flag too: --config.batch_size=128',
-    flag_values=flag_values,
-    sys_argv=list(argv),
-  )
+  try:
+    config_flags.DEFINE_config_file(
+      'config',
+      None,
+      f'An experiment and what to change in it, such as '
+      f'{experiments.EXAMPLE[9:]}. Every '
+      'key can be overridden by a flag too: --config.batch_size=128',
+      flag_values=flag_values,
+      sys_argv=list(argv),
+    )
+  except flags.Error as error:  # Of a --flagfile that cannot be read.
+    raise UserError(str(error)) from None
+  flag_values['config'].parser = experiments.ConfigParser()
   flags.DEFINE_bool(
     'help_config',
     False,
@@ -97,7 +100,7 @@ def parse_flags(
     SystemExit: after --help or --help_config.
   """
   file, arg, overrides = read_flags(argv, flag_values, description)
-  config = resolution.resolve(flag_values.config)
+  config = resolve(flag_values.config)
   check.validate(config)
   return Experiment(config, file, arg, overrides)
 
@@ -119,39 +122,32 @@ def read_flags(
   file, arg = _find_config(argv)
   _check_overrides(argv)
   errors.parse_flags(argv, flag_values, description)
-  if file and not isinstance(flag_values.config, ConfigDict):
-    raise UserError(f'get_config in {file!r} returns no ConfigDict')
   if flag_values.help_config:
-    print(reference.listing(flag_values.config or resolution.base()), end='')
+    print(reference.listing(flag_values.config or base()), end='')
     sys.exit(0)
   if not file:
-    raise UserError(f'no experiment is given; say for example {_EXAMPLE}')
+    raise UserError(
+      f'no experiment is given; say for example {experiments.EXAMPLE}'
+    )
   flag: Any = flag_values['config']
   return file, arg, dict(flag.override_values)
 
 
 def _find_config(argv: Sequence[str]) -> tuple[str, str]:
   """(file, config string) of --config; blank where it is not given."""
+  found = []
   for i, argument in enumerate(argv):
     match = re.fullmatch(r'--?config(=(.*))?', argument, re.DOTALL)
     if match:
-      value = match[2] if match[1] else ' '.join(argv[i + 1 : i + 2])
-      file, _, arg = value.partition(':')
-      _check_file(file)
-      return file, arg
-  return '', ''
-
-
-def _check_file(file: str) -> None:
-  """Refuses an experiment's file that is not there, and names the nearest."""
-  path = Path(file)
-  if path.is_file() and path.suffix == '.py':
-    return
-  folders = {path.parent, Path('experiments')}
-  near = {p.stem: p for folder in folders for p in folder.glob('*.py')}
-  hint = did_you_mean(path.stem, near, shown=lambda stem: str(near[stem]))
-  hint = hint or f'say {_EXAMPLE}'
-  raise UserError(f'--config: {file!r} is no experiment file; {hint}')
+      found.append(match[2] if match[1] else ' '.join(argv[i + 1 : i + 2]))
+  if len(found) > 1:
+    raise UserError(
+      f'--config is given twice, {found[0]!r} and {found[1]!r}; keep one'
+    )
+  if not found:
+    return '', ''
+  file, arg = experiments.split(found[0])
+  return file, arg or ''
 
 
 def _check_overrides(argv: Sequence[str]) -> None:

@@ -35,7 +35,8 @@ def parse(arg: str | None) -> dict[str, str]:
     where = f'config string {arg!r}, character {position}'
     if not (key and equals and value):
       raise UserError(
-        f'{where}: {entry!r} is not key=value; write for example bits=8,seed=1'
+        f'{where}: {entry!r} is not key=value; write for example '
+        'bits=8,seed=1, and a value that holds a comma as --config.KEY=VALUE'
       )
     if key in pairs:
       raise UserError(f'{where}: {key!r} is given twice; keep one of them')
@@ -71,6 +72,6 @@ def convert(key: str, text: str, kind: type) -> Any:
     value = kind(text)
   except ValueError:
     raise UserError(f'{key}={text}: {key} takes {expected}') from None
-  if not math.isfinite(value):
+  if kind is float and not math.isfinite(value):
     raise UserError(f'{key}={text}: {key} takes a finite number')
   return value

@@ -1,8 +1,10 @@
 """Kinds of values that a key of a config may hold."""
 
 from collections.abc import Callable
+import ctypes
 import math
 import re
+import sys
 from typing import Any, NamedTuple
 
 from qgan_jax.precision.spec import allowed_bits, takes_bits
@@ -24,21 +26,24 @@ class Kind(NamedTuple):
   names: tuple[str, ...] = ()
 
 
-def _is_number(value: Any) -> bool:
-  # A bool is an int in Python, and NaN compares as nothing.
-  return type(value) in (int, float) and math.isfinite(value)
-
-
 def _number(allowed: str, within: Callable[[float], bool]) -> Kind:
-  return Kind(float, allowed, lambda x: _is_number(x) and within(x))
+  """Numbers that networks compute with: they are judged as float32 has them."""
+
+  def accepts(value: Any) -> bool:
+    # A bool is an int in Python, and the largest ints are no float.
+    if type(value) not in (int, float) or abs(value) > sys.float_info.max:
+      return False
+    rounded = ctypes.c_float(value).value
+    return math.isfinite(rounded) and within(rounded)
+
+  return Kind(float, allowed, accepts)
 
 
-def whole(least: int, most: float = math.inf) -> Kind:
-  """Whole numbers between two, both included."""
-  upper = f' to {most}' if most < math.inf else ' up'
+def whole(least: int, most: int = 2**31 - 1) -> Kind:
+  """Whole numbers between two, both included; they are int32 in arrays."""
   return Kind(
     int,
-    f'a whole number from {least}{upper}',
+    f'a whole number from {least} to {most}',
     lambda x: type(x) is int and least <= x <= most,
   )
 
@@ -63,10 +68,12 @@ def text(allowed: str) -> Kind:
 
 
 FLAG = Kind(bool, 'true or false', lambda x: type(x) is bool)
-POSITIVE = _number('a number above 0', lambda x: x > 0)
-NOT_NEGATIVE = _number('a number from 0 up', lambda x: x >= 0)
-SHARE = _number('a number above 0 and up to 1', lambda x: 0 < x <= 1)
-DECAY = _number('a number from 0 up to, but not, 1', lambda x: 0 <= x < 1)
+POSITIVE = _number('a float32 number above 0', lambda x: x > 0)
+NOT_NEGATIVE = _number('a float32 number from 0 up', lambda x: x >= 0)
+SHARE = _number('a float32 number above 0 and up to 1', lambda x: 0 < x <= 1)
+DECAY = _number(
+  'a float32 number from 0 up to, but not, 1', lambda x: 0 <= x < 1
+)
 PATH = text('a path')
 NAME = Kind(
   str,

@@ -43,7 +43,8 @@ from qgan_jax.config.keys import (
   ROLES,
   SHARED,
 )
-from qgan_jax.errors import UserError
+from qgan_jax.config.kinds import PATH
+from qgan_jax.errors import expand_home, UserError
 from qgan_jax.variants import losses
 
 
@@ -114,6 +115,10 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
       default is missing.
   """
   c = config.to_dict()
+  for path in (path for path, key in KEYS.items() if key.kind is PATH):
+    group, _, name = path.rpartition('.')
+    section = c[group] if group else c
+    section[name] = section[name] and expand_home(section[name])
   shared = {
     name: c.pop(name) for name in {path.partition('.')[0] for path in BROADER}
   }

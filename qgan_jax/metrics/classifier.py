@@ -20,7 +20,7 @@ import optax
 from safetensors import numpy as safetensors
 from safetensors import safe_open, SafetensorError
 
-from qgan_jax.errors import UserError
+from qgan_jax.errors import expand_home, UserError
 from qgan_jax.metrics.extractors import (
   Extractor,
   Features,
@@ -132,9 +132,17 @@ def _save(path: Path, weights: _Weights) -> None:
 
 
 def _default_cache_dir() -> Path:
-  cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-  default = Path(cache) / 'qgan_jax' / 'classifiers'
-  return Path(os.environ.get('QGAN_JAX_CACHE') or default)
+  given = os.environ.get('QGAN_JAX_CACHE')
+  if given:
+    return Path(expand_home(given))
+  try:
+    cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+  except RuntimeError:
+    raise UserError(
+      'there is no home folder to cache classifiers in; set QGAN_JAX_CACHE to '
+      'a folder that can be written'
+    ) from None
+  return Path(cache, 'qgan_jax', 'classifiers')
 
 
 def classifier_extractor(

@@ -141,10 +141,10 @@ def make_server(pages: Pages, host: str, port: int) -> ThreadingHTTPServer:
 
   try:
     return _Server((host, port), Handler)
-  except OSError as error:
+  except (OSError, UnicodeError) as error:
     raise UserError(
-      f'cannot listen on {host}:{port}: {error.strerror}; give another --port, '
-      'or --port=0 for one that is free'
+      f'cannot listen on {host}:{port} ({error}); give another --port, or '
+      '--port=0 for one that is free'
     ) from None
 
 

@@ -11,6 +11,7 @@ from ml_collections import FrozenConfigDict
 from qgan_jax import artifacts, metrics, post_training, quantizers, records
 from qgan_jax import config as config_lib
 from qgan_jax.config.flags import Experiment
+from qgan_jax.config.kinds import widths
 from qgan_jax.errors import UserError
 from qgan_jax.post_training import Sensitivity
 from qgan_jax.runs import build
@@ -190,11 +191,17 @@ def _complete(options: Options) -> Options:
     own = quantizers.by_name(of).fixed_bits
     return next(value for value in (*values, own, 8) if value is not None)
 
+  w_bits = first(name, options.w_bits, options.bits)
+  a_bits = first(options.activation_quantizer, options.a_bits, options.bits)
+  for flag, of, bits in (
+    ('w_bits', name, w_bits),
+    ('a_bits', options.activation_quantizer, a_bits),
+  ):
+    kind = widths(of)
+    if not kind.accepts(bits):
+      raise UserError(f'--{flag}={bits} with {of}: it takes {kind.allowed}')
   return dataclasses.replace(
-    options,
-    quantizer=name,
-    w_bits=first(name, options.w_bits, options.bits),
-    a_bits=first(options.activation_quantizer, options.a_bits, options.bits),
+    options, quantizer=name, w_bits=w_bits, a_bits=a_bits
   )
 
 

@@ -23,10 +23,11 @@ def deliver(
   sampler: Sampler,
   extractor: metrics.Extractor,
 ) -> str:
-  """Packs the best generator, and scores the best and the last.
+  """Packs what the best state delivers, and scores the best and the last.
 
   Args:
-    workdir: of the run; `generator.qgan` and `scores.json` go there.
+    workdir: of the run; `generator.qgan`, or whatever the delivered network is
+      called, and `scores.json` go there.
     setup: what the run is made of.
     best: the state to pack.
     last: the state after the last step.
@@ -37,8 +38,9 @@ def deliver(
     A summary for a person.
   """
   config, dataset = setup.config, setup.dataset
+  path = workdir / f'{setup.variant.delivered}.qgan'
   sizes = artifacts.save(
-    workdir / 'generator.qgan',
+    path,
     sampler.quantized(best),
     metadata={
       'dataset': dataset.name,
@@ -65,10 +67,10 @@ def deliver(
       )
     )
   write_json(workdir / 'scores.json', scores)
-  return _summary(scores, workdir)
+  return _summary(scores, path)
 
 
-def _summary(scores: dict[str, Any], workdir: Path) -> str:
+def _summary(scores: dict[str, Any], path: Path) -> str:
   sizes = scores['sizes']
   lines = [f'{scores["config"]} on {scores["dataset"]}']
   for name in ('best', 'last'):
@@ -91,9 +93,9 @@ def _summary(scores: dict[str, Any], workdir: Path) -> str:
     f'  features: {extractor["name"]} {extractor["hash"]}, '
     f'{scores["best"]["num_fake"]:,} samples against '
     f'{scores["best"]["num_real"]:,} held-out images',
-    f'  {workdir / "generator.qgan"}: {sizes["artifact_bytes"]:,} bytes, '
+    f'  {path}: {sizes["artifact_bytes"]:,} bytes, '
     f'{sizes["ratio"]:.2f}× smaller than float32',
     '  draw from it: python -m qgan_jax.sample '
-    f'--artifact={workdir / "generator.qgan"} --num=64 --out=grid.png',
+    f'--artifact={path} --num=64 --out=grid.png',
   ]
   return '\n'.join(lines)

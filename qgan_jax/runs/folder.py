@@ -61,8 +61,7 @@ def open_folder(
     if lines:
       raise UserError(
         f'{workdir} holds a run with another config, says {source.name}; take '
-        'another --workdir, or remove it. What differs:\n  '
-        + '\n  '.join(lines)
+        'another --workdir, or remove it. What differs: ' + '; '.join(lines)
       )
   if not primary:
     return

@@ -6,7 +6,6 @@ Every trial is validated as it would be alone, before any is started.
 from collections.abc import Mapping, Sequence
 import datetime
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 import platform
@@ -16,8 +15,8 @@ from typing import Any, NamedTuple
 
 from qgan_jax import config as config_lib
 from qgan_jax import records
+from qgan_jax.config import experiments, grammar, sweep_grammar
 from qgan_jax.config import flags as config_flags
-from qgan_jax.config import grammar, sweep_grammar
 from qgan_jax.config.keys import SHORT_NAMES
 from qgan_jax.errors import UserError
 from qgan_jax.runs import folder as run_folder
@@ -126,13 +125,13 @@ def own_sweep(file: str) -> list[str]:
   Raises:
     UserError: it has no `sweep`, or one that adds nothing.
   """
-  spec = importlib.util.spec_from_file_location('experiment', file)
-  assert spec is not None and spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module = experiments.load(file)
   strings: list[str] = []
   if hasattr(module, 'sweep'):
-    module.sweep(strings.append)
+    with experiments.explained(file):
+      module.sweep(strings.append)
+  if not all(type(string) is str for string in strings):
+    raise UserError(f"{file}: sweep(add) adds config strings, 'bits=8,seed=0'")
   if not strings:
     raise UserError(
       f"{file} has no sweep of its own; give --sweep='bits=2,4,8;seed=0..2'"
@@ -195,7 +194,7 @@ def open_folder(
     if lines:
       raise UserError(
         f'{sweep.folder} holds another sweep; take another --workdir. What '
-        'differs:\n  ' + '\n  '.join(lines)
+        f'differs: {"; ".join(lines)}'
       )
     before = records.read(path, records.SWEEP)
     record['sessions'] = before.get('sessions', [])

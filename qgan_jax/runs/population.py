@@ -7,7 +7,7 @@ from typing import Any
 
 from qgan_jax import records
 from qgan_jax.config import flags as config_flags
-from qgan_jax.errors import UserError
+from qgan_jax.errors import expand_home, UserError
 from qgan_jax.runs.folder import config_of, differences
 from qgan_jax.runs.trials import (
   exit_when_stopped,
@@ -34,10 +34,13 @@ def read_trials(path: Path) -> list[Trial]:
       f'{path} is no list of trials ({error}); a trial is an object such as '
       '{"workdir": "runs/a", "args": ["--config=experiments/mnist.py:bits=4"]}'
     ) from None
-  if listed is None:
-    raise UserError(f'{path} is no list of trials: there is no such file')
+  if not listed:
+    what = 'there is no such file' if listed is None else 'it is empty'
+    raise UserError(f'{path} is no list of trials: {what}')
   trials: list[Trial] = []
-  for workdir, args in [(Path(t['workdir']), t['args']) for t in listed]:
+  for workdir, args in [
+    (Path(expand_home(t['workdir'])), t['args']) for t in listed
+  ]:
     if workdir.resolve() in {t.workdir.resolve() for t in trials if t.workdir}:
       raise UserError(f'{path}: two trials have the folder {workdir}')
     try:
@@ -116,5 +119,5 @@ def train_population(path: Path) -> None:
     except UserError as error:
       problems.append(str(error))
   if problems:
-    raise UserError('\n'.join(problems))
+    raise UserError('; '.join(problems))
   print(f'done in {time.monotonic() - start:.0f} s', file=sys.stderr)

@@ -210,7 +210,11 @@ def run(sweep: Sweep, session: Session, command: str) -> int:
     The exit code, see `supervisor.Supervisor.run`.
   """
   start = time.monotonic()
-  with _alone(sweep.folder), contextlib.ExitStack() as stack:
+  with contextlib.ExitStack() as stack:
+    # Before there is a folder: what the launcher cannot give is refused.
+    where = make_launcher(sweep.folder, session)
+    stack.callback(where.close)
+    stack.enter_context(_alone(sweep.folder))
     record = {
       'command': command,
       'layout': session.layout,
@@ -218,8 +222,6 @@ def run(sweep: Sweep, session: Session, command: str) -> int:
     }
     commands = [printed(sweep, trial, session) for trial in sweep.trials]
     open_folder(sweep, record, commands)
-    where = make_launcher(sweep.folder, session)
-    stack.callback(where.close)
     view: Any
     if sys.stderr.isatty():
       view = table.TableView(str(sweep.folder), where.slots)

@@ -23,7 +23,7 @@ from qgan_jax.config.names import default_workdir
 from qgan_jax.data import Batches, ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.precision.table import format_table
-from qgan_jax.runs import build
+from qgan_jax.runs import build, memory
 from qgan_jax.runs.deliver import deliver
 from qgan_jax.runs.folder import identity, make_folder, open_folder
 from qgan_jax.runs.precision import describe_schedule
@@ -235,7 +235,7 @@ def _train_and_deliver(
           print(summary, flush=True)
   if ended.problems:
     raise UserError(
-      '\n'.join(
+      '; '.join(
         why if len(runs) == 1 else f'{runs[i].workdir}: {why}'
         for i, why in ended.problems.items()
       )
@@ -264,8 +264,11 @@ def _open(
   if workdir is None:
     suffix = '-on-digits' if dataset.is_standin else ''
     workdir = Path(default_workdir(config) + suffix)
-  # Before the folder is made, so that a wrong rule does not leave one.
+  # Before the folder is made, so that what cannot run does not leave one.
   setup = build.set_up(config, dataset, variant=trial.variant)
+  if setup.static not in shapes:
+    shapes[setup.static] = setup.state_shapes()
+  memory.check(setup, shapes[setup.static])
   folder = workdir / 'checkpoints'
   saved = []
   if primary:
@@ -277,8 +280,6 @@ def _open(
   if primary:
     table = [choice._asdict() for choice in setup.table]
     records.write_json(workdir / 'precision.json', table)
-  if setup.static not in shapes:
-    shapes[setup.static] = setup.state_shapes()
   return _Run(
     trial=trial,
     workdir=workdir,
