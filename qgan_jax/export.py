@@ -47,12 +47,17 @@ def main(argv: Sequence[str]) -> None:
   errors.parse_flags(argv, values, __doc__)
   if bool(values.workdir) == bool(values.artifact):
     raise UserError('give --workdir=FOLDER of a run, or --artifact=FILE.qgan')
-  source = Path(values.artifact or f'{values.workdir}/{PACKED}')
-  if values.workdir and not source.exists():
-    raise UserError(
-      f'{values.workdir} holds no {PACKED}: a run leaves it when it ends; give '
-      'the folder of one that has'
-    )
+  if values.workdir:
+    # Named for the network that the run delivers.
+    found = sorted(Path(values.workdir).glob('*.qgan'))
+    if not found:
+      raise UserError(
+        f'{values.workdir} holds no {PACKED}: a run leaves it when it ends; '
+        'give the folder of one that has'
+      )
+    source = found[0]
+  else:
+    source = Path(values.artifact)
   folder = Path(values.out) if values.out else source.parent
   ort_web = Path(values.ort_web) if values.ort_web else None
   for path in export(source, values.format, folder, ort_web=ort_web):
