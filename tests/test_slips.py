@@ -337,17 +337,8 @@ def place(tmp_path_factory):
     (path / folder).mkdir()
   (path / 'folder/some.txt').touch()
   (path / 'empty.py').touch()
-  generator, _, _ = example_generator.make_generator(num_classes=3)
-  artifacts.save_generator(
-    path / 'g.qgan',
-    model=generator.model,
-    model_kwargs=generator.model_kwargs,
-    variables=generator.variables,
-    ranges=generator.ranges,
-    precision=generator.precision,
-    bits=generator.bits,
-    metadata=generator.metadata,
-  )
+  network, _, _ = example_generator.make_generator(num_classes=3)
+  artifacts.save(path / 'g.qgan', network)
   content = (path / 'g.qgan').read_bytes()
   for name, start in (
     ('empty.qgan', b''),

@@ -54,7 +54,7 @@ def test_a_terminal_of_80_columns_shows_what_an_experiment_has():
   ]
   text = ' '.join(' '.join(lines).split())
   assert (
-    'Training steps. Takes a whole number from 1 up. By default 16000.'
+    'Training steps. Takes a whole number from 1 to 2147483647. By default'
     in (text)
   )
   # Markdown is for the page.

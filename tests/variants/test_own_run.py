@@ -19,11 +19,11 @@ from qgan_jax.training.loop import Stopped
 SETTINGS = {
   'steps': 12,
   'batch_size': 8,
-  'log_every': 4,
-  'checkpoint_every': 4,
-  'sample_every': 12,
-  'eval_every': 12,
-  'eval_samples': 32,
+  'logging.log_every': 4,
+  'logging.checkpoint_every': 4,
+  'logging.sample_every': 12,
+  'logging.eval_every': 12,
+  'logging.eval_samples': 32,
   'scores.samples': 32,
 }
 IMAGES = np.random.RandomState(0).randint(0, 256, (40, 8, 8, 1)).astype('uint8')
