@@ -13,7 +13,7 @@ from qgan_jax.metrics.modes import (
   modes_covered,
 )
 from qgan_jax.metrics.neighbours import neighbour_scores
-from qgan_jax.metrics.scores import score, score_features
+from qgan_jax.metrics.scores import check_counts, score, score_features
 
 __all__ = (
   'Extractor',

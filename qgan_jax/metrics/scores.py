@@ -44,6 +44,29 @@ def _as_many(real: np.ndarray, fake: np.ndarray, seed: int) -> list[np.ndarray]:
   return [x[rng.choice(len(x), count, replace=False)] for x in (real, fake)]
 
 
+def check_counts(num_real: int, num_fake: int) -> None:
+  """Refuses scores of too few images; known before anything is trained.
+
+  Args:
+    num_real: held-out images.
+    num_fake: generated ones.
+
+  Raises:
+    UserError: there are too few.
+  """
+  if num_real < _MIN_IMAGES:
+    raise UserError(
+      f'scores need at least {_MIN_IMAGES} held-out images, and there are '
+      f'{num_real}: a tenth of the images is held out, so give '
+      f'{10 * _MIN_IMAGES} images or more'
+    )
+  if num_fake < _MIN_IMAGES:
+    raise UserError(
+      f'scores need at least {_MIN_IMAGES} generated images, and {num_fake} '
+      'are asked for: ask for more'
+    )
+
+
 def score_features(
   extractor: Extractor, real: Features, fake: Features, *, seed: int = 0
 ) -> dict[str, Any]:
@@ -58,11 +81,7 @@ def score_features(
     seed: As for `score`.
   """
   num_real, num_fake = len(real.features), len(fake.features)
-  if min(num_real, num_fake) < _MIN_IMAGES:
-    raise UserError(
-      f'scores need at least {_MIN_IMAGES} images on either side, but there '
-      f'are {num_real} real and {num_fake} generated ones: ask for more'
-    )
+  check_counts(num_real, num_fake)
   if extractor.name == INCEPTION:
     names, kernel = ('fid', 'kid'), kid
   else:

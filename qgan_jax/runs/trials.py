@@ -269,6 +269,7 @@ def _open(
   if setup.static not in shapes:
     shapes[setup.static] = setup.state_shapes()
   memory.check(setup, shapes[setup.static])
+  metrics.check_counts(len(dataset.test_images), config.scores.samples)
   folder = workdir / 'checkpoints'
   saved = []
   if primary:

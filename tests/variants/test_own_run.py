@@ -26,7 +26,9 @@ SETTINGS = {
   'logging.eval_samples': 32,
   'scores.samples': 32,
 }
-IMAGES = np.random.RandomState(0).randint(0, 256, (40, 8, 8, 1)).astype('uint8')
+IMAGES = (
+  np.random.RandomState(0).randint(0, 256, (120, 8, 8, 1)).astype('uint8')
+)
 
 
 def stop_at_the_first_checkpoint(folder):
@@ -126,6 +128,7 @@ def test_a_strangers_modules_train_and_pack(tmp_path):
     (IMAGES / 255, {}, 'uint8'),
     (IMAGES[..., 0], {}, 'uint8'),
     (IMAGES, {'labels': np.zeros(3, int)}, 'labels'),
+    (IMAGES[:50], {}, 'give 100 images or more'),
     (IMAGES, {'bits': 99}, 'bits'),
     (IMAGES, {'stepz': 3}, 'did you mean'),
     (IMAGES, {'steps': 'many'}, 'steps'),
