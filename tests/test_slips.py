@@ -9,13 +9,14 @@ from pathlib import Path
 import shlex
 import shutil
 import sys
+import types
 
 import pytest
 from test_commands import MODULES, ROOT
 
 from qgan_jax import artifacts, errors
 from qgan_jax import config as config_lib
-from qgan_jax.launchers import supervisor
+from qgan_jax.launchers import ray, supervisor
 from qgan_jax.metrics import classifier
 from qgan_jax.reports import serve
 from qgan_jax.runs import after_training
@@ -383,6 +384,8 @@ def test_a_slip_is_one_sentence(command, place, monkeypatch, capsys):
     (devices.jax.distributed, 'initialize'),
   ):
     monkeypatch.setattr(module, name, _work)
+  stand_in = types.SimpleNamespace(init=_work)
+  monkeypatch.setattr(ray, '_import_ray', lambda: stand_in)
   code = call(command, monkeypatch)
   captured = capsys.readouterr()
   assert code == 2, captured

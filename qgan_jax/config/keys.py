@@ -108,7 +108,7 @@ def _argument(name: str, kind: Kind, help_: str) -> Key:
 # fmt: off
 # Keys that every network has, and that stand for all networks without a prefix.
 SHARED = (
-  Key('channels', whole(1), 32,
+  Key('channels', whole(1, 4096), 32,
       'Channels of the feature maps next to the image; further in there are '
       'twice as many at each stage.'),
   Key('norm', choice('group', 'batch', 'none'), None,
@@ -275,7 +275,7 @@ GROUPS = (
     Key('discriminator.spectral_norm', FLAG, False,
         "Whether the discriminator's weights are divided by their largest "
         'singular value.'),
-    Key('generator.latent_dim', whole(1), 64,
+    Key('generator.latent_dim', whole(1, 2**20), 64,
         'Length of the latent vector that an image is drawn from.'),
     *SHARED,
     *_of_networks(),

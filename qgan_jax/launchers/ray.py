@@ -70,7 +70,7 @@ class RayLauncher:
     try:
       _knock(address)
       self._ray.init(address=address, log_to_driver=False)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, OverflowError) as error:
       raise UserError(
         f'Ray cannot be reached at {address!r} ({error}); start it by '
         '`ray start --head`, or leave --ray_address out'

@@ -18,6 +18,7 @@ from qgan_jax.metrics.scores import check_counts, score, score_features
 __all__ = (
   'Extractor',
   'Features',
+  'check_counts',
   'classifier_extractor',
   'effective_rank',
   'frechet_distance',

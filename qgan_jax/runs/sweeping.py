@@ -182,11 +182,15 @@ def make_launcher(folder: Path, session: Session) -> base.Launcher:
 
 
 def _ray_resources(session: Session) -> dict[str, float]:
-  try:
-    pairs = _pairs('ray_resources', session.ray_resources)
-    return {key: float(value) for key, value in pairs.items()}
-  except ValueError as error:
-    raise UserError(f'--ray_resources: {error}') from None
+  pairs = _pairs('ray_resources', session.ray_resources)
+  for key, value in pairs.items():
+    try:
+      usable = 0 < float(value) < float('inf')
+    except ValueError:
+      usable = False
+    if not usable:
+      raise UserError(f'--ray_resources: {key}={value} is no number above 0')
+  return {key: float(value) for key, value in pairs.items()}
 
 
 def _pairs(flag: str, entries: Sequence[str]) -> dict[str, str]:

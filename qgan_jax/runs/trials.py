@@ -29,7 +29,7 @@ from qgan_jax.runs.folder import identity, make_folder, open_folder
 from qgan_jax.runs.precision import describe_schedule
 from qgan_jax.runs.start import load_start
 from qgan_jax.training import devices, diagnosis, loop
-from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.training.checkpoints import Checkpoints, saved_steps
 from qgan_jax.training.sampling import CHOICE_SEED, Sampler
 from qgan_jax.training.state import fill, TrainState
 from qgan_jax.training.tracking import Tracker
@@ -99,6 +99,7 @@ class _Run:
   trial: Trial
   workdir: Path
   setup: build.Setup
+  start: PyTree
   checkpoints: Checkpoints
   shapes: TrainState
   sampler: Sampler
@@ -152,14 +153,9 @@ def _train_and_deliver(
   # Networks and states, from checkpoints where there are any.
   shared = shared_config(configs)
   setup = build.set_up(shared, dataset, layout, trials[0].variant)
-  starts = [
-    load_start(run.config.init_from, run.setup)
-    # Process 0 loads it for all; a run that resumes does not need it.
-    if run.config.init_from and primary and not run.checkpoints.steps
-    else None
-    for run in runs
-  ]
-  states = setup.init_states([run.setup for run in runs], starts)
+  states = setup.init_states(
+    [run.setup for run in runs], [run.start for run in runs]
+  )
   states = _resume(runs, states, primary=primary)
   first_step = int(states[0].step)
   if first_step and first_step < config.steps:
@@ -271,6 +267,10 @@ def _open(
   memory.check(setup, shapes[setup.static])
   metrics.check_counts(len(dataset.test_images), config.scores.samples)
   folder = workdir / 'checkpoints'
+  start = None
+  # Process 0 loads it for all; a run that resumes does not need it.
+  if config.init_from and primary and not saved_steps(folder):
+    start = load_start(config.init_from, setup)
   saved = []
   if primary:
     held.enter_context(records.alone(workdir))
@@ -285,6 +285,7 @@ def _open(
     trial=trial,
     workdir=workdir,
     setup=setup,
+    start=start,
     checkpoints=Checkpoints(
       folder, primary=primary, about=identity(config, dataset.name)
     ),
