@@ -85,9 +85,16 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
   sys.exit(code or 0)
 
 
+# Characters of a message; longer ones repeat a value of thousands.
+_LONGEST = 2000
+
+
 def _refuse(message: str) -> NoReturn:
   """Prints a message in one line, and ends the process with exit code 2."""
-  print(f'error: {" ".join(message.splitlines())}', file=sys.stderr)
+  line = ' '.join(message.splitlines())
+  if len(line) > _LONGEST:
+    line = f'{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}'
+  print(f'error: {line}', file=sys.stderr)
   sys.exit(2)
 
 

