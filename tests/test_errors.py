@@ -3,7 +3,11 @@ import signal
 import subprocess
 import sys
 
+from absl import flags
 from command_line import ROOT
+import pytest
+
+from qgan_jax import errors
 
 PROGRAM = """
 import sys, time
@@ -49,3 +53,90 @@ def test_ctrl_c_is_no_traceback():
   process.send_signal(signal.SIGINT)
   assert process.stderr.read() == 'interrupted\n'
   assert process.wait(60) == 130
+
+
+def _run(program, **variables):
+  return subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=ROOT,
+    env=os.environ | variables,
+    capture_output=True,
+    timeout=60,
+    check=False,
+  )
+
+
+SHOWS = """
+from qgan_jax import errors
+errors.run(lambda argv: print('64×64 …'))
+"""
+
+
+def test_what_the_output_cannot_show_becomes_question_marks():
+  done = _run(SHOWS, PYTHONIOENCODING='ascii')
+  assert (done.returncode, done.stdout) == (0, b'64?64 ?\n')
+  done = _run(SHOWS, PYTHONIOENCODING='utf-8')
+  assert done.stdout.decode() == '64×64 …\n'
+
+
+def test_help_is_shown_whatever_the_output_can_show():
+  program = "import sys; sys.argv = ['', '--help']\n"
+  program += 'from qgan_jax import errors, sample; errors.run(sample.main)'
+  done = _run(program, PYTHONIOENCODING='ascii')
+  assert done.returncode == 0, done.stderr
+  assert b'--out: ?.png, ?.npz or a folder ?/' in done.stdout
+
+
+def test_an_error_of_a_path_is_a_sentence_and_others_are_faults(
+  monkeypatch, capsys, tmp_path
+):
+  def fails(error):
+    def main(argv):
+      raise error
+
+    return main
+
+  monkeypatch.setattr(sys, 'argv', ['command'])
+  with pytest.raises(SystemExit) as ended:
+    errors.run(fails(FileNotFoundError(2, 'no such file', str(tmp_path / 'a'))))
+  assert ended.value.code == 2
+  assert capsys.readouterr().err == f'error: {tmp_path}/a: no such file\n'
+  for error in OSError('of no path'), ValueError('a fault'):
+    with pytest.raises(type(error)):
+      errors.run(fails(error))
+
+
+def test_a_message_is_one_line_of_bounded_length(monkeypatch, capsys):
+  def main(argv):
+    raise errors.UserError('one\ntwo ' + 'x' * 10_000 + ' end')
+
+  monkeypatch.setattr(sys, 'argv', ['command'])
+  with pytest.raises(SystemExit):
+    errors.run(main)
+  said = capsys.readouterr().err
+  assert said.startswith('error: one two xxx')
+  assert said.endswith('xxx end\n')
+  assert len(said) < 2100
+
+
+def test_home_folders_in_paths(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/someone')
+  for path, expected in (
+    ('~', '/home/someone'),
+    ('~/a/', '/home/someone/a/'),
+    ('a/~', 'a/~'),
+    ('./~b', './~b'),
+    ('', ''),
+  ):
+    assert errors.expand_home(path) == expected
+  with pytest.raises(errors.UserError, match='home folder ~no_such_user is'):
+    errors.expand_home('~no_such_user/a')
+
+
+def test_every_path_that_a_command_takes_may_begin_with_home(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/someone')
+  values = flags.FlagValues()
+  errors.define_path('out', 'A folder.', values)
+  for argument in '--out=~/a', '-out=~/a':
+    errors.parse_flags([argument], values)
+    assert values.out == '/home/someone/a'

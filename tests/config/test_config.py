@@ -422,3 +422,35 @@ def test_folders_as_a_person_would_name_them():
   config = config_lib.resolve(config)
   assert names.default_workdir(config) != folder('dir=a,steps=5')
   assert folder('dir=/a/b') != folder('dir=/a_b')
+
+
+@pytest.mark.parametrize('path', ['data.dir', 'init_from',
+                                  'scores.inception_weights'])  # fmt: skip
+def test_paths_may_begin_with_home(path, monkeypatch):
+  monkeypatch.setenv('HOME', '/home/someone')
+  config = resolved(f'{path}=~/a')
+  assert config_lib.leaves(config)[path] == '/home/someone/a'
+
+
+@pytest.mark.parametrize(
+  ('string', 'fits'),
+  [
+    ('steps=2147483647', True),
+    ('steps=2147483648', False),
+    ('learning_rate=3.4e38', True),
+    ('learning_rate=3.5e38', False),  # Above the largest float32.
+    ('learning_rate=1e-44', True),
+    ('learning_rate=1e-46', False),  # Nearer to 0 than to the smallest one.
+    ('ema=0.99999994', True),  # 1 - 2^-24.
+    ('ema=0.99999999', False),  # As float32, it is 1.
+    ('weight_decay=1e400', False),
+  ],
+)
+def test_numbers_fit_into_the_arrays_that_they_go_into(string, fits):
+  optimizer = ',optimizer=adamw' if 'weight_decay' in string else ''
+  try:
+    validated(string + optimizer, experiment='digits')
+  except UserError:
+    assert not fits
+  else:
+    assert fits

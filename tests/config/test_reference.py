@@ -54,9 +54,9 @@ def test_a_terminal_of_80_columns_shows_what_an_experiment_has():
   ]
   text = ' '.join(' '.join(lines).split())
   assert (
-    'Training steps. Takes a whole number from 1 to 2147483647. By default'
-    in (text)
-  )
+    'Training steps. Takes a whole number from 1 to 2147483647. By default '
+    '16000.'
+  ) in text
   # Markdown is for the page.
   assert '`' not in text
   assert '](' not in text

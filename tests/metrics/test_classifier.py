@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 
 import numpy as np
 import pytest
@@ -187,3 +188,22 @@ def test_calibration_on_mnist(tmp_path, monkeypatch):
   assert 0.5 < scores['frechet_distance'] < 3
   assert scores['precision'] > 0.7
   assert scores['coverage'] > 0.9
+
+
+def test_the_cache_of_a_user_without_a_home(monkeypatch, tmp_path):
+  """As in a container whose user the system has no name for."""
+
+  def unknown(uid):
+    raise KeyError(uid)
+
+  monkeypatch.delenv('HOME', raising=False)
+  monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+  monkeypatch.setattr(pwd, 'getpwuid', unknown)
+  monkeypatch.setenv('QGAN_JAX_CACHE', str(tmp_path))
+  assert classifier._default_cache_dir() == tmp_path
+  monkeypatch.delenv('QGAN_JAX_CACHE')
+  with pytest.raises(UserError, match='set QGAN_JAX_CACHE'):
+    classifier._default_cache_dir()
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  expected = tmp_path / 'qgan_jax' / 'classifiers'
+  assert classifier._default_cache_dir() == expected
