@@ -74,8 +74,11 @@ class Reader:
 
   def _read_metrics(self) -> None:
     inode, position = self._file
+    path = self._workdir / 'metrics.jsonl'
+    if not path.is_file():
+      return
     try:
-      with open(self._workdir / 'metrics.jsonl', 'rb') as file:
+      with open(path, 'rb') as file:
         status = os.fstat(file.fileno())
         # A run that resumes writes its file anew.
         if status.st_ino != inode or status.st_size < position:

@@ -49,13 +49,13 @@ def strips(runs: Sequence[Run], settings: Sequence[str]) -> list[Strip]:
       continue
     wanted = (run.scores.get('best') or {}).get('step') or max(run.samples)
     step = min(run.samples, key=lambda s: abs(s - wanted))
+    file = io.BytesIO()
     try:
       with Image.open(run.samples[step]) as grid:
         picture = _crop(grid, run.config.get('data.image_size'))
+        picture.save(file, format='PNG', optimize=True)
     except Exception:  # A broken file can raise nearly anything.
       continue  # Half-written, or gone.
-    file = io.BytesIO()
-    picture.save(file, format='PNG', optimize=True)
     seed = run.config.get('seed')
     found.append(
       Strip(

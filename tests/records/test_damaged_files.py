@@ -10,10 +10,11 @@ from fake_runs import make_run, make_sweep
 import pytest
 from test_page import render
 
-from qgan_jax import evaluate, quantize, records
+from qgan_jax import evaluate, records
 from qgan_jax.errors import UserError
 from qgan_jax.launchers.progress import Reader
 from qgan_jax.launchers.supervisor import Supervisor
+from qgan_jax.quantize import main as quantize_main
 from qgan_jax.reports.read import read_runs
 from qgan_jax.runs import plan
 from qgan_jax.runs.population import read_trials
@@ -26,8 +27,8 @@ ODD = (
 
 def _parts(content):
   """Texts that are no whole JSON."""
-  for share in (0.0, 0.1, 0.5, 0.9, 0.99):
-    yield f'cut at {share}', content[: int(len(content) * share)]
+  for share in (0.0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+    yield f'cut at {share}', content[: int(len(content.strip()) * share)]
   yield 'twice', content * 2
   yield 'more behind it', content + b'}'
   yield 'spaces', b' \n\n'
@@ -95,9 +96,10 @@ def leaves(value, path=()):
 
 
 def mutated(value):
-  """A value with another in each of its places, one at a time, or without."""
+  """A value with others in each of its places, one at a time, or without."""
+  rng = random.Random(0)
   for path in leaves(value):
-    for odd in ODD:
+    for odd in rng.sample(ODD, 3):
       changed = copy.deepcopy(value)
       inner = changed
       for key in path[:-1]:
@@ -151,7 +153,7 @@ def test_each_reader_says_it(tmp_path, capsys):
     (run / 'config.json', lambda: evaluate.main([f'--workdir={run}'])),
     (
       run / 'config.json',
-      lambda: quantize.main([f'--workdir={run}', '--bits=4']),
+      lambda: quantize_main([f'--workdir={run}', '--bits=4']),
     ),
     (sweep / 'sweep.json', lambda: plan.read(sweep)),
     (trials, lambda: read_trials(trials)),
@@ -255,7 +257,7 @@ def test_what_a_reader_takes_a_page_can_show(tmp_path, file):
       copied.mkdir(parents=True)
       for name in ('config.json', 'scores.json'):
         shutil.copy(source / name, copied)
-  assert refused > 100
+  assert refused > 20
   assert taken > 20
   assert render(tmp_path / 'taken')
 

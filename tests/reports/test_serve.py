@@ -1,5 +1,8 @@
 import http.client
+import socket
+import struct
 import threading
+import time
 
 from fake_runs import make_run
 import pytest
@@ -62,3 +65,70 @@ def test_a_port_that_is_taken_is_said(server):
 )
 def test_loopback(host, only_here):
   assert serve.is_loopback(host) == only_here
+
+
+def test_head_is_get_without_the_page(server):
+  connection = http.client.HTTPConnection(*server.server_address)
+  for path in '/', '/version', '/else':
+    status, page = get(server, path)
+    connection.request('HEAD', path)
+    response = connection.getresponse()
+    assert response.status == status
+    assert response.read() == b''
+    assert int(response.headers['Content-Length']) == len(page.encode())
+
+
+@pytest.mark.parametrize(
+  ('asked', 'status'),
+  [
+    ('LOCALHOST:80', 200), ('LocalHost', 200), ('127.0.0.1', 200),
+    ('[::1]:8000', 200), ('[::1]', 200), ('', 403), ('[::1', 403),
+    ('localhost.example.org', 403), ('example.org#localhost', 403),
+    ('localhost@example.org', 403),
+  ],
+)  # fmt: skip
+def test_which_hosts_may_ask(server, asked, status):
+  assert get(server, '/version', Host=asked)[0] == status
+
+
+def test_idle_connections_are_bounded_and_keep_nobody_out(server, monkeypatch):
+  before = threading.active_count()
+  idle = [
+    socket.create_connection(server.server_address)
+    for _ in range(3 * serve.MOST_CONNECTIONS)
+  ]
+  assert get(server, '/version')[0] == 200
+  deadline = time.monotonic() + 10
+  most = before + serve.MOST_CONNECTIONS
+  while threading.active_count() > most and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert threading.active_count() <= most
+  for connection in idle:
+    connection.close()
+
+
+def test_a_connection_that_says_nothing_is_closed(monkeypatch, tmp_path):
+  monkeypatch.setattr(serve, 'SECONDS_IDLE', 0.2)
+  with serve.make_server(None, '127.0.0.1', 0) as server:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    with socket.create_connection(server.server_address, timeout=10) as idle:
+      idle.send(b'GET / HT')
+      assert idle.recv(10) == b''
+    server.shutdown()
+    thread.join()
+
+
+def test_a_client_that_is_gone_leaves_no_traceback(server, capfd):
+  for _ in range(5):
+    client = socket.create_connection(server.server_address)
+    client.send(b'GET / HTTP/1.0\r\nHost: localhost\r\n\r\n')
+    # Closed with a reset, and not in order.
+    client.setsockopt(
+      socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)
+    )
+    client.close()
+  assert get(server, '/')[0] == 200
+  server.shutdown()
+  time.sleep(0.2)
+  assert capfd.readouterr().err == ''

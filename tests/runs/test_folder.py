@@ -73,3 +73,15 @@ def test_the_config_of_an_earlier_run_is_complete(tmp_path):
   rewrite(path, lambda r: r['config']['precision'].update(pruning='global'))
   with pytest.raises(UserError, match='precision.pruning=.global. cannot be'):
     read_run(tmp_path)
+
+
+def test_data_may_move(tmp_path, capsys):
+  open_run(tmp_path, 'data.dir=/a')
+  open_run(tmp_path, 'data.dir=/b')
+  assert 'data.dir=/b' in capsys.readouterr().err
+  assert read_run(tmp_path)[0].data.dir == '/b'
+  experiment = Experiment(make_config('data.dir=/b'), 'digits.py', '', {})
+  with pytest.raises(UserError, match='dataset: digits -> other'):
+    open_folder(tmp_path, experiment, 'other', primary=True)
+  open_sweep(tmp_path, 'data.dir=/a')
+  open_sweep(tmp_path, 'data.dir=/b')

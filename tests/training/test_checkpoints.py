@@ -314,3 +314,47 @@ def test_one_process_of_a_distributed_run_writes_and_each_restores(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert out.splitlines()[-1] == '2 3 4'  # Gloo prints a line before it.
+
+
+def test_files_in_the_way_are_no_checkpoints(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep=2)
+  for step in (1, 2):
+    checkpoints.save(step, _state(step))
+  for name in ('2.damaged', '1.removed', '007', '٣'):
+    (tmp_path / name).write_text('')
+  (tmp_path / '1.orbax-checkpoint-tmp-5').write_text('')
+  _empty(tmp_path / '2/header/metadata')
+  checkpoints = Checkpoints(tmp_path, keep=2)
+  assert checkpoints.steps == (1, 2)
+  assert checkpoints.restore_latest(_state(0))[0] == 1
+  assert (tmp_path / '2.damaged').is_dir()
+  (tmp_path / '3').write_text('')  # The newest, and no checkpoint.
+  (tmp_path / '1.removed').write_text('')
+  assert checkpoints.restore_latest(_state(0))[0] == 1
+  for step in (2, 3, 4):
+    checkpoints.save(step, _state(step))
+  assert checkpoints.steps == (3, 4)
+  _assert_same(checkpoints.restore(3, _state(0)), _state(3))
+
+
+def test_a_checkpoint_says_what_its_run_is(tmp_path):
+  about = {'config': {'learning_rate': 0.1}}
+  Checkpoints(tmp_path).save(1, _state(1))
+  checkpoints = Checkpoints(tmp_path, about=about)
+  checkpoints.save(2, _state(2))
+  checkpoints.save(3, _state(3))
+  checkpoints.save_best(2, _state(2), 1.0)
+  _empty(tmp_path / '3/header/metadata')
+  found = Checkpoints(tmp_path, primary=False).origins()
+  assert found == [(tmp_path / '2', about), (tmp_path / 'best/2', about)]
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
+  checkpoints = Checkpoints(tmp_path / 'run')
+  checkpoints.save(1, _state(1))
+  shutil.rmtree(tmp_path / 'run')
+  with pytest.raises(UserError, match='run/2 .*the folder is gone'):
+    checkpoints.save(2, _state(2))
+  with pytest.raises(UserError, match='best/2 .*the folder is gone'):
+    checkpoints.save_best(2, _state(2), 1.0)
+  assert not (tmp_path / 'run').exists()

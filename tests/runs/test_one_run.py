@@ -1,0 +1,94 @@
+"""A folder belongs to one run: while it trains, and when it goes on."""
+
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+from vae import vae
+
+import qgan_jax as q
+from qgan_jax import records
+from qgan_jax.errors import UserError
+from qgan_jax.training import checkpoints as checkpoints_lib
+
+SETTINGS = {
+  'steps': 4,
+  'batch_size': 8,
+  'log_every': 2,
+  'checkpoint_every': 2,
+  'sample_every': 4,
+  'eval_every': 4,
+  'eval_samples': 32,
+  'scores.samples': 32,
+}
+IMAGES = np.random.RandomState(0).randint(0, 256, (40, 8, 8, 1)).astype('uint8')
+
+
+def train(folder, **settings):
+  return q.train(vae(), IMAGES, workdir=folder, **SETTINGS | settings)
+
+
+def test_a_checkpoint_knows_its_config(tmp_path):
+  whole = train(tmp_path)
+  record = (tmp_path / 'config.json').read_text()
+  for name in 'config.json', 'scores.json':
+    (tmp_path / name).unlink()
+  with pytest.raises(ValueError, match='another config, says 2') as error:
+    train(tmp_path, learning_rate=0.5)
+  assert '-> 0.5' in str(error.value)
+  assert not (tmp_path / 'config.json').exists()
+  assert train(tmp_path).scores == whole.scores
+  assert (tmp_path / 'config.json').read_text() == record
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path, monkeypatch):
+  """It does not say which config it belongs to."""
+  pack = checkpoints_lib.pack
+
+  def pack_before(state, about):
+    return pack(state, {k: v for k, v in about.items() if k != 'about'})
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoints_lib, 'pack', pack_before)
+    whole = train(tmp_path)
+  for name in 'config.json', 'scores.json':
+    (tmp_path / name).unlink()
+  assert train(tmp_path).scores == whole.scores
+
+
+def test_a_folder_that_another_process_has_is_left_alone(tmp_path):
+  with records.alone(tmp_path), pytest.raises(ValueError, match='at work in'):
+    train(tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == [records.LOCK]
+
+
+def test_a_folder_that_vanishes_ends_the_run(tmp_path):
+  folder = tmp_path / 'run'
+  said = []
+
+  def vanish():
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+      if (folder / 'checkpoints' / '2').exists():
+        try:
+          with records.alone(folder):
+            pass
+        except UserError as error:
+          said.append(str(error))
+        folder.rename(tmp_path / 'moved')
+        shutil.rmtree(tmp_path / 'moved')
+        return
+      time.sleep(0.005)
+
+  thread = threading.Thread(target=vanish)
+  thread.start()
+  try:
+    with pytest.raises(ValueError, match='removed|gone|cannot'):
+      train(folder, steps=2000, sample_every=2000, eval_every=2000)
+  finally:
+    thread.join()
+  assert len(said) == 1
+  assert 'another process is at work' in said[0]
+  assert not folder.exists()
