@@ -248,7 +248,7 @@ def test_another_module_than_the_files_is_refused(tmp_path, attending):
   assert_trees_equal(same.variables, artifacts.load(path).variables)
   for module, message in (
     (Attending(widths=(4,)), 'key/bias has the shape .2, 4., and in Attending'),
-    (nn.Dense(3), 'params/bias has the shape None, and in Dense .3,.'),
+    (nn.Dense(3), 'key.bias has the shape .2, 4., and in Dense None'),
     (Filter(), r'Filter cannot be called with \[1, 5\]'),
   ):
     with pytest.raises(UserError, match=f'does not fit together.*{message}'):
