@@ -237,7 +237,7 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     ('gradient_quantizer=mxfp4,gradient_bits=8', '4 alone, .* with mxfp4'),
     ('quantizer=unifrom', "did you mean 'uniform'"),
     ('activation_quantizer=grid', 'one of uniform, affine'),
-    ('batch_size=0', r'batch_size=0 .*from 1 to'),
+    ('batch_size=0', r'batch_size=0 .*from 1 to 2147483647'),
     ('diagnose_every=0', 'from 1 to 2147483647, or unset for the end alone'),
     ('d_steps=0', r'discriminator.steps=0 \(set by d_steps\)'),
     ('learning_rate=0', r'set by learning_rate or g_learning_rate.*above 0'),
