@@ -286,6 +286,24 @@ def test_a_run_that_nothing_spared_ends_as_if_undisturbed(
   assert steps == sorted(set(steps))
 
 
+def test_one_process_works_in_a_folder_and_ends_where_that_vanishes(
+  commands, tmp_path
+):
+  workdir = tmp_path / 'run'
+  arguments = ('main', DIGITS, f'--workdir={workdir}')
+  first = commands(*arguments)
+  wait_for_step(first, workdir, 2)
+  first.send_signal(signal.SIGSTOP)
+  _, err = finish(commands(*arguments), 2)
+  assert f'error: another process is at work in {workdir}' in err
+  shutil.rmtree(workdir)
+  first.send_signal(signal.SIGCONT)
+  _, err = finish(first, 2)
+  assert re.search(rf'error: .*{workdir}/', err)
+  assert 'done in' not in err
+  assert not workdir.exists()
+
+
 def test_what_cannot_run_is_refused_in_a_line(run, commands, tmp_path):
   workdir, _, _ = run
   before = (workdir / 'config.json').read_bytes()

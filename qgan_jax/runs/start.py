@@ -37,7 +37,8 @@ def load_start(folder: str, setup: build.Setup) -> dict[str, PyTree]:
     old, _ = read_run(Path(folder))
   except UserError as error:
     raise UserError(
-      f'init_from={folder}: {error}; give a run that qgan_jax.main has left'
+      f'init_from={folder}: that is no folder of a run ({error}); give one '
+      'that qgan_jax.main has left'
     ) from None
   source = build.set_up(old, setup.dataset)
   shapes = source.state_shapes()

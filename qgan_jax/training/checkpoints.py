@@ -361,8 +361,8 @@ def saved_steps(folder: Path) -> tuple[int, ...]:
   """The steps with a checkpoint in a folder, oldest first, whole or not."""
   if not folder.is_dir():
     return ()
-  names = [path.name for path in folder.iterdir()]
-  steps = [int(name) for name in names if name.isdecimal()]
+  names = {path.name for path in folder.iterdir()}
+  steps = {int(name) for name in names if name.isdecimal()}
   # Other ways to write a number, such as 007, are not ours.
   return tuple(sorted(step for step in steps if str(step) in names))
 

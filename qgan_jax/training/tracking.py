@@ -137,7 +137,6 @@ class Tracker:
     """
     if not self._primary:
       return
-    self._check_there()
     self.advance(step)
     values = {name: float(value) for name, value in metrics.items()}
     assert self._clock is not None
@@ -153,6 +152,7 @@ class Tracker:
       rest = line.encode()
       while rest:  # A disk that fills up may take a part before it raises.
         rest = rest[self._metrics.write(rest) :]
+    self._check_there()
     with _writing(self._tensorboard_path):
       scalars = [
         summary_pb2.Summary.Value(tag=name, simple_value=value)
