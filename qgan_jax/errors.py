@@ -7,6 +7,7 @@ and called, in one process.
 
 from collections.abc import Callable, Iterable, Sequence
 import difflib
+import importlib
 import io
 import math
 import os
@@ -128,6 +129,33 @@ class _PathParser(flags.ArgumentParser):
 
   def flag_type(self) -> str:
     return 'path'
+
+
+def define_module(values: flags.FlagValues) -> None:
+  """Defines --module, for commands that read a network of one's own."""
+  flags.DEFINE_string(
+    'module',
+    None,
+    "A Python module of one's own to import first: the class of the file's "
+    'network is in it.',
+    flag_values=values,
+  )
+
+
+def import_module(name: str | None) -> None:
+  """Imports what was given as --module, if anything was.
+
+  Raises:
+    UserError: it cannot be imported.
+  """
+  try:
+    if name:
+      importlib.import_module(name)
+  except Exception as error:  # Whatever a module of one's own raises.
+    raise UserError(
+      f'--module={name} cannot be imported ({type(error).__name__}: {error}): '
+      'give its name as Python imports it, with its folder in PYTHONPATH'
+    ) from None
 
 
 def define_path(name: str, help_: str, flag_values: flags.FlagValues) -> None:

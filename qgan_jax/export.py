@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> None:
   values = flags.FlagValues()
   errors.define_path('workdir', 'The folder of a run.', values)
   errors.define_path('artifact', 'A .qgan file instead.', values)
+  errors.define_module(values)
   flags.DEFINE_list('format', ['onnx'], ', '.join(FORMATS), flag_values=values)
   errors.define_path('out', 'A folder; that of the source.', values)
   errors.define_path(
@@ -59,6 +60,7 @@ def main(argv: Sequence[str]) -> None:
   else:
     source = Path(values.artifact)
   folder = Path(values.out) if values.out else source.parent
+  errors.import_module(values.module)
   ort_web = Path(values.ort_web) if values.ort_web else None
   for path in export(source, values.format, folder, ort_web=ort_web):
     where = 'a browser' if path.name == PAGE else open_drawer(path).runtime

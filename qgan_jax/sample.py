@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> None:
     flag_values=values,
   )
   errors.define_path('out', '….png, ….npz or a folder …/', values)
+  errors.define_module(values)
   flags.DEFINE_integer(
     'seed',
     0,
@@ -64,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
   for name in ('artifact', 'out'):
     if not values[name].value:
       raise UserError(f'--{name}=… is missing: see --help for an example')
+  errors.import_module(values.module)
   sample(
     artifact=values.artifact,
     num=values.num,

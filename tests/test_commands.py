@@ -7,10 +7,11 @@ import sys
 
 from absl import flags
 from command_line import ROOT
+import jax
 import numpy as np
 import pytest
 
-from qgan_jax import artifacts, export, sample, sweep
+from qgan_jax import artifacts, export, post_training, sample, sweep
 from qgan_jax.artifacts import formats
 from qgan_jax.errors import UserError
 
@@ -19,7 +20,7 @@ import example_generator
 
 FLAGS = {
   'evaluate': 'artifact config help_config samples seed step workdir',
-  'export': 'artifact format ort_web out workdir',
+  'export': 'artifact format module ort_web out workdir',
   'main': 'config coordinator distributed help_config process processes '
   'workdir',
   'population': 'trials',
@@ -27,7 +28,7 @@ FLAGS = {
   'dynamic max_ratio method out quantizer rounding_steps samples seed size '
   'w_bits workdir',
   'report': 'files host out port serve within',
-  'sample': 'artifact label num out runtime seed',
+  'sample': 'artifact label module num out runtime seed',
   'sweep': 'config cpus dry_run gpus grace help_config launcher layout '
   'parallel ray_address ray_resources resume retries slurm sweep workdir',
 }
@@ -92,6 +93,41 @@ def test_two_commands_in_turn_with_other_flags_each_time(workdir, tmp_path):
   many, turns = draw(tmp_path / 'many.npz', packed)
   assert len(many) == 64
   assert turns[:4].tolist() == [0, 1, 2, 0]
+
+
+STRANGER = """
+import flax.linen as nn
+
+class G(nn.Module):
+  @nn.compact
+  def __call__(self, z):
+    return nn.tanh(nn.Dense(16)(z)).reshape(-1, 4, 4, 1)
+"""
+
+
+def test_a_class_of_ones_own_is_imported_by_its_module(tmp_path, monkeypatch):
+  (tmp_path / 'stranger.py').write_text(STRANGER)
+  monkeypatch.syspath_prepend(tmp_path)
+  module = importlib.import_module('stranger').G()
+  z = np.zeros((4, 3), np.float32)
+  network = post_training.quantize(
+    (module, module.init(jax.random.key(0), z)), bit_width=8, calibrate=z + 1
+  )
+  artifacts.save(tmp_path / 'g.qgan', network)
+  packed = f'--artifact={tmp_path}/g.qgan'
+  draw_it = [packed, f'--out={tmp_path}/x.png']
+  export_it = [packed, '--format=stablehlo']
+  # In another process nothing has imported it, and the file does not.
+  for main, arguments in (sample.main, draw_it), (export.main, export_it):
+    monkeypatch.delitem(sys.modules, 'stranger')
+    with pytest.raises(UserError, match='a command does, by --module=stranger'):
+      main(arguments)
+    assert 'stranger' not in sys.modules
+    with pytest.raises(UserError, match='--module=strange cannot be imported'):
+      main([*arguments, '--module=strange'])
+    main([*arguments, '--module=stranger'])
+  assert (tmp_path / 'x.png').exists()
+  assert (tmp_path / 'generator.stablehlo').exists()
 
 
 def test_configs_and_their_keys_are_those_of_a_call(monkeypatch, capsys):

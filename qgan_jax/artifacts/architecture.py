@@ -98,8 +98,8 @@ def _imported(name: str, path: Path) -> type[nn.Module]:
     return found
   raise UserError(
     f'{path} holds a network of the class {qualified!r} in {place!r}, which is '
-    f'not here: import {place!r} first, or give the network, '
-    'load(path, module=…)'
+    f'not here: import {place!r} first (a command does, by '
+    f'--module={place}), or give the network, load(path, module=…)'
   )
 
 
