@@ -18,7 +18,8 @@ import jax
 
 from qgan_jax import errors
 from qgan_jax.config import flags as config_flags
-from qgan_jax.runs.trials import exit_when_stopped, train_and_deliver, Trial
+from qgan_jax.runs.opened import Trial
+from qgan_jax.runs.trials import exit_when_stopped, train_and_deliver
 from qgan_jax.training import devices
 from qgan_jax.training.allocator import keep_freed_memory
 

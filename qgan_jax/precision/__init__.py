@@ -1,7 +1,7 @@
 """Which tensor is quantized how: applied from outside, to any Linen module."""
 
+from qgan_jax.precision.arguments import arguments_for
 from qgan_jax.precision.network import (
-  arguments_for,
   is_layer,
   is_weight,
   make_precision,

@@ -7,8 +7,8 @@ from flax import traverse_util
 import flax.linen as nn
 import jax
 
+from qgan_jax.precision.arguments import arguments_for
 from qgan_jax.precision.network import (
-  arguments_for,
   is_layer,
   is_weight,
   LAYERS,

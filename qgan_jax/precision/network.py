@@ -6,10 +6,9 @@ input of every layer that multiplies (`nn.Dense`, `nn.DenseGeneral`, `nn.Conv`,
 module itself is untouched and does not know.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-import inspect
 from typing import Any
 
 from flax import traverse_util
@@ -23,6 +22,7 @@ from qgan_jax.precision.activations import (
   fit_to_batch,
   update_range,
 )
+from qgan_jax.precision.arguments import arguments_for
 from qgan_jax.precision.gradients import quantize_cotangent
 from qgan_jax.precision.noise import apply_with, example_keys, fold
 from qgan_jax.precision.replicas import ALONE, Replicas
@@ -40,50 +40,12 @@ Array = jax.Array
 PyTree = Any
 Observe = Callable[[str, Array, Params, Array], None]
 Ranges = dict[str, Array]  # module path → [2], the lowest and the highest
-_POSITIONAL = (
-  inspect.Parameter.POSITIONAL_ONLY,
-  inspect.Parameter.POSITIONAL_OR_KEYWORD,
-)
 LAYERS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 
 
 def is_weight(path: tuple[str, ...], value: Any) -> bool:
   """Whether a parameter is a weight: biases and norms are left alone."""
   return path[-1] == 'kernel' and value.ndim >= 2
-
-
-def arguments_for(
-  module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-  """What of some arguments a module can be applied with.
-
-  The package offers the same ones to every module, `(latents, labels or None)`
-  and `train`, and one that was written by somebody else need not have them all.
-
-  Args:
-    module: any Linen module.
-    args: positional arguments.
-    kwargs: for `module.apply`; `train` is False if it is not among them.
-
-  Returns:
-    The positional arguments without those at the end that are None and one too
-    many, and the keyword arguments that `apply` has or what is called.
-  """
-  method = kwargs.get('method') or module
-  called = getattr(module, method) if isinstance(method, str) else method
-  while isinstance(called, nn.Sequential):  # Its first layer is given them.
-    called = called.layers[0]
-  parameters = inspect.signature(called).parameters
-  kinds = [parameter.kind for parameter in parameters.values()]
-  places = sum(kind in _POSITIONAL for kind in kinds)
-  if inspect.Parameter.VAR_POSITIONAL not in kinds:
-    while len(args) > places and args[-1] is None:
-      args = args[:-1]
-  known = {*parameters, *inspect.signature(nn.Module.apply).parameters}
-  if inspect.Parameter.VAR_KEYWORD in kinds:
-    known |= kwargs.keys()
-  kwargs = {'train': False, **kwargs}
-  return tuple(args), {k: v for k, v in kwargs.items() if k in known}
 
 
 def is_layer(context: nn.module.InterceptorContext) -> bool:

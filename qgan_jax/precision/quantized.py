@@ -10,9 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from qgan_jax.precision.arguments import arguments_for
 from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.precision.layers import find_layers, held_layers, Layer
-from qgan_jax.precision.network import arguments_for, Precision, Ranges
+from qgan_jax.precision.network import Precision, Ranges
 from qgan_jax.precision.rules import range_of
 from qgan_jax.precision.spec import (
   Bits,

@@ -16,8 +16,9 @@ from qgan_jax.data.dataset import ImageDataset, split_off_test
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Quantized
 from qgan_jax.runs import build
+from qgan_jax.runs.opened import Trial
 from qgan_jax.runs.population import is_finished
-from qgan_jax.runs.trials import train_and_deliver, Trial
+from qgan_jax.runs.trials import train_and_deliver
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.variants import Variant
 

@@ -9,11 +9,11 @@ from qgan_jax import records
 from qgan_jax.config import flags as config_flags
 from qgan_jax.errors import expand_home, UserError
 from qgan_jax.runs.folder import config_of, differences
+from qgan_jax.runs.opened import Trial
 from qgan_jax.runs.trials import (
   exit_when_stopped,
   program_key,
   train_and_deliver,
-  Trial,
 )
 from qgan_jax.training import devices
 from qgan_jax.training.allocator import keep_freed_memory

@@ -5,38 +5,26 @@ A run of `qgan_jax.main` is one trial; `qgan_jax.population` trains several.
 
 from collections.abc import Iterator, Sequence
 import contextlib
-import dataclasses
 import functools
 import logging
-from pathlib import Path
 import sys
 from typing import Any
 
 import jax
 from ml_collections import FrozenConfigDict
-import numpy as np
 
-from qgan_jax import artifacts, metrics, records
 from qgan_jax.config import leaves, NETWORKS, ROLES
-from qgan_jax.config.flags import Experiment
-from qgan_jax.config.names import default_workdir
-from qgan_jax.data import Batches, ImageDataset
+from qgan_jax.data import Batches
 from qgan_jax.errors import UserError
-from qgan_jax.precision.table import format_table
-from qgan_jax.runs import build, memory
+from qgan_jax.runs import build
 from qgan_jax.runs.deliver import deliver
-from qgan_jax.runs.folder import identity, make_folder, open_folder
-from qgan_jax.runs.precision import describe_schedule
-from qgan_jax.runs.start import load_start
+from qgan_jax.runs.opened import describe, open_trial, Opened, Trial
+from qgan_jax.runs.periodic import periodic
 from qgan_jax.training import devices, diagnosis, loop
-from qgan_jax.training.checkpoints import Checkpoints, saved_steps
-from qgan_jax.training.sampling import CHOICE_SEED, Sampler
 from qgan_jax.training.state import fill, TrainState
 from qgan_jax.training.tracking import Tracker
-from qgan_jax.variants import Variant
 
 PyTree = Any
-_GRID = 64  # Images in a sample grid.
 # Keys that a program takes as arrays; trials that differ in no other share it.
 _TRACED = (
   'seed',
@@ -47,23 +35,6 @@ _TRACED = (
   *(f'{network}.learning_rate' for network in NETWORKS),
 )
 _TRACED_GROUPS = tuple(f'{network}.optimizer_kwargs.' for network in NETWORKS)
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-  """One run to be made.
-
-  Attributes:
-    experiment: its config, and where that comes from.
-    workdir: its folder; None for the default one.
-    variant: what is trained against what; what the config says if None.
-    dataset: the images; what the config says if None.
-  """
-
-  experiment: Experiment
-  workdir: Path | None = None
-  variant: Variant | None = None
-  dataset: ImageDataset | None = None
 
 
 @contextlib.contextmanager
@@ -90,23 +61,6 @@ def program_key(config: Any) -> tuple[tuple[str, Any], ...]:
     for path, value in leaves(config).items()
     if path not in _TRACED
   )
-
-
-@dataclasses.dataclass
-class _Run:
-  """A trial, with what it does not share with others of its program."""
-
-  trial: Trial
-  workdir: Path
-  setup: build.Setup
-  start: PyTree
-  checkpoints: Checkpoints
-  shapes: TrainState
-  sampler: Sampler
-
-  @property
-  def config(self) -> Any:
-    return self.trial.experiment.config
 
 
 def train_and_deliver(trials: Sequence[Trial]) -> None:
@@ -147,7 +101,8 @@ def _train_and_deliver(
     )
   shapes: dict[Any, TrainState] = {}
   runs = [
-    _open(trial, dataset, shapes, held, primary=primary) for trial in trials
+    open_trial(trial, dataset, shapes, held, primary=primary)
+    for trial in trials
   ]
 
   # Networks and states, from checkpoints where there are any.
@@ -162,7 +117,7 @@ def _train_and_deliver(
     print(f'resuming from step {first_step}', file=sys.stderr)
   elif primary and not first_step:
     for run, state in zip(runs, states, strict=True):
-      print(_describe(run, dataset, state), file=sys.stderr)
+      print(describe(run, dataset, state), file=sys.stderr)
   states = devices.from_primary(states)
 
   # Scores and logs during training.
@@ -198,7 +153,7 @@ def _train_and_deliver(
           ),
           checkpoints=run.checkpoints,
           tracker=tracker,
-          periodic=_periodic(run, dataset, extractor, reference, tracker, made),
+          periodic=periodic(run, dataset, extractor, reference, tracker, made),
           own=functools.partial(fill, run.shapes),
         )
       )
@@ -238,62 +193,6 @@ def _train_and_deliver(
     )
 
 
-def _open(
-  trial: Trial,
-  dataset: ImageDataset,
-  shapes: dict[Any, TrainState],
-  held: contextlib.ExitStack,
-  *,
-  primary: bool,
-) -> _Run:
-  """Opens the folder of a trial.
-
-  Args:
-    trial: what is run.
-    dataset: its images.
-    shapes: caches shapes of states by precision.
-    held: takes the lock of the folder.
-    primary: whether this process writes.
-  """
-  config = trial.experiment.config
-  workdir = trial.workdir
-  if workdir is None:
-    suffix = '-on-digits' if dataset.is_standin else ''
-    workdir = Path(default_workdir(config) + suffix)
-  # Before the folder is made, so that what cannot run does not leave one.
-  setup = build.set_up(config, dataset, variant=trial.variant)
-  if setup.static not in shapes:
-    shapes[setup.static] = setup.state_shapes()
-  memory.check(setup, shapes[setup.static])
-  metrics.check_counts(len(dataset.test_images), config.scores.samples)
-  folder = workdir / 'checkpoints'
-  start = None
-  # Process 0 loads it for all; a run that resumes does not need it.
-  if config.init_from and primary and not saved_steps(folder):
-    start = load_start(config.init_from, setup)
-  saved = []
-  if primary:
-    held.enter_context(records.alone(workdir))
-    saved = Checkpoints(folder, primary=False).origins()
-  open_folder(
-    workdir, trial.experiment, dataset.name, saved=saved, primary=primary
-  )
-  if primary:
-    table = [choice._asdict() for choice in setup.table]
-    records.write_json(workdir / 'precision.json', table)
-  return _Run(
-    trial=trial,
-    workdir=workdir,
-    setup=setup,
-    start=start,
-    checkpoints=Checkpoints(
-      folder, primary=primary, about=identity(config, dataset.name)
-    ),
-    shapes=shapes[setup.static],
-    sampler=setup.sampler(),
-  )
-
-
 def shared_config(configs: Sequence[Any]) -> Any:
   """The config of a program for all: for each role, the fewest bits of any."""
   shared = configs[0].to_dict()
@@ -306,7 +205,7 @@ def shared_config(configs: Sequence[Any]) -> Any:
 
 
 def _resume(
-  runs: Sequence[_Run], states: list[TrainState], *, primary: bool
+  runs: Sequence[Opened], states: list[TrainState], *, primary: bool
 ) -> list[TrainState]:
   """The states at the newest step that all runs have saved."""
   if not primary:
@@ -332,107 +231,3 @@ def _resume(
       run.checkpoints.forget_after(step)
     return found
   raise problem
-
-
-def _periodic(
-  run: _Run,
-  dataset: ImageDataset,
-  extractor: metrics.Extractor | None,
-  reference: metrics.Features | None,
-  tracker: Tracker,
-  made: dict[Any, diagnosis.Diagnose],
-) -> tuple[loop.Periodic, ...]:
-  """Sample grids and quick scores; only the primary process makes them."""
-  if extractor is None or reference is None:
-    return ()
-  config = run.config
-  samples = run.workdir / 'samples'
-
-  def save_samples(step: int, state: TrainState) -> dict[str, float]:
-    make_folder(samples)
-    path = samples / f'step_{step:07d}.png'
-    images = run.sampler(state, _GRID)
-    artifacts.save_grid(
-      path, images, description=f'{dataset.name}, step {step}'
-    )
-    tracker.images(step, 'samples', artifacts.grid(images))
-    return loop.singular_values(state)
-
-  def evaluate(step: int, state: TrainState) -> dict[str, float]:
-    count = config.logging.eval_samples
-    fake = extractor.extract(run.sampler(state, count, seed=CHOICE_SEED))
-    distance = metrics.frechet_distance(reference.features, fake.features)
-    run.checkpoints.save_best(step, state, distance)
-    values = {
-      'eval/frechet_distance_train': distance,
-      'eval/effective_rank': metrics.effective_rank(fake.features),
-    }
-    if fake.probabilities is not None and reference.probabilities is not None:
-      histogram = metrics.mode_histogram(fake.probabilities)
-      real = metrics.mode_histogram(reference.probabilities)
-      values['eval/mode_kl'] = metrics.kl_to_reference(histogram, real)
-      values['eval/modes_covered'] = metrics.modes_covered(histogram, real)
-    return values
-
-  return (
-    loop.Periodic(config.logging.sample_every, save_samples),
-    loop.Periodic(config.logging.eval_every, evaluate),
-    *_diagnosis(run, dataset, tracker, made),
-  )
-
-
-_EXAMPLES = 64  # Images that quantization is measured on.
-
-
-def _diagnosis(
-  run: _Run,
-  dataset: ImageDataset,
-  tracker: Tracker,
-  made: dict[Any, diagnosis.Diagnose],
-) -> tuple[loop.Periodic, ...]:
-  """Logs what quantization does; nothing for networks in float.
-
-  `made` caches the compiled functions by precision, for all trials.
-  """
-  config = run.config
-  if not config.logging.diagnose or not run.setup.is_quantized:
-    return ()
-  size = min(_EXAMPLES, len(dataset.train_images))
-  batch = {'images': dataset.train_images[None, :size]}
-  if run.setup.labels is not None:
-    batch['labels'] = run.setup.labels[None, :size]
-  key = run.setup.static
-  refit = run.setup.refit()
-
-  def diagnose(step: int, state: TrainState) -> dict[str, float]:
-    if key not in made:
-      made[key] = run.setup.diagnosis()
-    report = made[key](refit.for_target(state), batch)
-    if step == config.steps:
-      tracker.message(diagnosis.format_report(report))
-    return {
-      f'quantization/{place}/{name}': value
-      for place, numbers in report.items()
-      for name, value in numbers.items()
-    }
-
-  return (
-    loop.Periodic(config.logging.diagnose_every or config.steps, diagnose),
-  )
-
-
-def _describe(run: _Run, dataset: ImageDataset, state: TrainState) -> str:
-  def line(name: str, params: PyTree) -> str:
-    count = sum(np.size(x) for x in jax.tree.leaves(params))
-    return f'{name}: {count:,} parameters'
-
-  shape = '×'.join(map(str, dataset.train_images.shape[1:]))
-  return '\n'.join(
-    (
-      f'{dataset.name}: {len(dataset.train_images):,} training images {shape}',
-      *(line(name, part.params) for name, part in state.networks.items()),
-      format_table(run.setup.table),
-      *([describe_schedule(run.config)] if run.setup.is_quantized else []),
-      f'{jax.device_count()} × {jax.devices()[0].device_kind}, {run.workdir}',
-    )
-  )

@@ -13,11 +13,6 @@ from qgan_jax.variants.losses import (
 )
 
 
-def _arguments(x: Array, labels: Array | None) -> tuple[Array, ...]:
-  """Those of a network: one without classes need not have any labels."""
-  return (x,) if labels is None else (x, labels)
-
-
 def gan(
   generator: nn.Module,
   discriminator: nn.Module,
@@ -63,14 +58,11 @@ def gan(
     images = batch['images']
     labels = batch['labels'] if num_classes else None
     latents = jax.random.normal(key, (len(images), latent_dim))
-    return {
-      'generator': _arguments(latents, labels),
-      'discriminator': _arguments(images, labels),
-    }
+    return {'generator': (latents, labels), 'discriminator': (images, labels)}
 
   def inputs(keys, indices):
     latents = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
-    return _arguments(latents, indices % num_classes if num_classes else None)
+    return latents, indices % num_classes if num_classes else None
 
   def fakes(nets: Nets, batch: Batch, key: Array):
     del batch
@@ -82,14 +74,13 @@ def gan(
         lambda key, shape: jax.random.randint(key, shape, 0, num_classes),
         labels_key,
       )
-    images = nets['generator'](*_arguments(latents, labels))
-    return {'images': images, 'labels': labels}
+    return {'images': nets['generator'](latents, labels), 'labels': labels}
 
   def d_loss(nets: Nets, batch: Batch, fake, key: Array):
     judge = nets['discriminator']
     labels = batch['labels'] if num_classes else None
-    real_logits = judge(*_arguments(batch['images'], labels))
-    fake_logits = judge(*_arguments(fake['images'], fake['labels']))
+    real_logits = judge(batch['images'], labels)
+    fake_logits = judge(fake['images'], fake['labels'])
     value = both.discriminator(real_logits, fake_logits)
     metrics = {
       'd_loss': value,
@@ -103,7 +94,7 @@ def gan(
       still = nets.frozen('discriminator')
       some = None if labels is None else labels[:count]
       penalties = of_gradient(
-        lambda images: still(*_arguments(images, some)),
+        lambda images: still(images, some),
         batch['images'][:count],
         fake['images'][:count],
         nets.draw(jax.random.uniform, key, (1, 1, 1), count),
@@ -115,10 +106,10 @@ def gan(
   def g_loss(nets: Nets, batch: Batch, fake, key: Array):
     del key
     judge = nets['discriminator']
-    logits = judge(*_arguments(fake['images'], fake['labels']))
+    logits = judge(fake['images'], fake['labels'])
     if both.relativistic:
       labels = batch['labels'] if num_classes else None
-      real_logits = judge(*_arguments(batch['images'], labels))
+      real_logits = judge(batch['images'], labels)
       value = both.generator(logits, real_logits)
     else:
       value = both.generator(logits)

@@ -6,7 +6,7 @@ import pytest
 
 from qgan_jax import quantizers
 from qgan_jax.precision import Bits, make_precision, Precision
-from qgan_jax.precision.network import arguments_for
+from qgan_jax.precision.arguments import arguments_for
 from qgan_jax.precision.replicas import Replicas
 
 KEY = jax.random.PRNGKey(0)

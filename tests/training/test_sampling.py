@@ -11,7 +11,7 @@ import optax
 from qgan_jax import metrics
 from qgan_jax.precision import Bits, Precision
 from qgan_jax.precision.schedule import Schedule
-from qgan_jax.runs import trials
+from qgan_jax.runs import periodic
 from qgan_jax.training.sampling import CHOICE_SEED, Sampler
 from qgan_jax.training.state import init_network, init_state
 from qgan_jax.training.trainable import Trainable
@@ -90,7 +90,7 @@ def test_quick_scores_choose_by_latents_of_their_own(tmp_path):
   )
   reference = extract(show(make_state(), 50, seed=9))
   extractor = metrics.Extractor('x', '', '', '', None, extract)
-  _, evaluate = trials._periodic(run, None, extractor, reference, None, {})
+  _, evaluate = periodic.periodic(run, None, extractor, reference, None, {})
   evaluate.run(1, make_state())
   assert len(best) == 1
   assert len(drawn[0]) == 100

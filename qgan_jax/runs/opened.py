@@ -1,0 +1,145 @@
+"""A trial whose folder is open, and locked: what is its own in a program."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from qgan_jax import metrics, records
+from qgan_jax.config.flags import Experiment
+from qgan_jax.config.names import default_workdir
+from qgan_jax.data import ImageDataset
+from qgan_jax.precision.table import format_table
+from qgan_jax.runs import build, memory
+from qgan_jax.runs.folder import identity, open_folder
+from qgan_jax.runs.precision import describe_schedule
+from qgan_jax.runs.start import load_start
+from qgan_jax.training.checkpoints import Checkpoints, saved_steps
+from qgan_jax.training.sampling import Sampler
+from qgan_jax.training.state import TrainState
+from qgan_jax.variants import Variant
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """One run to be made.
+
+  Attributes:
+    experiment: its config, and where that comes from.
+    workdir: its folder; None for the default one.
+    variant: what is trained against what; what the config says if None.
+    dataset: the images; what the config says if None.
+  """
+
+  experiment: Experiment
+  workdir: Path | None = None
+  variant: Variant | None = None
+  dataset: ImageDataset | None = None
+
+
+@dataclasses.dataclass
+class Opened:
+  """A trial, with what it does not share with others of its program.
+
+  Attributes:
+    trial: what is run.
+    workdir: its folder.
+    setup: what it is made of, on one device.
+    start: variables by network that it starts from, or None.
+    checkpoints: of the folder.
+    shapes: of its state.
+    sampler: draws from its states.
+  """
+
+  trial: Trial
+  workdir: Path
+  setup: build.Setup
+  start: PyTree
+  checkpoints: Checkpoints
+  shapes: TrainState
+  sampler: Sampler
+
+  @property
+  def config(self) -> Any:
+    """Of the trial, resolved."""
+    return self.trial.experiment.config
+
+
+def open_trial(
+  trial: Trial,
+  dataset: ImageDataset,
+  shapes: dict[Any, TrainState],
+  held: contextlib.ExitStack,
+  *,
+  primary: bool,
+) -> Opened:
+  """Opens the folder of a trial.
+
+  Args:
+    trial: what is run.
+    dataset: its images.
+    shapes: caches shapes of states by precision.
+    held: takes the lock of the folder.
+    primary: whether this process writes.
+  """
+  config = trial.experiment.config
+  workdir = trial.workdir
+  if workdir is None:
+    suffix = '-on-digits' if dataset.is_standin else ''
+    workdir = Path(default_workdir(config) + suffix)
+  # Before the folder is made, so that what cannot run does not leave one.
+  setup = build.set_up(config, dataset, variant=trial.variant)
+  if setup.static not in shapes:
+    shapes[setup.static] = setup.state_shapes()
+  memory.check(setup, shapes[setup.static])
+  metrics.check_counts(len(dataset.test_images), config.scores.samples)
+  folder = workdir / 'checkpoints'
+  start = None
+  # Process 0 loads it for all; a run that resumes does not need it.
+  if config.init_from and primary and not saved_steps(folder):
+    start = load_start(config.init_from, setup)
+  saved = []
+  if primary:
+    held.enter_context(records.alone(workdir))
+    saved = Checkpoints(folder, primary=False).origins()
+  open_folder(
+    workdir, trial.experiment, dataset.name, saved=saved, primary=primary
+  )
+  if primary:
+    table = [choice._asdict() for choice in setup.table]
+    records.write_json(workdir / 'precision.json', table)
+  return Opened(
+    trial=trial,
+    workdir=workdir,
+    setup=setup,
+    start=start,
+    checkpoints=Checkpoints(
+      folder, primary=primary, about=identity(config, dataset.name)
+    ),
+    shapes=shapes[setup.static],
+    sampler=setup.sampler(),
+  )
+
+
+def describe(run: Opened, dataset: ImageDataset, state: TrainState) -> str:
+  """What is about to be trained, for a person."""
+
+  def line(name: str, params: PyTree) -> str:
+    count = sum(np.size(x) for x in jax.tree.leaves(params))
+    return f'{name}: {count:,} parameters'
+
+  shape = '×'.join(map(str, dataset.train_images.shape[1:]))
+  return '\n'.join(
+    (
+      f'{dataset.name}: {len(dataset.train_images):,} training images {shape}',
+      *(line(name, part.params) for name, part in state.networks.items()),
+      format_table(run.setup.table),
+      *([describe_schedule(run.config)] if run.setup.is_quantized else []),
+      f'{jax.device_count()} × {jax.devices()[0].device_kind}, {run.workdir}',
+    )
+  )

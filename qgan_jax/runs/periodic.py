@@ -1,0 +1,99 @@
+"""What is done on the way: sample grids, quick scores, measurements."""
+
+from typing import Any
+
+from qgan_jax import artifacts, metrics
+from qgan_jax.data import ImageDataset
+from qgan_jax.runs.folder import make_folder
+from qgan_jax.runs.opened import Opened
+from qgan_jax.training import diagnosis, loop
+from qgan_jax.training.sampling import CHOICE_SEED
+from qgan_jax.training.state import TrainState
+from qgan_jax.training.tracking import Tracker
+
+_GRID = 64  # Images in a sample grid.
+_EXAMPLES = 64  # Images that quantization is measured on.
+
+
+def periodic(
+  run: Opened,
+  dataset: ImageDataset,
+  extractor: metrics.Extractor | None,
+  reference: metrics.Features | None,
+  tracker: Tracker,
+  made: dict[Any, diagnosis.Diagnose],
+) -> tuple[loop.Periodic, ...]:
+  """Sample grids and quick scores; only the primary process makes them."""
+  if extractor is None or reference is None:
+    return ()
+  config = run.config
+  samples = run.workdir / 'samples'
+
+  def save_samples(step: int, state: TrainState) -> dict[str, float]:
+    make_folder(samples)
+    path = samples / f'step_{step:07d}.png'
+    images = run.sampler(state, _GRID)
+    artifacts.save_grid(
+      path, images, description=f'{dataset.name}, step {step}'
+    )
+    tracker.images(step, 'samples', artifacts.grid(images))
+    return loop.singular_values(state)
+
+  def evaluate(step: int, state: TrainState) -> dict[str, float]:
+    count = config.logging.eval_samples
+    fake = extractor.extract(run.sampler(state, count, seed=CHOICE_SEED))
+    distance = metrics.frechet_distance(reference.features, fake.features)
+    run.checkpoints.save_best(step, state, distance)
+    values = {
+      'eval/frechet_distance_train': distance,
+      'eval/effective_rank': metrics.effective_rank(fake.features),
+    }
+    if fake.probabilities is not None and reference.probabilities is not None:
+      histogram = metrics.mode_histogram(fake.probabilities)
+      real = metrics.mode_histogram(reference.probabilities)
+      values['eval/mode_kl'] = metrics.kl_to_reference(histogram, real)
+      values['eval/modes_covered'] = metrics.modes_covered(histogram, real)
+    return values
+
+  return (
+    loop.Periodic(config.logging.sample_every, save_samples),
+    loop.Periodic(config.logging.eval_every, evaluate),
+    *_diagnosis(run, dataset, tracker, made),
+  )
+
+
+def _diagnosis(
+  run: Opened,
+  dataset: ImageDataset,
+  tracker: Tracker,
+  made: dict[Any, diagnosis.Diagnose],
+) -> tuple[loop.Periodic, ...]:
+  """Logs what quantization does; nothing for networks in float.
+
+  `made` caches the compiled functions by precision, for all trials.
+  """
+  config = run.config
+  if not config.logging.diagnose or not run.setup.is_quantized:
+    return ()
+  size = min(_EXAMPLES, len(dataset.train_images))
+  batch = {'images': dataset.train_images[None, :size]}
+  if run.setup.labels is not None:
+    batch['labels'] = run.setup.labels[None, :size]
+  key = run.setup.static
+  refit = run.setup.refit()
+
+  def diagnose(step: int, state: TrainState) -> dict[str, float]:
+    if key not in made:
+      made[key] = run.setup.diagnosis()
+    report = made[key](refit.for_target(state), batch)
+    if step == config.steps:
+      tracker.message(diagnosis.format_report(report))
+    return {
+      f'quantization/{place}/{name}': value
+      for place, numbers in report.items()
+      for name, value in numbers.items()
+    }
+
+  return (
+    loop.Periodic(config.logging.diagnose_every or config.steps, diagnose),
+  )
