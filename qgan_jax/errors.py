@@ -86,7 +86,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
   sys.exit(code or 0)
 
 
-# Characters of a message; longer ones repeat a value of thousands.
+# Longest message, in characters: one that repeats a huge value is shortened.
 _LONGEST = 2000
 
 

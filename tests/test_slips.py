@@ -139,100 +139,99 @@ def _config_strings():
   )
 
 
-def _numbers(door, flag, values):
-  return [f'{door} --{flag}={value}' for value in values]
+def _with(command, flag, values):
+  """The command with each value of a flag."""
+  return [f'{command} --{flag}={value}' for value in values]
 
 
-def _commands():
-  """All wrong commands."""
+def _of_every_door():
   for door in MODULES:
     yield from (f'{door} --no_such=1', f'{door} --no_such', f'{door} -x')
-    yield f'{door} --flagfile=none'
-    yield f'{door} --verbosity=x'
-    if door != 'report':
+    yield from (f'{door} --flagfile=none', f'{door} --verbosity=x')
+    if door != 'report':  # It takes folders that are no flags.
       yield from (door, f'{door} once', f'{door} --', f'{door} -- once')
 
-  # Numbers and names.
-  huge, wrong = '1' + '0' * 20, ('x', '1e3', '', '1.5')
-  run = 'quantize --workdir=run --bits=8'
-  yield from _numbers('sample --artifact=g.qgan --out=new/ ', 'num', (
-    '0', '-5', huge, *wrong))  # fmt: skip
-  yield from _numbers('sample --artifact=g.qgan --out=new/', 'seed', (
-    '-1', 2**64, *wrong))  # fmt: skip
-  yield from _numbers('sample --artifact=g.qgan --out=new/', 'label', (
-    '-1', '3', huge, 'x'))  # fmt: skip
-  yield from _numbers('sample --artifact=g.qgan --out=new/', 'runtime', (
-    '', 'no_such', 'openvino'))  # fmt: skip
+
+def _flags():
+  """Numbers and names that a flag does not take."""
+  huge, no_number = '1' + '0' * 20, ('x', '1e3', '', '1.5')
+  sample = 'sample --artifact=g.qgan --out=new/'
+  yield from _with(sample, 'num', ('0', '-5', huge, *no_number))
+  yield from _with(sample, 'seed', ('-1', 2**64, *no_number))
+  yield from _with(sample, 'label', ('-1', '3', huge, 'x'))
+  yield from _with(sample, 'runtime', ('', 'no_such', 'openvino'))
   yield 'sample --artifact=g.qgan --out=new.png --num=1000000000'
-  yield from _numbers('evaluate --workdir=run', 'samples', (
-    '0', '1', '-5', huge, *wrong))  # fmt: skip
-  yield from _numbers('evaluate --workdir=run', 'seed', ('-1', 2**64, 'x'))
-  yield from _numbers('evaluate --workdir=run', 'step', ('-1', huge, 'x', '7'))
-  yield from _numbers('report run', 'port', ('-1', '99999', huge, 'x', ''))
-  yield from _numbers('report run --serve --port=0', 'host', (
-    '', 'no.such.host.invalid', '300.1.1.1', 'x' * 300))  # fmt: skip
-  yield from _numbers('report run', 'within', ('-1', 'nan', 'inf', 'x'))
-  yield from _numbers(run, 'samples', ('0', '-5', huge, 'x'))
-  yield from _numbers(run, 'rounding_steps', ('-5', huge))
-  yield from _numbers(run, 'seed', ('-5', 2**64))
-  for flag in 'method', 'quantizer', 'activation_quantizer', 'calibration':
-    yield from _numbers(run, flag, ('', 'no_such'))
+  evaluate = 'evaluate --workdir=run'
+  yield from _with(evaluate, 'samples', ('0', '1', '-5', huge, *no_number))
+  yield from _with(evaluate, 'seed', ('-1', 2**64, 'x'))
+  yield from _with(evaluate, 'step', ('-1', huge, 'x', '7'))
+  yield from _with('report run', 'port', ('-1', '99999', huge, 'x', ''))
+  yield from _with('report run', 'within', ('-1', 'nan', 'inf', 'x'))
+  hosts = '', 'no.such.host.invalid', '300.1.1.1', 'x' * 300
+  yield from _with('report run --serve --port=0', 'host', hosts)
   one = 'quantize --workdir=run'
   for flag in 'bits', 'w_bits', 'size':
-    yield from _numbers(one, flag, ('0', '-5', 'x', ''))
-  yield from _numbers(one, 'bits', ('17', huge))
-  yield from _numbers(run, 'a_bits', ('0', '17', huge))
-  yield from _numbers(one, 'max_ratio', ('nan', 'inf', '-1', 'x'))
-  yield from (
-    one,
-    f'{run} --size=9999',
-    f'{run} --method=adaround --quantizer=uniform',
-    f'{one} --size=9999 --quantizer=ternary',
-  )
+    yield from _with(one, flag, ('0', '-5', 'x', ''))
+  yield from _with(one, 'bits', ('17', huge))
+  yield from _with(one, 'max_ratio', ('nan', 'inf', '-1', 'x'))
+  eight = f'{one} --bits=8'
+  yield from _with(eight, 'a_bits', ('0', '17', huge))
+  yield from _with(eight, 'samples', ('0', '-5', huge, 'x'))
+  yield from _with(eight, 'rounding_steps', ('-5', huge))
+  yield from _with(eight, 'seed', ('-5', 2**64))
+  for flag in 'method', 'quantizer', 'activation_quantizer', 'calibration':
+    yield from _with(eight, flag, ('', 'no_such'))
+  yield from (one, f'{eight} --size=9999', f'{one} --size=9 --w_bits=2')
+  yield f'{eight} --method=adaround --quantizer=uniform'
+  yield f'{one} --size=9999 --quantizer=ternary'
   sweep = f'sweep {DIGITS} --sweep=bits=4,8'
   for flag in 'parallel', 'cpus':
-    yield from _numbers(sweep, flag, ('0', '-1', huge, 'x', ''))
-  yield from _numbers(sweep, 'gpus', ('-1', 'nan', 'inf', '1.5', 'x'))
-  yield from _numbers(sweep, 'grace', ('-1', 'nan', 'inf', 'x'))
-  yield from _numbers(sweep, 'retries', ('-1', 'x'))
+    yield from _with(sweep, flag, ('0', '-1', huge, 'x', ''))
+  yield from _with(sweep, 'gpus', ('-1', 'nan', 'inf', '1.5', 'x'))
+  yield from _with(sweep, 'grace', ('-1', 'nan', 'inf', 'x'))
+  yield from _with(sweep, 'retries', ('-1', 'x'))
+  yield f'sweep {DIGITS} --dry_run=maybe'
   for flag in 'layout', 'launcher':
-    yield from _numbers(sweep, flag, ('', 'no_such'))
-  yield from (f'{sweep} --launcher=slurm --slurm={x}' for x in (
-    'partition', '=gpu', 'a=1,', ''))  # fmt: skip
-  yield from (f'{sweep} --launcher=ray --ray_resources={x}' for x in (
-    'TPU', 'TPU=x', 'TPU=nan', 'TPU=-1', ''))  # fmt: skip
-  yield f'{sweep} --launcher=ray --ray_address=localhost:1'
-  yield f'{sweep} --launcher=ray --ray_address=localhost:99999'
+    yield from _with(sweep, flag, ('', 'no_such'))
+  options = 'partition', '=gpu', 'a=1,', ''
+  yield from _with(f'{sweep} --launcher=slurm', 'slurm', options)
+  resources = 'TPU', 'TPU=x', 'TPU=nan', 'TPU=-1', ''
+  yield from _with(f'{sweep} --launcher=ray', 'ray_resources', resources)
+  addresses = 'localhost:1', 'localhost:99999'
+  yield from _with(f'{sweep} --launcher=ray', 'ray_address', addresses)
   main = f'main {DIGITS}'
-  yield from _numbers(main, 'processes', ('0', '-1', '2', 'x'))
-  yield from _numbers(main, 'process', ('-1', '0', 'x'))
-  for address in '', 'a', 'localhost:', ':1', 'a:b', 'a:99999', 'a:0':
-    yield f'{main} --processes=2 --process=0 --coordinator={address}'
+  yield from _with(main, 'processes', ('0', '-1', '2', 'x'))
+  yield from _with(main, 'process', ('-1', '0', 'x'))
+  addresses = '', 'a', 'localhost:', ':1', 'a:b', 'a:99999', 'a:0'
+  yield from _with(
+    f'{main} --processes=2 --process=0', 'coordinator', addresses
+  )
   yield f'{main} --coordinator=localhost:1 --processes=2 --process=2'
-  yield from (f'{main} --distributed=x', f'sweep {DIGITS} --dry_run=maybe')
+  yield f'{main} --distributed=x'
 
-  # Experiments and their configs.
+
+def _experiments():
+  """Experiment files, their configs and sweeps."""
   for string in _config_strings():
     yield f'main --config=digits.py:{string}'
   for name in EXPERIMENTS:
     yield f'main --config={name}.py:'
     yield f'sweep --config={name}.py: --sweep=bits=4,8'
-  yield 'sweep --config=none.py'
-  yield from (f'sweep --config={name}.py' for name in SWEEPS)
+  yield from (f'sweep --config={name}.py' for name in ('none', *SWEEPS))
   yield 'evaluate --artifact=g.qgan --config=exits.py'
-  for file in (
+  yield from _with('main', 'config', (
     '', 'none.py', 'digits', 'folder', 'folder.py', 'run/config.json',
     '/none/digits.py', '~no_such_user/digits.py', ':bits=8', 'empty.py',
-  ):  # fmt: skip
-    yield f'main --config={file}'
+  ))  # fmt: skip
+  main = f'main {DIGITS}'
   yield from ('main --config', f'{main} {DIGITS}', 'main --config.steps=5')
-  for flag in (
+  for override in (
     'no_such=1', 'steps=x', 'steps=1.5', 'steps=0', 'steps', 'bist=8', '=5',
     'learning_rate=nan', 'generator=5', 'data.standin=x', 'seed=-1', 'steps=',
-    'data.source=', 'lr=1', 'precision.rules=x', f'batch_size={huge}',
-    'init_from=none', 'seed=18446744073709551616', 'model=5', 'nosteps',
+    'data.source=', 'lr=1', 'precision.rules=x', f'batch_size={10**20}',
+    f'seed={2**64}', 'model=5', 'nosteps',
   ):  # fmt: skip
-    yield f'{main} --config.{flag}'
+    yield f'{main} --config.{override}'
   for text in (
     '', ';', 'bits', 'bits=', '=4', 'bits=4,', 'bits=4;', 'bits=4&seed=1,2',
     'bits=8..4', 'seed=0..99999999999999999999', 'no_such=1,2', 'bits=4,4',
@@ -240,84 +239,63 @@ def _commands():
     f'seed=0..{"9" * 5000}', 'bits=4&&seed=1',
   ):  # fmt: skip
     yield shlex.join(['sweep', DIGITS, f'--sweep={text}'])
-  yield f'{sweep} --config.seed=18446744073709551616'
+  yield f'sweep {DIGITS} --sweep=bits=4,8 --config.seed={2**64}'
   yield 'sweep --config=digits.py:bits=2 --sweep=bits=4,8'
   yield 'sweep --config=digits.py --config.seed=1 --sweep=seed=1,2'
 
-  # Files and folders.
-  for flag in 'workdir', 'resume':
-    yield from _numbers('sweep', flag, ('', 'none', 'digits.py', 'folder'))
-  yield from (f'{sweep} --resume=run', 'sweep --resume', 'sweep --resume=~x/y')
-  for path in '', 'digits.py/new', 'digits.py', '~no_such_user/new', 'x' * 300:
-    yield f'{main} --workdir={path}'
-    yield f'{sweep} --workdir={path}'
-  yield from _numbers(
-    'population',
-    'trials',
-    ('', 'none.json', 'folder', 'g.qgan', '~no_such_user/a', 'x' * 300),
+
+def _paths():
+  """Files and folders that are not there, or are something else."""
+  home, long = '~no_such_user/a', 'x' * 300
+  main, sweep = f'main {DIGITS}', f'sweep {DIGITS} --sweep=bits=4,8'
+  for command in main, sweep:
+    yield from _with(
+      command, 'workdir', ('', 'digits.py', 'digits.py/new', home, long)
+    )
+  yield from _with('sweep', 'resume', ('', 'none', 'digits.py', 'folder', home))
+  yield from ('sweep --workdir=folder', f'{sweep} --resume=run')
+  yield 'sweep --resume'
+  yield from _with(
+    'population', 'trials', ('', 'none', 'folder', 'g.qgan', home, long)
   )
-  yield from (f'population --trials={name}.json' for name in POPULATIONS)
-  for door, bits in ('quantize', '--bits=8'), ('evaluate', ''):
-    for path in '', 'none', 'digits.py', 'folder', 'g.qgan', '~no_such_user/a':
-      yield f'{door} --workdir={path} {bits}'
+  yield from _with('population', 'trials', (f'{x}.json' for x in POPULATIONS))
+  for command in 'quantize --bits=8', 'evaluate':
+    yield from _with(
+      command, 'workdir', ('', 'none', 'digits.py', 'folder', 'g.qgan', home)
+    )
   yield from ('evaluate --artifact=g.qgan', f'evaluate {DIGITS}')
   yield f'evaluate --workdir=run {DIGITS}'
-  files = (
-    '',
-    'none.qgan',
-    'folder',
-    'digits.py',
-    'empty.qgan',
-    'cut.qgan',
-    'cut.onnx',
-    'cut.stablehlo',
-    '~no_such_user/a.qgan',
-    'x' * 300,
-  )
-  for file in files:
-    yield f'sample --artifact={file} --out=new.png'
-    yield f'export --artifact={file} --out=new'
-    yield f'evaluate --artifact={file} {DIGITS}'
-  for out in (
-    '',
-    'new',
-    'new.jpg',
-    'none/new.png',
-    'digits.py/',
-    'folder/',
-    'folder',
-    'digits.py/new.png',
-    '~no_such_user/a.png',
-    '.png/'[:4],
-    'x' * 300 + '.png',
+  for command in (
+    'sample --out=new.png',
+    'export --out=new',
+    f'evaluate {DIGITS}',
   ):
-    yield f'sample --artifact=g.qgan --num=2 --out={out}'
-  for format_ in '', 'no_such', 'onnx,', ',', 'onnx,no_such', 'ONNX':
-    yield f'export --artifact=g.qgan --out=new --format={format_}'
-  for out in '', 'digits.py', 'digits.py/new', '~no_such_user/a', 'x' * 300:
-    yield f'export --artifact=g.qgan --format=packed --out={out}'
-  for folder in '', 'none', 'digits.py', 'folder':
-    yield f'export --artifact=g.qgan --format=web --ort_web={folder} --out=new'
-  for folder in '', 'none', 'digits.py', 'folder', 'run':
-    yield f'export --workdir={folder} --out=new'
-  yield from ('export --artifact', 'export --workdir=run --artifact=g.qgan')
+    yield from _with(command, 'artifact', (
+      '', 'none.qgan', 'folder', 'digits.py', 'empty.qgan', 'cut.qgan',
+      'cut.onnx', 'cut.stablehlo', home, long,
+    ))  # fmt: skip
+  yield from _with('sample --artifact=g.qgan --num=2', 'out', (
+    '', 'new', 'new.jpg', '.png', 'none/new.png', 'folder', 'folder/',
+    'digits.py/', 'digits.py/new.png', f'{home}.png', f'{long}.png',
+  ))  # fmt: skip
   yield from ('sample --artifact=g.qgan', 'sample --out=new.png')
-  for folder in (
-    'none',
-    'digits.py',
-    'folder',
-    '""',
-    '~no_such_user/a',
-    'x' * 300,
-  ):
-    yield f'report {folder}'
-    yield f'report {folder} --serve --port=0'
-  for out in '', 'none/new.html', 'folder', 'digits.py/new.html', 'x' * 300:
-    yield f'report run --out={out}'
+  export = 'export --artifact=g.qgan'
+  formats = '', 'no_such', 'onnx,', ',', 'onnx,no_such', 'ONNX'
+  yield from _with(f'{export} --out=new', 'format', formats)
+  folders = '', 'digits.py', 'digits.py/new', home, long
+  yield from _with(f'{export} --format=packed', 'out', folders)
+  yield from _with(f'{export} --format=web --out=new', 'ort_web', ('', 'none'))
+  folders = '', 'none', 'digits.py', 'folder', 'run'
+  yield from _with('export --out=new', 'workdir', folders)
+  yield from ('export --artifact', f'{export} --workdir=run')
+  for folder in 'none', 'digits.py', 'folder', '""', home, long:
+    yield from (f'report {folder}', f'report {folder} --serve --port=0')
+  pages = '', 'none/new.html', 'folder', 'digits.py/new.html', long
+  yield from _with('report run', 'out', pages)
   yield from ('report', 'report run none', 'report run --files=x')
 
 
-COMMANDS = list(dict.fromkeys(_commands()))
+COMMANDS = [*_of_every_door(), *_flags(), *_experiments(), *_paths()]
 
 
 class Worked(BaseException):

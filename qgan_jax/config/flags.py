@@ -49,9 +49,9 @@ def define_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> None:
     config_flags.DEFINE_config_file(
       'config',
       None,
-      f'An experiment and what to change in it, such as '
-      f'{experiments.EXAMPLE[9:]}. Every '
-      'key can be overridden by a flag too: --config.batch_size=128',
+      'An experiment and what to change in it, such as '
+      f'{experiments.EXAMPLE.partition("=")[2]}. Every key can be overridden '
+      'by a flag too: --config.batch_size=128',
       flag_values=flag_values,
       sys_argv=list(argv),
     )
