@@ -60,16 +60,17 @@ def open_folder(
       lines.append(f'dataset: {old["dataset"]} -> {dataset}')
     if lines:
       raise UserError(
-        f'{workdir} holds a run with another config, says {source.name}; take '
+        f'{workdir} holds a run with another config, says {source}; take '
         'another --workdir, or remove it. What differs: ' + '; '.join(lines)
       )
   if not primary:
     return
   if before is None:
     records.write_json(path, record)
-  elif before['config'].get('data') != record['config']['data']:
+    return
+  where = experiment.config.data.dir
+  if before['config'].get('data', {}).get('dir') != where:
     # Whoever scores the run again looks where the data lie now.
-    where = experiment.config.data.dir
     print(f'{dataset} is taken from data.dir={where} now', file=sys.stderr)
     records.write_json(path, before | identity(experiment.config, dataset))
 

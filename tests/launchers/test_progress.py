@@ -46,8 +46,16 @@ def test_scores_say_that_it_is_complete(tmp_path):
   reader = Reader(tmp_path)
   (tmp_path / 'scores.json').write_text('{"best": ')
   assert not reader.read().done
-  best = {'fid': 12.5, 'frechet_distance': 3.0}
-  (tmp_path / 'scores.json').write_text(json.dumps({'best': best}))
+  best = {
+    'fid': 12.5,
+    'frechet_distance': 3.0,
+    'step': 9,
+    'num_real': 9,
+    'num_fake': 9,
+    'extractor': {'name': 'none', 'hash': '0'},
+  }
+  scores = {'best': best, 'last': best}
+  (tmp_path / 'scores.json').write_text(json.dumps(scores))
   progress = reader.read()
   assert progress.done
   assert progress.score == 12.5

@@ -10,6 +10,7 @@ import time
 from fakes import assert_never_two_at_a_time, FAKE, Log, supervise, trace, unit
 import pytest
 
+from qgan_jax import records
 from qgan_jax.errors import UserError
 from qgan_jax.launchers import process
 from qgan_jax.launchers.base import LOST
@@ -181,7 +182,7 @@ supervise(folder, units, LocalLauncher([Place()])).run()
 
 def test_a_folder_is_never_worked_on_by_two(tmp_path):
   with open(tmp_path / 'lock', 'w') as file:
-    assert process.try_lock(file.fileno())
+    assert records.try_lock(file.fileno())
     task = dataclasses.replace(unit(tmp_path, 'a').task, lock=tmp_path / 'lock')
     task.log.parent.mkdir()
     job = process.TaskProcess(task)
