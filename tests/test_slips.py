@@ -129,6 +129,7 @@ def _config_strings():
   yield from ('no_such=1', 'bist=8', 'data=5', 'generator.bits=5', 'a.b.c=1')
   yield from ('experiment=a/b', 'experiment=..', 'source=no_such_set')
   yield from ('dir=/a,b,source=folder', 'source=folder', 'source=folder:none')
+  yield 'source=folder:~no_such_user/a'
   yield from ('source=folder,dir=none', 'source=folder,dir=digits.py')
   yield from ('init_from=none', 'init_from=~no_such_user/run', 'rules=x')
   yield from ('extractor=inception', 'batch_size=1000000000')

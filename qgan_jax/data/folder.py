@@ -12,7 +12,7 @@ import tqdm
 
 from qgan_jax.data import images
 from qgan_jax.data.dataset import ImageDataset, split_off_test
-from qgan_jax.errors import UserError
+from qgan_jax.errors import expand_home, UserError
 
 _NAMES_IN_WARNING = 5
 
@@ -38,7 +38,7 @@ def load(
   Raises:
     UserError: The folder is missing, or fewer than two images can be read.
   """
-  root = Path(path).expanduser()
+  root = Path(expand_home(path))
   if not root.is_dir():
     raise UserError(
       f'There is no image folder {str(root)!r}; give the path of an existing '

@@ -9,7 +9,7 @@ from absl import logging
 
 from qgan_jax.data import digits, folder, mnist_family, tfds
 from qgan_jax.data.dataset import ImageDataset
-from qgan_jax.errors import UserError
+from qgan_jax.errors import expand_home, UserError
 
 
 def load(
@@ -57,7 +57,7 @@ def load(
   if source == 'digits':
     return digits.load(image_size=image_size, channels=channels)
 
-  root = Path(data_dir).expanduser() if data_dir else tfds.default_data_dir()
+  root = Path(expand_home(data_dir)) if data_dir else tfds.default_data_dir()
   prepared = tfds.find_prepared(source, data_dir=root)
   if prepared is not None:
     return tfds.load(prepared, image_size=image_size, channels=channels)

@@ -12,7 +12,7 @@ import tqdm
 
 from qgan_jax.data import images
 from qgan_jax.data.dataset import ImageDataset, split_off_test
-from qgan_jax.errors import did_you_mean, UserError
+from qgan_jax.errors import did_you_mean, expand_home, UserError
 
 # Below this many compressed bytes an image is decoded faster than a thread
 # is handed the work (measured with PNG and JPEG).
@@ -29,7 +29,7 @@ def _import() -> Any:
 def default_data_dir() -> Path:
   """Returns TFDS's data folder: `$TFDS_DATA_DIR`, or one in the home."""
   default = os.path.join('~', 'tensorflow_datasets')
-  return Path(os.environ.get('TFDS_DATA_DIR') or default).expanduser()
+  return Path(expand_home(os.environ.get('TFDS_DATA_DIR') or default))
 
 
 def check_name(source: str) -> str:
