@@ -17,7 +17,7 @@ import pytest
 
 from qgan_jax import artifacts, errors
 from qgan_jax import config as config_lib
-from qgan_jax.launchers import ray, supervisor
+from qgan_jax.launchers import ray, slurm, supervisor
 from qgan_jax.metrics import classifier
 from qgan_jax.reports import serve
 from qgan_jax.runs import after_training
@@ -363,6 +363,7 @@ def test_a_slip_is_one_sentence(command, place, monkeypatch, capsys):
   for module, name in (
     (loop, 'train'),
     (supervisor.Supervisor, 'run'),
+    (slurm, 'SlurmLauncher'),
     (after_training, '_quantize'),
     (classifier, '_train'),
     (serve.ThreadingHTTPServer, 'serve_forever'),
