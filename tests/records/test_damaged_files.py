@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 
-from fake_runs import make_run, make_sweep
+from fake_runs import make_run, make_sweep, scores_of
 import pytest
 from test_page import render
 
@@ -267,3 +267,21 @@ def test_a_picture_that_is_damaged_is_left_out(tmp_path):
   for picture in (run / 'samples').iterdir():
     picture.write_bytes(picture.read_bytes()[:60])
   assert render(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'literal', ['1e400', '-1e400', 'NaN', '1' + 400 * '0', 'true', '"1"', '[1]']
+)
+@pytest.mark.parametrize('name', ['frechet_distance', 'num_fake', 'other'])
+def test_a_number_is_one_that_is_finite(tmp_path, name, literal):
+  scores = scores_of(3.0, other=1.5)
+  path = tmp_path / 'scores.json'
+  records.write_json(path, scores)
+  assert records.read(path, records.SCORES) == scores
+  scores['best'] |= {name: '?'}
+  path.write_text(json.dumps(scores).replace('"?"', literal))
+  if name == 'other' and literal in ('true', '"1"', '[1]'):
+    assert records.read(path, records.SCORES)['best'][name]
+  else:
+    with pytest.raises(records.DamagedFile, match=f'{path} is damaged: '):
+      records.read(path, records.SCORES)
