@@ -63,6 +63,8 @@ def serve(pages: Pages, host: str, port: int) -> None:
 class _Server(ThreadingHTTPServer):
   """Answers each connection in a thread, and bounds how many there are."""
 
+  request_queue_size = MOST_CONNECTIONS
+
   def __init__(self, address: tuple[str, int], handler: Any):
     """Listens."""
     self.address_family = (

@@ -78,27 +78,25 @@ def test_head_is_get_without_the_page(server):
     assert int(response.headers['Content-Length']) == len(page.encode())
 
 
-@pytest.mark.parametrize(
-  ('asked', 'status'),
-  [
+def test_which_hosts_may_ask(server):
+  for asked, status in (
     ('LOCALHOST:80', 200), ('LocalHost', 200), ('127.0.0.1', 200),
     ('[::1]:8000', 200), ('[::1]', 200), ('', 403), ('[::1', 403),
     ('localhost.example.org', 403), ('example.org#localhost', 403),
-    ('localhost@example.org', 403),
-  ],
-)  # fmt: skip
-def test_which_hosts_may_ask(server, asked, status):
-  assert get(server, '/version', Host=asked)[0] == status
+    ('localhost.', 403), ('127.0.0.1.example.org', 403),
+  ):  # fmt: skip
+    assert get(server, '/version', Host=asked)[0] == status, asked
 
 
-def test_idle_connections_are_bounded_and_keep_nobody_out(server, monkeypatch):
+def test_idle_connections_are_bounded_and_keep_nobody_out(server):
   before = threading.active_count()
   idle = [
     socket.create_connection(server.server_address)
     for _ in range(3 * serve.MOST_CONNECTIONS)
   ]
   assert get(server, '/version')[0] == 200
-  deadline = time.monotonic() + 10
+  # Less than the time after which an idle connection ends by itself.
+  deadline = time.monotonic() + serve.SECONDS_IDLE / 3
   most = before + serve.MOST_CONNECTIONS
   while threading.active_count() > most and time.monotonic() < deadline:
     time.sleep(0.01)
@@ -112,11 +110,13 @@ def test_a_connection_that_says_nothing_is_closed(monkeypatch, tmp_path):
   with serve.make_server(None, '127.0.0.1', 0) as server:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    with socket.create_connection(server.server_address, timeout=10) as idle:
-      idle.send(b'GET / HT')
-      assert idle.recv(10) == b''
-    server.shutdown()
-    thread.join()
+    try:
+      with socket.create_connection(server.server_address, timeout=5) as idle:
+        idle.send(b'GET / HT')
+        assert idle.recv(10) == b''
+    finally:
+      server.shutdown()
+      thread.join()
 
 
 def test_a_client_that_is_gone_leaves_no_traceback(server, capfd):
