@@ -9,7 +9,7 @@ from qgan_jax.config.flags import Experiment
 from qgan_jax.config.keys import REMOVED
 from qgan_jax.errors import UserError
 from qgan_jax.runs import plan
-from qgan_jax.runs.folder import open_folder, read_run
+from qgan_jax.runs.folder import identity, open_folder, read_run
 
 
 def make_config(arg):
@@ -85,3 +85,25 @@ def test_data_may_move(tmp_path, capsys):
     open_folder(tmp_path, experiment, 'other', primary=True)
   open_sweep(tmp_path, 'data.dir=/a')
   open_sweep(tmp_path, 'data.dir=/b')
+
+
+def test_checkpoints_are_of_the_run(tmp_path):
+  """As `config.json`: other values are refused, new keys at defaults not."""
+  config = make_config('bits=4,data.dir=/b')
+  experiment = Experiment(config, 'digits.py', '', {})
+  said = identity(make_config('bits=4,data.dir=/a'), 'digits')
+  as_before(said['config'])
+  path = tmp_path / 'checkpoints' / '7'
+
+  def open_it():
+    saved = [(path, said)]
+    open_folder(tmp_path, experiment, 'digits', saved=saved, primary=True)
+
+  said['config']['generator']['learning_rate'] = 0.25
+  with pytest.raises(UserError, match=f'another config, says {path};') as error:
+    open_it()
+  assert 'generator.learning_rate: 0.25 -> ' in str(error.value)
+  assert not (tmp_path / 'config.json').exists()
+  said['config']['generator']['learning_rate'] = config.generator.learning_rate
+  open_it()
+  assert read_run(tmp_path) == (config, 'digits')
