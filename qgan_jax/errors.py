@@ -25,8 +25,12 @@ flags.disclaim_key_flags()
 class UserError(Exception):
   """Something that the person at the keyboard can put right.
 
-  The message is complete: what is wrong, with the value, and what to do.
+  The message is complete: what is wrong, with the value, and what to do. Where
+  several runs have failed, each has a message of its own: `args`.
   """
+
+  def __str__(self) -> str:
+    return '\n'.join(map(str, self.args))
 
 
 def did_you_mean(
@@ -71,7 +75,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     code = main(sys.argv[1:])
     sys.stdout.flush()
   except UserError as error:
-    _refuse(str(error))
+    _refuse(*map(str, error.args))
   except KeyboardInterrupt:
     _drop_output()  # Ctrl-C ends the reader of a pipe, too.
     print('interrupted', file=sys.stderr)
@@ -90,12 +94,15 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
 _LONGEST = 2000
 
 
-def _refuse(message: str) -> NoReturn:
-  """Prints a message in one line, and ends the process with exit code 2."""
-  line = ' '.join(message.splitlines())
-  if len(line) > _LONGEST:
-    line = f'{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}'
-  print(f'error: {line}', file=sys.stderr)
+def _refuse(*messages: str) -> NoReturn:
+  """Prints each message in one line, and ends the process with exit code 2."""
+  lines = []
+  for message in messages:
+    line = ' '.join(message.splitlines())
+    if len(line) > _LONGEST:
+      line = f'{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}'
+    lines.append(line)
+  print('error: ' + '\n'.join(lines), file=sys.stderr)
   sys.exit(2)
 
 

@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> None:
     flag_values=values,
   )
   errors.define_path('artifact', 'A .qgan, .onnx or .stablehlo file.', values)
+  errors.define_module(values)
   flags.DEFINE_integer(
     'samples',
     None,
@@ -56,6 +57,7 @@ def main(argv: Sequence[str]) -> None:
       raise errors.UserError(
         'give --workdir=FOLDER, or --artifact=FILE with --config=EXPERIMENT'
       )
+    errors.import_module(values.module)
     scores = score_checkpoint(
       Path(values.workdir),
       values.step,
@@ -68,6 +70,7 @@ def main(argv: Sequence[str]) -> None:
       raise errors.UserError(
         '--config goes with --artifact=FILE, and not with --workdir or --step'
       )
+    errors.import_module(values.module)
     scores = score_artifact(
       values.artifact,
       experiment.config,

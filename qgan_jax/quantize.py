@@ -145,7 +145,9 @@ def _define_flags() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> None:
   """Quantizes a run; see the module's docstring."""
   values = _define_flags()
+  errors.define_module(values)
   errors.parse_flags(argv, values, __doc__)
+  errors.import_module(values.module)
   if not values.workdir:
     raise errors.UserError('say which run: --workdir=runs/mnist/bits=32-s0')
   names = [field.name for field in dataclasses.fields(after_training.Options)]

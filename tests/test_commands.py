@@ -19,14 +19,14 @@ sys.path.append(str(Path(__file__).parent / 'artifacts'))
 import example_generator
 
 FLAGS = {
-  'evaluate': 'artifact config help_config samples seed step workdir',
+  'evaluate': 'artifact config help_config module samples seed step workdir',
   'export': 'artifact format module ort_web out workdir',
   'main': 'config coordinator distributed help_config process processes '
   'workdir',
   'population': 'trials',
   'quantize': 'a_bits activation_quantizer bias_correction bits calibration '
-  'dynamic max_ratio method out quantizer rounding_steps samples seed size '
-  'w_bits workdir',
+  'dynamic max_ratio method module out quantizer rounding_steps samples seed '
+  'size w_bits workdir',
   'report': 'files host out port serve within',
   'sample': 'artifact label module num out runtime seed',
   'sweep': 'config cpus dry_run gpus grace help_config launcher layout '

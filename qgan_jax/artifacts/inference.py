@@ -72,7 +72,8 @@ def _checked(network: Quantized, inputs: list[Any]) -> list[np.ndarray]:
 def classes_of(network: Quantized) -> int:
   """How many classes its labels have, 0 where it does not say."""
   module: Any = network.module
-  return getattr(module, 'num_classes', 0)
+  classes = getattr(module, 'num_classes', 0)
+  return classes if type(classes) is int else 0
 
 
 def latents_of(network: Quantized) -> tuple[int, int] | None:

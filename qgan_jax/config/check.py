@@ -1,5 +1,6 @@
 """What a resolved config may hold: checked before anything is compiled."""
 
+from collections.abc import Collection
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,11 +15,14 @@ from qgan_jax.training import optimizers
 from qgan_jax.variants import losses
 
 
-def validate(config: ConfigDict) -> None:
+def validate(
+  config: ConfigDict, networks: Collection[str] = tuple(NETWORKS)
+) -> None:
   """Checks a resolved config, one key at a time and then together.
 
   Args:
     config: what `config.resolve` returns.
+    networks: names that its rules may speak of.
 
   Raises:
     UserError: a value is not allowed; the message names the key, the short
@@ -31,9 +35,10 @@ def validate(config: ConfigDict) -> None:
     _check(key, values)
   for network in NETWORKS:
     _check_network(config, network)
-  for role in ('Generator', 'Discriminator'):
-    models.find(config.model.name, role)
-  _check_precision(config)
+  if not config.model.name.startswith(f'{models.GIVEN}:'):
+    for role in ('Generator', 'Discriminator'):
+      models.find(config.model.name, role)
+  _check_precision(config, networks)
   _check_together(config)
 
 
@@ -73,10 +78,10 @@ def _check_network(root: ConfigDict, network: str) -> None:
     )
 
 
-def _check_precision(config: ConfigDict) -> None:
+def _check_precision(config: ConfigDict, networks: Collection[str]) -> None:
   p = config.precision
   # Whether each rule catches a layer is known once there are networks.
-  rules.parse_rules(p.rules, NETWORKS)
+  rules.parse_rules(p.rules, networks)
   if p.quantizer == 'grid' and p.anneal_steps:
     raise UserError(
       f'precision.anneal_steps={p.anneal_steps} is of bit widths, and '

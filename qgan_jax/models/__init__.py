@@ -21,6 +21,8 @@ from qgan_jax.models import dcgan
 
 _FAMILIES = {'dcgan': dcgan}
 NAMES = tuple(_FAMILIES)
+# The name of networks that were given in Python, and not by a module's name.
+GIVEN = 'given'
 
 
 def find(name: str, role: str) -> type[nn.Module]:
@@ -34,6 +36,11 @@ def find(name: str, role: str) -> type[nn.Module]:
     UserError: there is no such module, it fails, or it has no such class.
   """
   family: Any = _FAMILIES.get(name)
+  if name.startswith(f'{GIVEN}:'):
+    raise UserError(
+      'the networks of this run were given in Python; go on with it there, by '
+      '`qgan_jax.train`'
+    )
   if family is None:
     try:
       family = importlib.import_module(name)
@@ -71,6 +78,7 @@ def make_discriminator(name: str, **kwargs: Any) -> nn.Module:
 
 
 __all__ = [
+  'GIVEN',
   'NAMES',
   'attributes',
   'find',

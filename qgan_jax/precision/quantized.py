@@ -282,7 +282,11 @@ def _batch_stats(network: Quantized, params: PyTree, args: Any) -> PyTree:
   def moved(start: PyTree) -> PyTree:
     variables = {**network.variables, 'batch_stats': start}
     _, changed = network.replace(variables=variables).run(
-      params, *args, train=True, mutable=['batch_stats']
+      params,
+      *args,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': jax.random.key(0)},
     )
     return changed['batch_stats']
 
@@ -295,6 +299,7 @@ def _batch_stats(network: Quantized, params: PyTree, args: Any) -> PyTree:
     # Spectral norm keeps its vectors in this collection, too.
     if path[-1].key not in ('mean', 'var'):
       return before
-    return a / (1 - (b - a))
+    share = 1 - (b - a)  # Of the batch; 0 where the layer never moves.
+    return jnp.where(share == 0, before, a / jnp.where(share == 0, 1, share))
 
   return jax.tree_util.tree_map_with_path(exact, old, from_0, from_1)

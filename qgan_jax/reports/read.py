@@ -187,8 +187,8 @@ def _flat(value: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 def _command(folder: Path, record: dict[str, Any]) -> str:
   """The command of a run that no sweep started."""
-  if 'file' not in record:
-    return ''
+  if not str(record.get('file', '')).endswith('.py'):
+    return ''  # Of no command: quantized after training, or made in Python.
   arg = f':{record["arg"]}' if record.get('arg') else ''
   overrides = [
     f'--config.{path}={value}'

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax import data, metrics, models
+from qgan_jax.config import NETWORKS
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits
@@ -48,6 +49,11 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
   Raises:
     UserError: it cannot be had, or has no labels and labels are asked for.
   """
+  if config.data.source.startswith('arrays-'):
+    raise UserError(
+      'the images of this run were given in Python; go on with it there, by '
+      '`qgan_jax.train`'
+    )
   dataset = data.load(
     config.data.source,
     data_dir=config.data.dir,
@@ -116,7 +122,7 @@ def section(config: Any, variant: Variant, name: str) -> Any:
   is delivered, and the discriminator's otherwise.
   """
   by_place = 'generator' if name == variant.delivered else 'discriminator'
-  return config[name if name in config else by_place]
+  return config[name if name in NETWORKS else by_place]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,6 +302,12 @@ def set_up(
   """
   if variant is None:
     variant = make_variant(config, dataset)
+  prefixes = [variant.prefixes.get(name) for name in variant.modules]
+  if None in prefixes or len(set(prefixes)) < len(prefixes):
+    raise UserError(
+      f'prefixes={dict(variant.prefixes)}: each network of a variant needs one '
+      'of its own, by which its metrics are called'
+    )
   size = dataset.train_images.shape[1:]
   shapes = {'images': jax.ShapeDtypeStruct((1, *size), jnp.float32)}
   if config.data.conditional:

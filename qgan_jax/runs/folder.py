@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from qgan_jax import config as config_lib
-from qgan_jax import records
+from qgan_jax import models, records
 from qgan_jax.config import flags as config_flags
 from qgan_jax.errors import UserError
 
@@ -107,6 +107,14 @@ def read_run(workdir: Path) -> tuple[Any, str]:
       f'{workdir} is not the folder of a run: it has no config.json'
     )
   config = config_of(record['config'], path)
+  model = config.model.name
+  # A folder may be a stranger's: what it names is not imported for it.
+  known = model in models.NAMES or model.startswith(f'{models.GIVEN}:')
+  if not known and model not in sys.modules:
+    raise UserError(
+      f'the networks of {workdir} are in the module {model}, which is not '
+      f'imported because a folder says so; say --module={model}'
+    )
   try:
     config_lib.validate(config)
   except UserError as error:

@@ -50,7 +50,7 @@ def check(setup: build.Setup, shapes: TrainState) -> None:
   """
   config: Any = setup.config
   image = 4 * math.prod(setup.dataset.train_images.shape[1:])
-  batch = config.batch_size * image
+  batch = config.batch_size * image // jax.process_count()
   state = sum(
     math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes)
   )

@@ -102,7 +102,7 @@ def open_trial(
   start = None
   # Process 0 loads it for all; a run that resumes does not need it.
   if config.init_from and primary and not saved_steps(folder):
-    start = load_start(config.init_from, setup)
+    start = load_start(config.init_from, setup, trial.variant)
   saved = []
   if primary:
     held.enter_context(records.alone(workdir))

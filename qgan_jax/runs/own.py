@@ -1,5 +1,6 @@
 """Trains a variant of one's own, on arrays, as a run like any other."""
 
+from collections.abc import Mapping
 import dataclasses
 import hashlib
 import os
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from qgan_jax import config as config_lib
-from qgan_jax import records
+from qgan_jax import models, records
 from qgan_jax.config import grammar
 from qgan_jax.config.flags import Experiment
+from qgan_jax.config.keys import path_of
 from qgan_jax.data.dataset import ImageDataset, split_off_test
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Quantized
@@ -79,30 +81,60 @@ def train(
       holds another run; or training gave a value that is not finite.
     training.loop.Stopped: SIGTERM or Ctrl-C; the state is saved.
   """
+  _check_settings(settings)
   dataset = _dataset(images, labels)
   given = {
     'experiment': 'own',
     'source': dataset.name,
     'conditional': labels is not None,
+    # Its losses are the variant's; of these the config knows only which it is.
+    'model': f'{models.GIVEN}:{variant.digest}',
+    'penalty': 'none',
     'bits': bits,
     **settings,
   }
   folder = Path(workdir)
   try:
     config = config_lib.resolve(config_lib.base(**given))
-    config_lib.validate(config)
+  except (UserError, TypeError) as error:
+    raise ValueError(str(error)) from error
+  try:
+    config_lib.validate(config, tuple(variant.modules))
     arg = grammar.join({'bits': bits, **settings})
     experiment = Experiment(config, 'qgan_jax.train', arg, {})
     setup = build.set_up(config, dataset, variant=variant)
     trial = Trial(experiment, folder, variant, dataset)
     if not is_finished(trial):
       train_and_deliver([trial])
-  except (UserError, TypeError) as error:
+    checkpoints = Checkpoints(folder / 'checkpoints', primary=False)
+    _, best = checkpoints.restore_best_or_latest(setup.state_shapes())
+    scores = records.read(folder / 'scores.json', records.SCORES)
+  except UserError as error:
     raise ValueError(str(error)) from error
-  checkpoints = Checkpoints(folder / 'checkpoints', primary=False)
-  _, best = checkpoints.restore_best_or_latest(setup.state_shapes())
-  scores = records.read(folder / 'scores.json', records.SCORES)
   return Run(folder, setup.sampler().quantized(best), scores)
+
+
+# Groups, and last parts, of keys that speak of what is given in Python.
+_GIVEN_GROUPS = ('model.', 'loss.', 'data.')
+_GIVEN = ('experiment', 'channels', 'norm', 'latent_dim', 'spectral_norm')
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+  """Refuses settings that the variant and the images already decide."""
+  for name in settings:
+    try:
+      path = path_of(name)
+    except UserError as error:
+      raise ValueError(str(error)) from None
+    last = path.rpartition('.')[2]
+    if (
+      path.startswith(_GIVEN_GROUPS)
+      or last in _GIVEN
+      or path == 'discriminator.steps'
+    ):
+      raise ValueError(
+        f'{name}={settings[name]!r}: the variant and the images decide that'
+      )
 
 
 def _dataset(images: np.ndarray, labels: np.ndarray | None) -> ImageDataset:

@@ -108,7 +108,7 @@ def train_population(path: Path) -> None:
   ]
   devices.spread_over_cores(min(map(len, programs), default=1))
   start = time.monotonic()
-  problems = []
+  problems: list[str] = []
   for i, group in enumerate(programs, 1):
     print(
       f'program {i} of {len(programs)}: {len(group)} trials', file=sys.stderr
@@ -117,7 +117,7 @@ def train_population(path: Path) -> None:
       with exit_when_stopped():
         train_and_deliver(group)
     except UserError as error:
-      problems.append(str(error))
+      problems += error.args
   if problems:
-    raise UserError('; '.join(problems))
+    raise UserError(*problems)
   print(f'done in {time.monotonic() - start:.0f} s', file=sys.stderr)

@@ -16,16 +16,20 @@ from qgan_jax.errors import UserError
 from qgan_jax.runs import build
 from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
+from qgan_jax.variants import Variant
 
 PyTree = Any
 
 
-def load_start(folder: str, setup: build.Setup) -> dict[str, PyTree]:
+def load_start(
+  folder: str, setup: build.Setup, variant: Variant | None = None
+) -> dict[str, PyTree]:
   """The variables that a run left, to start from.
 
   Args:
     folder: of the run: its best checkpoint is taken, or else its newest.
     setup: of the run that starts.
+    variant: its own, where it was given in Python; the other run has the same.
 
   Returns:
     Variables by network, {'params': …, and other collections}.
@@ -40,7 +44,7 @@ def load_start(folder: str, setup: build.Setup) -> dict[str, PyTree]:
       f'init_from={folder}: that is no folder of a run ({error}); give one '
       'that qgan_jax.main has left'
     ) from None
-  source = build.set_up(old, setup.dataset)
+  source = build.set_up(old, setup.dataset, variant=variant)
   shapes = source.state_shapes()
   checkpoints = Checkpoints(Path(folder) / 'checkpoints', primary=False)
   _, state = checkpoints.restore_best_or_latest(shapes)

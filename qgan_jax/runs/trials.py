@@ -186,7 +186,7 @@ def _train_and_deliver(
           print(summary, flush=True)
   if ended.problems:
     raise UserError(
-      '; '.join(
+      *(
         why if len(runs) == 1 else f'{runs[i].workdir}: {why}'
         for i, why in ended.problems.items()
       )

@@ -224,7 +224,11 @@ def make_step(
       (1.0 + state.step) / (10.0 + state.step),
     )
     average = jax.tree.map(
-      lambda slow, fast: decay * slow + (1 - decay) * fast,
+      lambda slow, fast: (
+        decay * slow + (1 - decay) * fast
+        if jnp.issubdtype(fast.dtype, jnp.floating)
+        else fast  # A counter, say.
+      ),
       state.average,
       {name: average_of(states[name]) for name in state.average},
     )

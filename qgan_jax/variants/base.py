@@ -7,6 +7,8 @@ and keeps the moving averages.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import hashlib
+import re
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -104,6 +106,8 @@ class Variant:
     repeats: how many batches the first round sees, one after another, each
       with a `make` of its own; the others run once, on the last.
     averaged: names of the networks that have a moving average.
+    settings: what else decides what is trained, as JSON can hold it: names of
+      losses and the like. A run does not go on with others.
     hyperparameters: the numbers that losses read from `nets`, by name; they
       are arrays of the state, so that one compiled step serves all values.
     penalized: names of the networks whose loss has a term that the
@@ -123,3 +127,24 @@ class Variant:
   averaged: tuple[str, ...] = ()
   hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
   penalized: tuple[str, ...] = ()
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def digest(self) -> str:
+    """What tells this variant from others, as far as it can be told."""
+    about = (
+      {name: repr(module) for name, module in self.modules.items()},
+      dict(self.prefixes),
+      [round_.trains for round_ in self.rounds],
+      self.delivered,
+      self.see_images,
+      self.sources,
+      self.repeats,
+      self.averaged,
+      dict(self.hyperparameters),
+      self.penalized,
+      dict(self.settings),
+    )
+    # Functions among a module's attributes are printed with their address.
+    text = re.sub(r' at 0x[0-9a-f]+', '', repr(about))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

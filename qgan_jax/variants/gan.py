@@ -1,5 +1,8 @@
 """The GAN: a generator against a discriminator."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 
@@ -11,6 +14,12 @@ from qgan_jax.variants.losses import (
   Penalty,
   PENALTY_WEIGHTS,
 )
+
+
+def _named(table: Mapping[str, Any], what: str, name: str) -> Any:
+  if name not in table:
+    raise ValueError(f'{what}={name!r}: one of {", ".join(table)}')
+  return table[name]
 
 
 def gan(
@@ -46,15 +55,25 @@ def gan(
 
   Returns:
     The variant; its networks are 'generator' and 'discriminator'.
+
+  Raises:
+    ValueError: there is no such loss or penalty.
   """
-  both = LOSSES[loss] if isinstance(loss, str) else loss
-  of_gradient = PENALTIES[penalty] if isinstance(penalty, str) else penalty
+  both = _named(LOSSES, 'loss', loss) if isinstance(loss, str) else loss
+  penalty = None if penalty == 'none' else penalty
+  of_gradient = (
+    _named(PENALTIES, 'penalty', penalty)
+    if isinstance(penalty, str)
+    else penalty
+  )
   if penalty_weight is None:
     penalty_weight = 1.0
     if isinstance(penalty, str):
       penalty_weight = PENALTY_WEIGHTS[penalty]
 
   def examples(batch, key):
+    if num_classes and 'labels' not in batch:
+      raise ValueError(f'num_classes={num_classes} needs labels')
     images = batch['images']
     labels = batch['labels'] if num_classes else None
     latents = jax.random.normal(key, (len(images), latent_dim))
@@ -132,4 +151,11 @@ def gan(
     averaged=('generator',),
     hyperparameters={'penalty_weight': penalty_weight},
     penalized=('discriminator',) if of_gradient is not None else (),
+    settings={
+      'loss': loss if isinstance(loss, str) else 'own',
+      'penalty': penalty if isinstance(penalty, str | None) else 'own',
+      'penalty_fraction': penalty_fraction,
+      'latent_dim': latent_dim,
+      'num_classes': num_classes,
+    },
   )

@@ -10,9 +10,9 @@ import time
 from fakes import assert_never_two_at_a_time, FAKE, Log, supervise, trace, unit
 import pytest
 
-from qgan_jax import records
+from qgan_jax import errors, records
 from qgan_jax.errors import UserError
-from qgan_jax.launchers import process
+from qgan_jax.launchers import process, supervisor
 from qgan_jax.launchers.base import LOST
 from qgan_jax.launchers.local import LocalLauncher, Place
 
@@ -212,6 +212,20 @@ def test_a_signal_at_any_moment_waits_for_the_command(tmp_path, monkeypatch):
   last = trace(tmp_path, 'a')[-1][-1]
   assert (tmp_path / 'a' / 'checkpoints' / str(last)).exists()
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_several_trials_say_is_told_apart(capsys):
+  with pytest.raises(SystemExit):
+    errors.run(raise_two)
+  said = capsys.readouterr().err.removeprefix('error: ').strip()
+  assert supervisor._own_message(said, 'a') == 'step 3 gave NaN; try r1'
+  assert supervisor._own_message(said, 'b') == 'step 5 gave NaN; try r1'
+
+
+def raise_two(argv):
+  raise errors.UserError(
+    'runs/a: step 3 gave NaN; try r1', 'runs/b: step 5 gave\nNaN; try r1'
+  )
 
 
 class Deserted:

@@ -1,5 +1,8 @@
 """`model=my_package.networks`: a family that lies outside of the package."""
 
+import importlib
+import json
+
 import numpy as np
 import pytest
 import tiny_run
@@ -7,6 +10,7 @@ import tiny_run
 from qgan_jax import config as config_lib
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build
+from qgan_jax.runs.folder import identity, read_run
 
 
 def test_a_module_of_ones_own_is_a_family():
@@ -37,3 +41,19 @@ def test_what_is_no_family_is_said(name, message):
   config = config_lib.resolve(config_lib.base(model=name))
   with pytest.raises(UserError, match=message):
     config_lib.validate(config)
+
+
+def test_a_folder_does_not_decide_what_is_imported(tmp_path, monkeypatch):
+  (tmp_path / 'evil.py').write_text('raise SystemExit("imported")')
+  monkeypatch.syspath_prepend(tmp_path)
+  config = tiny_run.make_config('bits=4')
+  record = identity(config, 'digits')
+  record['config']['model']['name'] = 'evil'
+  (tmp_path / 'config.json').write_text(json.dumps(record))
+  with pytest.raises(UserError, match='say --module=evil'):
+    read_run(tmp_path)
+  # What is imported already is the person's own.
+  record['config']['model']['name'] = 'own_networks'
+  (tmp_path / 'config.json').write_text(json.dumps(record))
+  importlib.import_module('own_networks')
+  assert read_run(tmp_path)[0].model.name == 'own_networks'

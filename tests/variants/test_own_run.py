@@ -82,6 +82,9 @@ def test_a_vae_trains_resumes_scores_and_packs(tmp_path):
     q.train(vae(), IMAGES, workdir=folder, **settings | {'bits': 8})
   with pytest.raises(ValueError, match='another config'):
     q.train(vae(), IMAGES[1:], workdir=folder, **settings)
+  # What the config does not say is told apart, too.
+  with pytest.raises(ValueError, match='another config'):
+    q.train(vae(beta=2.0), IMAGES, workdir=folder, **settings)
 
 
 class WithAttention(nn.Module):
@@ -132,9 +135,76 @@ def test_a_strangers_modules_train_and_pack(tmp_path):
     (IMAGES, {'bits': 99}, 'bits'),
     (IMAGES, {'stepz': 3}, 'did you mean'),
     (IMAGES, {'steps': 'many'}, 'steps'),
+    (IMAGES, {'loss': 'hinge'}, 'the variant and the images decide'),
+    (IMAGES, {'d_steps': 2}, 'the variant and the images decide'),
+    (IMAGES, {'rules': 'judge/weights/*: bits=8'}, 'no network is'),
   ],
 )
 def test_what_cannot_be_trained_is_said(tmp_path, images, settings, message):
   with pytest.raises(ValueError, match=message):
     q.train(vae(), images, workdir=tmp_path / 'run', **settings)
   assert not (tmp_path / 'run').exists()
+
+
+def test_float_then_few_bits(tmp_path):
+  settings = SETTINGS | {'batch_size': 4, 'steps': 4, 'logging.log_every': 2}
+  start = tmp_path / 'float'
+  q.train(vae(), IMAGES, workdir=start, bits=32, **settings)
+  run = q.train(
+    vae(),
+    IMAGES,
+    workdir=tmp_path / 'few',
+    bits=3,
+    init_from=str(start),
+    rules='decoder/weights/Dense_1: bits=8',
+    **settings,
+  )
+  table = json.loads((run.workdir / 'precision.json').read_text())
+  bits = {(r['network'], r['layer'], r['role']): r['bits'] for r in table}
+  assert bits['decoder', 'Dense_1', 'weights'] == 8
+  assert bits['encoder', 'Dense_0', 'weights'] == 3
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'loss': 'hing'}, 'loss=.hing.: one of nonsaturating'),
+    ({'penalty': 'r3'}, 'penalty=.r3.: one of r1'),
+  ],
+)
+def test_a_loss_that_there_is_not_is_named(options, message):
+  with pytest.raises(ValueError, match=message):
+    q.variants.gan(WithAttention(), Judge(), latent_dim=4, **options)
+
+
+def test_classes_need_labels(tmp_path):
+  gan = q.variants.gan(WithAttention(), Judge(), latent_dim=4, num_classes=3)
+  with pytest.raises(ValueError, match='needs labels'):
+    q.train(gan, IMAGES, workdir=tmp_path / 'run', **SETTINGS)
+  assert q.variants.gan(Judge(), Judge(), latent_dim=4, penalty='none')
+
+
+class WithStatistics(nn.Module):
+  """BatchNorm that moves, BatchNorm that does not, and dropout."""
+
+  @nn.compact
+  def __call__(self, latents, *, train=False):
+    x = nn.Dense(8)(latents)
+    x = nn.BatchNorm(use_running_average=not train, name='moving')(x)
+    x = nn.BatchNorm(use_running_average=True, name='fixed')(x)
+    x = nn.Dropout(0.5, deterministic=not train)(x)
+    return nn.Dense(64)(x).reshape(-1, 8, 8, 1)
+
+
+def test_statistics_are_estimated_beside_dropout_and_fixed_ones():
+  z = jax.random.normal(jax.random.key(0), (256, 4))
+  variables = WithStatistics().init(jax.random.key(1), z)
+  network = q.quantize((WithStatistics(), variables), bit_width=8)
+  stats = network.with_batch_stats([(z,)]).variables['batch_stats']
+  x = np.float64(z) @ np.float64(
+    network.weights(network.variables['params'])['Dense_0']['kernel']
+  )
+  np.testing.assert_allclose(stats['moving']['mean'], x.mean(0), atol=1e-4)
+  np.testing.assert_allclose(stats['moving']['var'], x.var(0), rtol=1e-3)
+  np.testing.assert_array_equal(stats['fixed']['mean'], 0)
+  np.testing.assert_array_equal(stats['fixed']['var'], 1)
