@@ -18,7 +18,7 @@ from qgan_jax.precision.activations import RANGES
 DRAWN_ROLES = ('weights', 'activations')
 _MAX_SIZE, _MAX_INPUTS = 2**20, 16
 _DTYPES = ('float32', 'float16', 'bfloat16', 'int32', 'int16', 'int8', 'uint32',
-           'uint16', 'uint8', 'bool')  # fmt: skip
+           'uint16', 'uint8', 'bool', 'complex64')  # fmt: skip
 
 
 def record_of(network: Quantized) -> dict[str, Any]:

@@ -179,6 +179,7 @@ def save(
     'codes': codes,
     'metadata': dict(metadata or {}),
   }
+  header_lib.read_inputs(header['inputs'])  # What cannot be read is not saved.
   data = safetensors.numpy.save(
     {_CONTENT: join(header, tensors)}, {_CONTENT: str(FORMAT_VERSION)}
   )

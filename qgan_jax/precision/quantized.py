@@ -41,9 +41,14 @@ class Input(NamedTuple):
 
 
 def inputs_like(*arrays: Any) -> tuple[Input, ...]:
-  """What a network is called with, from arrays [N, …] or their shapes."""
+  """What a network is called with, from arrays [N, …] or their shapes.
+
+  NumPy's 64 bits are 32 here, as JAX makes them.
+  """
   return tuple(
-    Input(tuple(x.shape[1:]), str(x.dtype)) for x in arrays if x is not None
+    Input(tuple(x.shape[1:]), str(jax.dtypes.canonicalize_dtype(x.dtype)))
+    for x in arrays
+    if x is not None
   )
 
 

@@ -73,7 +73,7 @@ class Holding(nn.Module):
 
 RNG = np.random.default_rng(0)
 LATENTS = RNG.standard_normal((40, 5), np.float32)
-LABELS = np.arange(40, dtype=np.int32) % 3
+LABELS = np.arange(40) % 3  # Of 64 bits, which JAX makes 32.
 IMAGES = RNG.standard_normal((8, 4, 4, 1)).astype(np.float32)
 
 
@@ -197,6 +197,13 @@ def test_bound_modules_that_quantize_returned_are_saved(tmp_path):
       artifacts.save(tmp_path / 'x.qgan', network)
 
 
+def test_inputs_that_could_not_be_read_are_not_saved(tmp_path, attending):
+  narrow = jax.ShapeDtypeStruct((1, 5), jnp.float8_e4m3fn)
+  with pytest.raises(ValueError, match='an input of .float8_e4m3fn'):
+    artifacts.save(tmp_path / 'g.qgan', attending, inputs=narrow)
+  assert not list(tmp_path.iterdir())
+
+
 def test_types_of_variables_come_back(tmp_path):
   class Narrow(nn.Module):
     @nn.compact
@@ -227,7 +234,7 @@ def test_what_a_file_cannot_name_is_given(tmp_path):
       return nn.Dense(2)(x)
 
   for module, message in (
-    (Local(), 'Local.* import .test_own_modules. first, or give the network'),
+    (Local(), 'Local.* import .test_own_modules. first .*or give the network'),
     (Holding(nn.Dense(2)), 'not hold all attributes of its network, a .*:Hold'),
     (Attending(activation=nn.tanh), 'not hold all attributes'),
   ):
@@ -296,7 +303,7 @@ def test_a_file_imports_nothing(crafted, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'lazier', Lazier('lazier'))
   monkeypatch.setitem(sys.modules, 'none', None)
   for model in ('not_imported:G', 'lazy:G', 'lazier:G', 'none:G', 'lazy:G.G'):
-    with pytest.raises(UserError, match='import .* first, or give the network'):
+    with pytest.raises(UserError, match='import .* first .*or give the'):
       artifacts.load(crafted(model))
   assert not (tmp_path / 'imported').exists()
   assert 'not_imported' not in sys.modules
@@ -355,7 +362,7 @@ def test_wrong_attributes_are_user_errors(crafted, model, kwargs):
   [
     [], None, 3, [[[5], 'object']], [[[10**30], 'float32']],
     [[[-5], 'float32']], [[[5.0], 'float32']], [[5, 'float32']],
-    [[[5], 'float32']] * 99, [[[4], 'float32']],
+    [[[5], 'float32']] * 99, [[[4], 'float32']], [[[5], 'float64']],
     [[[5], 'float32'], [[], 'int32']], [[[True], 'float32']],
   ],
   ids=str,
@@ -414,7 +421,19 @@ def test_own_networks_are_drawn_from(tmp_path, attending):
       formats.export(path, ['onnx'], tmp_path)
 
 
+class Two(nn.Module):
+  """Has a second input, which is no label."""
+
+  @nn.compact
+  def __call__(self, z, y):
+    return nn.Dense(16)(z).reshape(-1, 4, 4, 1) + y[:, None, None, None]
+
+
 def test_what_is_not_drawn_from_latents_says_so(tmp_path):
+  path = tmp_path / 'two.qgan'
+  artifacts.save(path, quantized(Two(), LATENTS, LABELS))
+  with pytest.raises(UserError, match=r'shape \[5\] and \[\], and images'):
+    artifacts.open_drawer(path)
   path = tmp_path / 'filter.qgan'
   artifacts.save(path, quantized(Filter(), IMAGES))
   (program,) = formats.export(path, ['stablehlo'], tmp_path)

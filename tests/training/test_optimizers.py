@@ -109,15 +109,18 @@ def test_every_learned_quantizer_has_a_step_in_proportion(name):
       )
 
 
-def test_the_quantizers_optimizer_is_a_part_of_another():
+@pytest.mark.parametrize('each', [False, True])
+def test_the_quantizers_optimizer_is_a_part_of_another(each):
   """As `optax.multi_transform` has it; it leaves the rest of the tree alone."""
   learned = {'weights': {'up0': {'scale': jnp.float32(0.5)}}}
   net = {'params': {'norm': {'scale': jnp.ones(3)}}, 'learned': learned}
+  labels = {name: name for name in net}
+  if each:  # A label for every array, and not for the branches that hold them.
+    labels = {k: jax.tree.map(lambda _, k=k: k, net[k]) for k in net}
   gradients = jax.tree.map(jnp.ones_like, net)
   alone = optimizers.make_quantizer_optimizer(0.01)
   both = optax.multi_transform(
-    {'params': optax.sgd(0.1), 'learned': alone},
-    {'params': 'params', 'learned': 'learned'},
+    {'params': optax.sgd(0.1), 'learned': alone}, labels
   )
   updates, _ = both.update(gradients, both.init(net), net)
   expected, _ = alone.update(gradients['learned'], alone.init(learned), learned)
