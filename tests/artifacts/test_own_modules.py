@@ -197,10 +197,16 @@ def test_bound_modules_that_quantize_returned_are_saved(tmp_path):
       artifacts.save(tmp_path / 'x.qgan', network)
 
 
-def test_inputs_that_could_not_be_read_are_not_saved(tmp_path, attending):
+def test_inputs_that_could_not_be_read_are_not_saved(tmp_path):
+  class Widening(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(2)(x.astype(jnp.float32))
+
+  network = quantized(Widening(), LATENTS)
   narrow = jax.ShapeDtypeStruct((1, 5), jnp.float8_e4m3fn)
   with pytest.raises(ValueError, match='an input of .float8_e4m3fn'):
-    artifacts.save(tmp_path / 'g.qgan', attending, inputs=narrow)
+    artifacts.save(tmp_path / 'g.qgan', network, inputs=narrow)
   assert not list(tmp_path.iterdir())
 
 
