@@ -25,7 +25,9 @@ SETTINGS = {
   'logging.eval_samples': 32,
   'scores.samples': 32,
 }
-IMAGES = np.random.RandomState(0).randint(0, 256, (40, 8, 8, 1)).astype('uint8')
+IMAGES = (
+  np.random.RandomState(0).randint(0, 256, (120, 8, 8, 1)).astype('uint8')
+)
 
 
 @pytest.fixture(autouse=True)
