@@ -37,6 +37,8 @@ def read_trials(path: Path) -> list[Trial]:
   if not listed:
     what = 'there is no such file' if listed is None else 'it is empty'
     raise UserError(f'{path} is no list of trials: {what}')
+  if not all(trial['workdir'] for trial in listed):
+    raise UserError(f'{path} is no list of trials: a workdir is empty')
   trials: list[Trial] = []
   for workdir, args in [
     (Path(expand_home(t['workdir'])), t['args']) for t in listed

@@ -147,7 +147,7 @@ def test_person_errors(digits, trained, tmp_path):
     )
   with pytest.raises(UserError, match='28x28x1.*28x32x1'):
     score(trained, digits[0], oblong)
-  with pytest.raises(UserError, match='at least 10.* 3 generated'):
+  with pytest.raises(UserError, match='at least 10 generated images, and 3'):
     score(trained, digits[0], digits[2][:3])
 
 

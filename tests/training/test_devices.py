@@ -76,7 +76,7 @@ def update(run, variant):
       [
         (after[k] - before[k]).ravel()
         for k in sorted(after)
-        if k.startswith(f'{name}/params/')
+        if k.startswith(f'networks/{name}/params/')
       ]
     )
     for name in ('generator', 'discriminator')
