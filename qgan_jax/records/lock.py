@@ -1,4 +1,4 @@
-"""One writer for a run's folder: a lock that ends with the process.
+"""One writer for a folder of a run or a sweep: a lock of the process.
 
 `flock` locks an open file, on a shared file system too. The system drops the
 lock when the process ends, however it ends; the file itself stays and says
@@ -21,16 +21,29 @@ LOCK_VARIABLE = 'QGAN_JAX_LOCK_FD'
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-  """Keeps other processes from writing into a run's folder, which it makes.
+def alone(
+  folder: Path,
+  *,
+  lock: str = LOCK,
+  occupied: str = (
+    'another process is at work in {}; wait for its end, or give another '
+    '--workdir'
+  ),
+) -> Iterator[None]:
+  """Keeps other processes from writing into a folder, which it makes.
+
+  Args:
+    folder: of a run, or of a sweep.
+    lock: name of the file in it that is locked.
+    occupied: what is said where another process has the lock; `{}` stands for
+      the folder.
 
   Raises:
     UserError: another process is at work there, or it cannot be written.
   """
-  path = folder / LOCK
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    fd = os.open(folder / lock, os.O_RDWR | os.O_CREAT, 0o644)
   except OSError as error:
     raise UserError(
       f'cannot make the folder {folder}: {error.strerror}; give another '
@@ -38,10 +51,7 @@ def alone(folder: Path) -> Iterator[None]:
     ) from None
   try:
     if not _inherited(fd) and not try_lock(fd):
-      raise UserError(
-        f'another process is at work in {folder}; wait for its end, or give '
-        'another --workdir'
-      )
+      raise UserError(occupied.format(folder))
     yield
   finally:
     os.close(fd)

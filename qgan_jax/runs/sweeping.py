@@ -1,9 +1,8 @@
 """Runs the trials of a sweep, each by its command, on a launcher."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import contextlib
 import dataclasses
-import os
 from pathlib import Path
 import shlex
 import sys
@@ -113,25 +112,6 @@ def units_of(sweep: Sweep, session: Session) -> list[supervisor.Unit]:
   ]
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-  """Keeps other sweeps out of a folder."""
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder / 'sweep.lock', os.O_RDWR | os.O_CREAT, 0o644)
-  except OSError as error:
-    raise UserError(
-      f'cannot make the folder {folder}: {error.strerror}; give another '
-      '--workdir'
-    ) from None
-  try:
-    if not records.try_lock(fd):
-      raise UserError(f'another sweep is at work in {folder}; wait for its end')
-    yield
-  finally:
-    os.close(fd)
-
-
 def make_launcher(folder: Path, session: Session) -> base.Launcher:
   """The launcher that a session asks for.
 
@@ -218,7 +198,13 @@ def run(sweep: Sweep, session: Session, command: str) -> int:
     # Before there is a folder: what the launcher cannot give is refused.
     where = make_launcher(sweep.folder, session)
     stack.callback(where.close)
-    stack.enter_context(_alone(sweep.folder))
+    stack.enter_context(
+      records.alone(
+        sweep.folder,
+        lock='sweep.lock',
+        occupied='another sweep is at work in {}; wait for its end',
+      )
+    )
     record = {
       'command': command,
       'layout': session.layout,
