@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 # --help lists flags by the module that defines them. With this, it lists those
-# of `define_path` with the command that calls it.
+# that are defined here with the command that calls.
 flags.disclaim_key_flags()
 
 
@@ -169,6 +169,37 @@ def define_path(name: str, help_: str, flag_values: flags.FlagValues) -> None:
   """Defines a flag that takes the path of a file or folder; None if unset."""
   serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
   flags.DEFINE(_PathParser(), name, None, help_, flag_values, serializer)
+
+
+def define_count(
+  name: str,
+  default: int | None,
+  help_: str,
+  flag_values: flags.FlagValues,
+  *,
+  least: int = 0,
+) -> None:
+  """Defines a flag that takes a whole number as an int32 holds it."""
+  flags.DEFINE_integer(
+    name,
+    default,
+    help_,
+    lower_bound=least,
+    upper_bound=2**31 - 1,
+    flag_values=flag_values,
+  )
+
+
+def define_seed(help_: str, flag_values: flags.FlagValues) -> None:
+  """Defines --seed, what a key of random numbers is made from: a uint32."""
+  flags.DEFINE_integer(
+    'seed',
+    0,
+    help_,
+    lower_bound=0,
+    upper_bound=2**32 - 1,
+    flag_values=flag_values,
+  )
 
 
 def parse_flags(

@@ -25,31 +25,18 @@ def main(argv: Sequence[str]) -> None:
   values = flags.FlagValues()
   config_flags.define_flags(argv, values)
   errors.define_path('workdir', 'The folder of a run.', values)
-  flags.DEFINE_integer(
-    'step',
-    None,
-    'A step; the best one if unset.',
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-    flag_values=values,
-  )
+  errors.define_count('step', None, 'A step; the best one if unset.', values)
   errors.define_path('artifact', 'A .qgan, .onnx or .stablehlo file.', values)
   errors.define_module(values)
-  flags.DEFINE_integer(
+  errors.define_count(
     'samples',
     None,
     'Images to draw; as many as the config says if unset.',
-    lower_bound=2,
-    upper_bound=2**31 - 1,
-    flag_values=values,
+    values,
+    least=2,
   )
-  flags.DEFINE_integer(
-    'seed',
-    0,
-    'Of the latents: other ones show how far scores are noise.',
-    lower_bound=0,
-    upper_bound=2**32 - 1,
-    flag_values=values,
+  errors.define_seed(
+    'Of the latents: other ones show how far scores are noise.', values
   )
   if not any(a.startswith(('--config', '-config')) for a in argv):
     errors.parse_flags(argv, values, __doc__)

@@ -47,6 +47,7 @@ def _define_flags() -> flags.FlagValues:
   values = flags.FlagValues()
   default = after_training.Options()
   errors.define_path('workdir', 'The folder of a trained run.', values)
+  errors.define_module(values)
   errors.define_path(
     'out', 'Folder of the result; next to the run, named for the flags.', values
   )
@@ -115,37 +116,19 @@ def _define_flags() -> flags.FlagValues:
     "Correct the biases for the weights' errors.",
     flag_values=values,
   )
-  flags.DEFINE_integer(
-    'samples',
-    default.samples,
-    'Calibration inputs.',
-    lower_bound=1,
-    upper_bound=2**31 - 1,
-    flag_values=values,
+  errors.define_count(
+    'samples', default.samples, 'Calibration inputs.', values, least=1
   )
-  flags.DEFINE_integer(
-    'rounding_steps',
-    default.rounding_steps,
-    'Of adaround, a layer.',
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-    flag_values=values,
+  errors.define_count(
+    'rounding_steps', default.rounding_steps, 'Of adaround, a layer.', values
   )
-  flags.DEFINE_integer(
-    'seed',
-    default.seed,
-    'Of the calibration inputs.',
-    lower_bound=0,
-    upper_bound=2**32 - 1,
-    flag_values=values,
-  )
+  errors.define_seed('Of the calibration inputs.', values)
   return values
 
 
 def main(argv: Sequence[str]) -> None:
   """Quantizes a run; see the module's docstring."""
   values = _define_flags()
-  errors.define_module(values)
   errors.parse_flags(argv, values, __doc__)
   errors.import_module(values.module)
   if not values.workdir:

@@ -27,24 +27,10 @@ def main(argv: Sequence[str]) -> None:
   """Draws; see the module's docstring."""
   values = flags.FlagValues()
   errors.define_path('artifact', 'A .qgan, .onnx or .stablehlo file.', values)
-  flags.DEFINE_integer(
-    'num',
-    64,
-    'How many images.',
-    lower_bound=1,
-    upper_bound=2**31 - 1,
-    flag_values=values,
-  )
+  errors.define_count('num', 64, 'How many images.', values, least=1)
   errors.define_path('out', '….png, ….npz or a folder …/', values)
   errors.define_module(values)
-  flags.DEFINE_integer(
-    'seed',
-    0,
-    'Of the latents.',
-    lower_bound=0,
-    upper_bound=2**32 - 1,
-    flag_values=values,
-  )
+  errors.define_seed('Of the latents.', values)
   flags.DEFINE_integer(
     'label',
     None,
