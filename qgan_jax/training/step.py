@@ -8,7 +8,7 @@ updates the moving averages.
 
 from collections.abc import Callable, Mapping
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,22 @@ def _partition(
   floats = [x for x, f in zip(leaves, is_float, strict=True) if f]
   others = [x for x, f in zip(leaves, is_float, strict=True) if not f]
   return floats, others, join
+
+
+class _Made(NamedTuple):
+  """What the rounds of a step share.
+
+  Attributes:
+    floats: the leaves that have gradients.
+    others: the leaves that have none.
+    join: (floats, others) → what the variant's `make` returned.
+    pull_back: gradients of the floats → those of the sources' parameters.
+  """
+
+  floats: list[Array]
+  others: list[Array]
+  join: Callable[..., PyTree]
+  pull_back: Callable[[list[Array]], Any]
 
 
 def make_step(
@@ -133,8 +149,8 @@ def make_step(
 
     def make(
       states: States, data: Any, key: Array, update: int
-    ) -> tuple[PyTree, Callable[[list[Array]], Any], States]:
-      """(what rounds share, its vjp to the sources' parameters, states)."""
+    ) -> tuple[_Made, States]:
+      """(what rounds share, the states after the sources' calls)."""
       join: Callable[..., PyTree]
 
       def floats_of(
@@ -149,36 +165,37 @@ def make_step(
       floats, pull_back, (others, states) = jax.vjp(
         floats_of, sources, has_aux=True
       )
-      return (floats, others, join), pull_back, states
+      return _Made(floats, others, join, pull_back), states
 
     def run(
       round_: Round,
       states: States,
       data: Any,
-      shared: Any,
-      pull_back: Any,
+      made: _Made,
       key: Array,
       update: int,
     ) -> States:
       """Updates the networks of a round."""
-      floats, others, join = shared
       called: set[str] = set()
 
       def loss(
         trained: Mapping[str, Trained], floats: list[Array]
       ) -> tuple[Array, Any]:
         calls = nets(states, trained, round_.trains, update)
-        value, told = round_.loss(calls, data, join(floats, others), key)
+        joined = made.join(floats, made.others)
+        value, told = round_.loss(calls, data, joined, key)
         called.update(name for name in order if calls.was_called(name))
         return value, (calls.states, told)
 
       own = {name: states[name].trained for name in round_.trains}
       through = [name for name in round_.trains if name in variant.sources]
       wanted = (0, 1) if through else (0,)
-      grads, (moved, told) = jax.grad(loss, wanted, has_aux=True)(own, floats)
+      grads, (moved, told) = jax.grad(loss, wanted, has_aux=True)(
+        own, made.floats
+      )
       found = dict(grads[0])
       if through:
-        (pulled,) = pull_back(grads[1])
+        (pulled,) = made.pull_back(grads[1])
         for name in through:
           if name in called:
             found[name] = jax.tree.map(jnp.add, found[name], pulled[name])
@@ -199,16 +216,12 @@ def make_step(
         name: to_float(x[i]) if x.dtype == jnp.uint8 else x[i]
         for name, x in batch.items()
       }
-      shared, pull_back, states = make(states, data, make_key, i)
-      states = run(
-        first, states, data, shared, pull_back,
-        jax.random.fold_in(round_key, 0), i,
-      )  # fmt: skip
+      made, states = make(states, data, make_key, i)
+      own_key = jax.random.fold_in(round_key, 0)
+      states = run(first, states, data, made, own_key, i)
     for i, round_ in enumerate(rest):
-      states = run(
-        round_, states, data, shared, pull_back,
-        jax.random.fold_in(round_key, 1 + i), repeats + i,
-      )  # fmt: skip
+      own_key = jax.random.fold_in(round_key, 1 + i)
+      states = run(round_, states, data, made, own_key, repeats + i)
 
     for name, grads in last_grads.items():
       norm = optax.global_norm(grads.params)
