@@ -1,9 +1,11 @@
 """All that knows about devices: a move to `shard_map` would change no more."""
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from qgan_jax.training import flat
 
 PyTree = Any
 AXIS = 'devices'
+_CONTAINER = Path('/sys/fs/cgroup/memory.max')  # A number, or `max`.
 _SMALL = 4096  # Values.
 
 
@@ -69,6 +72,25 @@ def spread_over_cores(members: int) -> None:
     if hasattr(os, 'sched_getaffinity'):  # Those of this process.
       cores = len(os.sched_getaffinity(0))
     jax.config.update('jax_num_cpu_devices', min(members, cores))
+
+
+def memory() -> int | None:
+  """Bytes that this process's devices have, used or not; None if unknown."""
+  devices = jax.local_devices()
+  if devices[0].platform == 'cpu':
+    return _memory_of_machine()
+  limits = [(d.memory_stats() or {}).get('bytes_limit', 0) for d in devices]
+  return sum(limits) if all(limits) else None
+
+
+def _memory_of_machine() -> int | None:
+  found = []
+  if 'SC_PHYS_PAGES' in os.sysconf_names:
+    found.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+  # Elsewhere than in a container with a limit, there is no such number.
+  with contextlib.suppress(OSError, ValueError):
+    found.append(int(_CONTAINER.read_text()))
+  return min(found, default=None)
 
 
 def meet(name: str) -> None:
