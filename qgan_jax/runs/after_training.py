@@ -132,7 +132,8 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
       saved=Checkpoints(folder / 'checkpoints', primary=False).origins(),
       primary=True,
     )
-    setup, sampler, state = _quantize(run, config, options)
+    setup, state = _quantize(run, config, options)
+    sampler = setup.sampler()
     step = int(state.step)
     about = identity(config, run.setup.dataset.name)
     Checkpoints(folder / 'checkpoints', about=about).save(step, state)
@@ -144,12 +145,7 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
       description=f'{run.setup.dataset.name}, {what} after training',
     )
     summary = deliver(
-      folder,
-      setup,
-      best=state,
-      last=state,
-      sampler=sampler,
-      extractor=extractor,
+      folder, setup, best=state, last=state, extractor=extractor
     )
     print(summary)
     count = config.scores.samples
@@ -224,9 +220,9 @@ def _config(
 
 def _quantize(
   run: TrainedRun, config: Any, options: Options
-) -> tuple[build.Setup, Sampler, TrainState]:
-  """The run's networks quantized, what draws from them, and their state."""
-  setup, state = quantize_state(
+) -> tuple[build.Setup, TrainState]:
+  """The run's networks quantized, and their state."""
+  return quantize_state(
     run,
     config,
     method=options.method,
@@ -234,7 +230,6 @@ def _quantize(
     bias_correction=options.bias_correction,
     rounding_steps=options.rounding_steps,
   )
-  return setup, setup.sampler(), state
 
 
 def _find_rules(
@@ -300,8 +295,8 @@ def _fewest_bits(
   def quantized(mean: float) -> float:
     allocation = post_training.allocate_bits(rows, mean)
     config = _config(run, options, post_training.rules_of(allocation))
-    _, sampler, state = _quantize(run, config, options)
-    return distance(sampler, state)
+    setup, state = _quantize(run, config, options)
+    return distance(setup.sampler(), state)
 
   bound = max_ratio * distance(run.sampler, run.state)
   low, high = 1.0, 8.0

@@ -234,7 +234,7 @@ class Setup:
   def with_hyperparameters(
     self, state: state_lib.TrainState
   ) -> state_lib.TrainState:
-    """Sets the hyperparameters in a state to the values of the config."""
+    """Sets the hyperparameters in a state to this run's."""
 
     def part(name: str) -> state_lib.NetworkState:
       own = section(self.config, self.variant, name)

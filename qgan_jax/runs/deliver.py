@@ -10,7 +10,6 @@ from qgan_jax.records import write_json
 from qgan_jax.runs import build
 from qgan_jax.runs.folder import versions
 from qgan_jax.runs.score import score_state
-from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import TrainState
 
 
@@ -20,7 +19,6 @@ def deliver(
   *,
   best: TrainState,
   last: TrainState,
-  sampler: Sampler,
   extractor: metrics.Extractor,
 ) -> str:
   """Packs what the best state delivers, and scores the best and the last.
@@ -31,13 +29,12 @@ def deliver(
     setup: what the run is made of.
     best: the state to pack.
     last: the state after the last step.
-    sampler: draws from a state.
     extractor: gives the features that scores compare.
 
   Returns:
     A summary for a person.
   """
-  config, dataset = setup.config, setup.dataset
+  config, dataset, sampler = setup.config, setup.dataset, setup.sampler()
   path = workdir / f'{setup.variant.delivered}.qgan'
   sizes = artifacts.save(
     path,

@@ -81,7 +81,6 @@ def train(
       holds another run; or training gave a value that is not finite.
     training.loop.Stopped: SIGTERM or Ctrl-C; the state is saved.
   """
-  _check_settings(settings)
   dataset = _dataset(images, labels)
   given = {
     'experiment': 'own',
@@ -95,6 +94,7 @@ def train(
   }
   folder = Path(workdir)
   try:
+    _check_settings(settings)
     config = config_lib.resolve(config_lib.base(**given))
   except (UserError, TypeError) as error:
     raise ValueError(str(error)) from error
@@ -122,10 +122,7 @@ _GIVEN = ('experiment', 'channels', 'norm', 'latent_dim', 'spectral_norm')
 def _check_settings(settings: Mapping[str, Any]) -> None:
   """Refuses settings that the variant and the images already decide."""
   for name in settings:
-    try:
-      path = path_of(name)
-    except UserError as error:
-      raise ValueError(str(error)) from None
+    path = path_of(name)
     last = path.rpartition('.')[2]
     if (
       path.startswith(_GIVEN_GROUPS)

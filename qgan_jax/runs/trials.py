@@ -177,7 +177,6 @@ def _train_and_deliver(
             run.setup,
             best=best[1] if best else last,
             last=last,
-            sampler=run.sampler,
             extractor=extractor,
           )
         except UserError as error:  # The others are delivered all the same.
