@@ -1,12 +1,12 @@
 """Commands as functions in this process, and in processes of their own."""
 
 import importlib
-from pathlib import Path
 import subprocess
 import sys
 
 from absl import flags
 from command_line import ROOT
+import example_generator
 import jax
 import numpy as np
 import pytest
@@ -14,9 +14,6 @@ import pytest
 from qgan_jax import artifacts, export, post_training, sample, sweep
 from qgan_jax.artifacts import formats
 from qgan_jax.errors import UserError
-
-sys.path.append(str(Path(__file__).parent / 'artifacts'))
-import example_generator
 
 FLAGS = {
   'evaluate': 'artifact config help_config module samples seed step workdir',

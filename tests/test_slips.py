@@ -6,13 +6,13 @@ little of everything a command can be given, and must leave it as it is.
 
 import importlib
 import json
-from pathlib import Path
 import shlex
 import shutil
 import sys
 import types
 
 from command_line import ROOT
+import example_generator
 import pytest
 
 from qgan_jax import artifacts, errors
@@ -22,9 +22,6 @@ from qgan_jax.metrics import classifier
 from qgan_jax.reports import serve
 from qgan_jax.runs import after_training
 from qgan_jax.training import devices, loop
-
-sys.path.append(str(Path(__file__).parent / 'artifacts'))
-import example_generator
 
 MODULES = {
   path.stem: importlib.import_module(f'qgan_jax.{path.stem}')

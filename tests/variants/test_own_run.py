@@ -11,24 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from vae import Decoder, vae
+from vae import Decoder, IMAGES, SHORT, vae
 
 import qgan_jax as q
 from qgan_jax.training.loop import Stopped
 
-SETTINGS = {
+SETTINGS = SHORT | {
   'steps': 12,
-  'batch_size': 8,
-  'logging.log_every': 4,
-  'logging.checkpoint_every': 4,
-  'logging.sample_every': 12,
-  'logging.eval_every': 12,
-  'logging.eval_samples': 32,
-  'scores.samples': 32,
+  'log_every': 4,
+  'checkpoint_every': 4,
+  'sample_every': 12,
+  'eval_every': 12,
 }
-IMAGES = (
-  np.random.RandomState(0).randint(0, 256, (120, 8, 8, 1)).astype('uint8')
-)
 
 
 def stop_at_the_first_checkpoint(folder):

@@ -6,8 +6,18 @@ import re
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 LATENT_DIM = 4
+IMAGES = (
+  np.random.RandomState(0).randint(0, 256, (120, 8, 8, 1)).astype('uint8')
+)
+# Of runs on so few images; periods are the tests' own.
+SHORT = {
+  'batch_size': 8,
+  'logging.eval_samples': 32,
+  'scores.samples': 32,
+}
 
 
 class Encoder(nn.Module):
