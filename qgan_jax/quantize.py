@@ -25,7 +25,6 @@ from qgan_jax import errors, post_training
 from qgan_jax import quantizers as quantizers_lib
 from qgan_jax.post_training import quantize
 from qgan_jax.runs import after_training
-from qgan_jax.runs.trained import METHODS
 
 
 class _CallableModule(types.ModuleType):
@@ -78,7 +77,7 @@ def _define_flags() -> flags.FlagValues:
   flags.DEFINE_enum(
     'method',
     default.method,
-    METHODS,
+    post_training.METHODS,
     'nearest: as training would round; mse: scales of least squared error; '
     'adaround: these, and rounding by the output of every layer.',
     flag_values=values,

@@ -15,19 +15,23 @@ from qgan_jax.post_training.calibration import (
   activation_ranges,
   RANGE_METHODS,
 )
+from qgan_jax.post_training.fitting import fit, METHODS
 from qgan_jax.post_training.modules import quantize
 from qgan_jax.post_training.rounding import adaround
-from qgan_jax.post_training.watch import batches
+from qgan_jax.post_training.watch import batch_size_for, batches
 from qgan_jax.post_training.weights import correct_biases, fit_weights
 
 __all__ = [
+  'METHODS',
   'RANGE_METHODS',
   'Sensitivity',
   'activation_ranges',
   'adaround',
   'allocate_bits',
+  'batch_size_for',
   'batches',
   'correct_biases',
+  'fit',
   'fit_weights',
   'format_allocation',
   'quantize',

@@ -17,8 +17,8 @@ from qgan_jax.post_training.arguments import (
   network_of,
   Pair,
 )
-from qgan_jax.post_training.calibration import activation_ranges
-from qgan_jax.post_training.watch import batches
+from qgan_jax.post_training.fitting import fit
+from qgan_jax.post_training.watch import batch_size_for, batches
 from qgan_jax.post_training.weights import fit_weights
 from qgan_jax.precision import (
   Bits,
@@ -30,8 +30,6 @@ from qgan_jax.precision import (
 )
 from qgan_jax.precision.layers import find_layers, held_layers, Layer
 from qgan_jax.precision.rules import Defaults, parse_rules, resolve_rules
-
-_BATCH = 64  # Calibration inputs that a network is run on at a time.
 
 
 class _Options(TypedDict, total=False):
@@ -137,7 +135,9 @@ def quantize(
     rules: what differs layer by layer, as in a config's `precision.rules`:
       'generator/weights/Dense_0: bits=8'; `generator` is the first network.
     calibrate: what the first network is called with, an array [N, …] or a tuple
-      of them: the activations' ranges are those of least squared error on it.
+      of them, a few hundred examples or more. On it the activations' ranges
+      are those of least squared error, biases make up for the weights' errors,
+      and BatchNorm's statistics are taken anew.
       The second network is calibrated with what the first one, in float, makes
       of it, followed by what else is in the tuple (labels) as far as the second
       has arguments of the same names. Without it, weights alone are quantized.
@@ -266,21 +266,15 @@ def _call(network: Quantized, args: Inputs) -> Any:
   return network(*args)
 
 
-def _batch_size(inputs: Inputs) -> int:
-  """Of as few batches as there may be, which leave out as little as can be."""
-  count = len(inputs[0])
-  return count // -(-count // _BATCH)
-
-
 def _parts(inputs: Inputs) -> list[Inputs]:
-  return batches(inputs, _batch_size(inputs))
+  return batches(inputs, batch_size_for(inputs))
 
 
 def _calibrated(network: Quantized, inputs: Inputs) -> Quantized:
-  """With the scales of its weights, and the ranges of its activations."""
+  """Fitted to inputs, as the command `quantize` fits those of a run."""
   specs = network.precision.specs('activations')
   if any(spec.quantizer.learned for spec in specs):
     network = network.fitted(*_parts(inputs)[0])
-  network = fit_weights(network)
-  ranges = activation_ranges(network, *inputs, batch_size=_batch_size(inputs))
-  return network.replace(ranges=ranges)
+  if min(jax.tree.leaves(network.bits)) >= FLOAT_BITS:
+    return network  # Exactly as it was given.
+  return fit(network, *inputs)

@@ -13,6 +13,7 @@ Array = jax.Array
 PyTree = Any
 # Inputs of a layer, and its output, by module path.
 LayerIO = dict[str, tuple[Array, Array]]
+_BATCH = 64  # Calibration inputs that a network is run on at a time, at most.
 
 
 def watch(run: Callable[[], Any]) -> LayerIO:
@@ -49,6 +50,12 @@ def call_order(network: Quantized, args: tuple[Any, ...]) -> list[str]:
 
   jax.eval_shape(run, network.variables['params'])
   return order
+
+
+def batch_size_for(args: tuple[Any, ...]) -> int:
+  """Of as few batches as there may be, which leave out as little as can be."""
+  count = len(args[0])
+  return count // -(-count // _BATCH)
 
 
 def batches(args: tuple[Any, ...], size: int) -> list[tuple[Any, ...]]:

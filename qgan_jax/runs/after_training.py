@@ -44,7 +44,7 @@ class Options:
     size: bytes of the artifact; chooses bits layer by layer to fit.
     max_ratio: chooses the fewest bits, layer by layer, whose Fréchet distance
       to training images is at most this times the run's own.
-    method: one of `trained.METHODS`.
+    method: one of `post_training.METHODS`.
     quantizer: of the weights; None for the method's own.
     activation_quantizer: of the activations.
     calibration: how static ranges are chosen, of `post_training.RANGE_METHODS`.
@@ -243,7 +243,7 @@ def _find_rules(
     network: post_training.sensitivity(
       part,
       *run.inputs[network],
-      batch_size=min(64, len(run.inputs[network][0])),
+      batch_size=post_training.batch_size_for(run.inputs[network]),
     )  # fmt: skip
     for network, part in networks(setup, state).items()
   }

@@ -17,7 +17,6 @@ from qgan_jax.training.state import average_of, fill, TrainState
 from qgan_jax.training.step import to_float
 
 PyTree = Any
-METHODS = ('nearest', 'mse', 'adaround')
 
 
 def quantized_config(
@@ -131,23 +130,14 @@ def quantize_state(
   state = run.initial_state(setup)
   parts = {}
   for name, network in networks(setup, state).items():
-    inputs = run.inputs[name]
-    batch = min(64, len(inputs[0]))
-    if method != 'nearest':
-      network = post_training.fit_weights(network)
-    if method == 'adaround':
-      network = post_training.adaround(
-        network, *inputs, steps=rounding_steps, batch_size=batch
-      )
-    # Before BatchNorm's statistics are measured, which depend on the biases.
-    if bias_correction:
-      network = post_training.correct_biases(network, *inputs, batch_size=batch)
-    network = network.with_batch_stats(post_training.batches(inputs, batch))
-    if network.precision.activations is not None:
-      ranges = post_training.activation_ranges(
-        network, *inputs, method=calibration, batch_size=batch
-      )
-      network = network.replace(ranges=ranges)
+    network = post_training.fit(
+      network,
+      *run.inputs[name],
+      method=method,
+      calibration=calibration,
+      bias_correction=bias_correction,
+      rounding_steps=rounding_steps,
+    )
     part = state.networks[name]
     variables = dict(network.variables)
     parts[name] = part.replace(

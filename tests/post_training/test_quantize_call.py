@@ -245,7 +245,7 @@ def test_learned_activations_are_fitted_to_the_calibration(variables):
 
 def test_what_it_gives_goes_on_through_the_other_steps(variables, pair):
   """Biases of attention have an axis for the heads, too."""
-  g = quantize((G(), variables[0]), bit_width=3, calibrate=LATENTS)
+  g = quantize((G(), variables[0]), bit_width=3)
   corrected = post_training.correct_biases(g, LATENTS, batch_size=40)
   expected = watch(lambda: g.in_float()(LATENTS))
 
@@ -258,6 +258,15 @@ def test_what_it_gives_goes_on_through_the_other_steps(variables, pair):
 
   assert worst(g, 'attend/query') > 1e-3
   assert worst(corrected, 'attend/query') < 1e-5
+
+
+def test_in_float_nothing_changes(variables):
+  g, d, images = variables
+  own, other = quantize((G(), g), (D(), d), bit_width=32, calibrate=LATENTS)
+  np.testing.assert_array_equal(own(LATENTS), G().apply(g, LATENTS))
+  np.testing.assert_array_equal(
+    other(images), D().apply(d, images, train=False)
+  )
 
 
 def test_bound_modules_stay_bound(variables):
