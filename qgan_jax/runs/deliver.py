@@ -4,7 +4,10 @@ from pathlib import Path
 import sys
 from typing import Any
 
+import flax.linen as nn
+
 from qgan_jax import artifacts, metrics
+from qgan_jax.artifacts import architecture
 from qgan_jax.config.names import config_string_of
 from qgan_jax.records import write_json
 from qgan_jax.runs import build
@@ -36,9 +39,10 @@ def deliver(
   """
   config, dataset, sampler = setup.config, setup.dataset, setup.sampler()
   path = workdir / f'{setup.variant.delivered}.qgan'
+  network = sampler.quantized(best)
   sizes = artifacts.save(
     path,
-    sampler.quantized(best),
+    network,
     metadata={
       'dataset': dataset.name,
       'config': config_string_of(config),
@@ -64,7 +68,22 @@ def deliver(
       )
     )
   write_json(workdir / 'scores.json', scores)
-  return _summary(scores, path)
+  return _summary(scores, path) + how_to_draw(network.module, path)
+
+
+def how_to_draw(module: nn.Module, path: Path) -> str:
+  """The line of a summary that says how to draw from the file."""
+  record = architecture.record_of(module)
+  place, _, name = record['model'].rpartition(':')
+  is_importable = place != '__main__' and '<locals>' not in name
+  if not is_importable or record['model_kwargs'] is None:
+    # No command could make the module again.
+    return f"\n  draw from it: qgan_jax.load('{path}', module=…)"
+  own = f'--module={place} ' if place else ''
+  return (
+    f'\n  draw from it: python -m qgan_jax.sample {own}'
+    f'--artifact={path} --num=64 --out=grid.png'
+  )
 
 
 def _summary(scores: dict[str, Any], path: Path) -> str:
@@ -92,7 +111,5 @@ def _summary(scores: dict[str, Any], path: Path) -> str:
     f'{scores["best"]["num_real"]:,} held-out images',
     f'  {path}: {sizes["artifact_bytes"]:,} bytes, '
     f'{sizes["ratio"]:.2f}× smaller than float32',
-    '  draw from it: python -m qgan_jax.sample '
-    f'--artifact={path} --num=64 --out=grid.png',
   ]
   return '\n'.join(lines)
