@@ -26,16 +26,16 @@ from qgan_jax.quantizers.ranges import (
 )
 from qgan_jax.quantizers.straight_through import straight_through_learned
 
-Codes = tuple[Array, Array, Array]  # zero_point, qmin, qmax
+CodeRange = tuple[Array, Array, Array]  # zero_point, qmin, qmax
 
 
-def _two_complement(bits: Array) -> Codes:
+def _two_complement(bits: Array) -> CodeRange:
   """Codes −2ⁿ⁻¹ … 2ⁿ⁻¹ − 1; one bit has no room for a zero between them."""
   half = jnp.exp2(jnp.asarray(bits, jnp.float32) - 1).round()
   return jnp.where(half < 2, -0.5, 0.0), -half, half - 1
 
 
-def _signed_or_not(params: Params, bits: Array) -> Codes:
+def _signed_or_not(params: Params, bits: Array) -> CodeRange:
   """Codes of both signs, or 0 … 2ⁿ − 1 where params['signed'] is 0."""
   zero_point, qmin, qmax = _two_complement(bits)
   signed = params['signed'] > 0
@@ -59,7 +59,7 @@ def _step(params: Params) -> Array:
 def _learned_rounding(
   fit: Callable[[Array, Array], Params],
   from_range: Callable[[Array, Array, Array], Params],
-  codes_of: Callable[[Params, Array], Codes],
+  codes_of: Callable[[Params, Array], CodeRange],
   learned: tuple[str, ...],
 ) -> Quantizer:
   def offset(params: Params) -> Array | float:
@@ -212,7 +212,7 @@ def seq(*, axis: Axis = None) -> Quantizer:
     A `Quantizer` for 1 to 16 bits.
   """
 
-  def codes(bits: Array) -> Codes:
+  def codes(bits: Array) -> CodeRange:
     zero_point, qmin, qmax = _two_complement(bits)
     return jnp.full_like(zero_point, -0.5), qmin, qmax
 
