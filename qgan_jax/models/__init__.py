@@ -36,11 +36,6 @@ def find(name: str, role: str) -> type[nn.Module]:
     UserError: there is no such module, it fails, or it has no such class.
   """
   family: Any = _FAMILIES.get(name)
-  if name.startswith(f'{GIVEN}:'):
-    raise UserError(
-      'the networks of this run were given in Python; go on with it there, by '
-      '`qgan_jax.train`'
-    )
   if family is None:
     try:
       family = importlib.import_module(name)

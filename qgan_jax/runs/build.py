@@ -39,6 +39,15 @@ PyTree = Any
 _EXAMPLES = 64  # Images that quantizers are fitted to before the first step.
 
 
+def _refuse_given(config: Any) -> None:
+  """Refuses a config that does not say what its networks and images are."""
+  if config.model.name.startswith(f'{models.GIVEN}:'):
+    raise UserError(
+      'networks and images of this run were given in Python; go on with it '
+      'there, by `qgan_jax.train`'
+    )
+
+
 def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
   """The data set of a config.
 
@@ -49,11 +58,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
   Raises:
     UserError: it cannot be had, or has no labels and labels are asked for.
   """
-  if config.data.source.startswith('arrays-'):
-    raise UserError(
-      'the images of this run were given in Python; go on with it there, by '
-      '`qgan_jax.train`'
-    )
+  _refuse_given(config)
   dataset = data.load(
     config.data.source,
     data_dir=config.data.dir,
@@ -85,6 +90,7 @@ def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
 
 def make_variant(config: Any, dataset: ImageDataset) -> Variant:
   """What a config trains against what."""
+  _refuse_given(config)
   num_classes = dataset.num_classes if config.data.conditional else 0
   name = config.model.name
   shared = {'num_classes': num_classes, 'dtype': config.dtype}

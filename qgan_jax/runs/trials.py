@@ -5,6 +5,7 @@ A run of `qgan_jax.main` is one trial; `qgan_jax.population` trains several.
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import dataclasses
 import functools
 import logging
 import sys
@@ -106,8 +107,11 @@ def _train_and_deliver(
   ]
 
   # Networks and states, from checkpoints where there are any.
-  shared = shared_config(configs)
-  setup = build.set_up(shared, dataset, layout, trials[0].variant)
+  if len(runs) == 1:
+    setup = dataclasses.replace(runs[0].setup, layout=layout)
+  else:
+    shared = shared_config(configs)
+    setup = build.set_up(shared, dataset, layout, trials[0].variant)
   states = setup.init_states(
     [run.setup for run in runs], [run.start for run in runs]
   )

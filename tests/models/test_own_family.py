@@ -43,6 +43,15 @@ def test_what_is_no_family_is_said(name, message):
     config_lib.validate(config)
 
 
+def test_what_was_given_in_python_goes_on_there():
+  config = tiny_run.make_config('model=given:0123,bits=4')
+  there = r'given in Python; .*qgan_jax\.train'
+  with pytest.raises(UserError, match=there):
+    build.load_dataset(config, standin=True)
+  with pytest.raises(UserError, match=there):
+    build.make_variant(config, tiny_run.make_dataset())
+
+
 def test_a_folder_does_not_decide_what_is_imported(tmp_path, monkeypatch):
   (tmp_path / 'evil.py').write_text('raise SystemExit("imported")')
   monkeypatch.syspath_prepend(tmp_path)
