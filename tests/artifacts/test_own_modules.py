@@ -1,10 +1,6 @@
-"""Networks of one's own in files: what holds them, what refuses them."""
+"""Networks of one's own in files: what holds them, what draws from them."""
 
-from collections.abc import Callable
 import json
-import sys
-import types
-from typing import Any
 import zipfile
 
 import flax.linen as nn
@@ -12,8 +8,18 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from own_modules import (
+  Attending,
+  Filter,
+  IMAGES,
+  LABELS,
+  LATENTS,
+  make_attending,
+  Outer,
+  quantized,
+)
 import pytest
-from test_packed import assert_trees_equal, read, rewrite
+from test_packed import assert_trees_equal, read
 
 from qgan_jax import artifacts
 from qgan_jax.artifacts import formats, inference
@@ -21,44 +27,6 @@ from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
 from qgan_jax.post_training import quantize
 from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
-
-
-class Attending(nn.Module):
-  """Latents to images, with attention and a parameter of its own."""
-
-  size: int = 4
-  widths: tuple[int, ...] = (6,)
-  activation: Callable = nn.relu  # JSON cannot hold it, and need not.
-
-  @nn.compact
-  def __call__(self, z):
-    x = nn.Dense(self.size**2 * self.widths[0], name='project')(z)
-    x = x.reshape(-1, self.size**2, self.widths[0])
-    x = x + nn.MultiHeadDotProductAttention(2, name='attend')(x, x)
-    codes = self.param('codes', nn.initializers.normal(0.3), (x.shape[-1], 1))
-    x = nn.tanh(self.activation(x) @ codes)
-    return x.reshape(-1, self.size, self.size, 1)
-
-
-class Outer:
-  """A name space."""
-
-  class Conditional(nn.Module):
-    num_classes: int = 3
-
-    @nn.compact
-    def __call__(self, z, labels, train):
-      x = jnp.concatenate([z, jax.nn.one_hot(labels, self.num_classes)], -1)
-      x = nn.BatchNorm(use_running_average=not train)(nn.Dense(16)(x))
-      return nn.tanh(nn.Dense(16)(x)).reshape(-1, 4, 4, 1)
-
-
-class Filter(nn.Module):
-  """Images to images."""
-
-  @nn.compact
-  def __call__(self, images):
-    return images + nn.Conv(1, (3, 3))(images)
 
 
 class Holding(nn.Module):
@@ -71,30 +39,9 @@ class Holding(nn.Module):
     return self.layer(x)
 
 
-RNG = np.random.default_rng(0)
-LATENTS = RNG.standard_normal((40, 5), np.float32)
-LABELS = np.arange(40) % 3  # Of 64 bits, which JAX makes 32.
-IMAGES = RNG.standard_normal((8, 4, 4, 1)).astype(np.float32)
-
-
-def quantized(module, *inputs, **kwargs):
-  kwargs = {'bit_width': 4, 'calibrate': inputs} | kwargs
-  init = jax.jit(
-    lambda *args: (
-      module.init(jax.random.key(0), *args)
-      if not isinstance(module, Outer.Conditional)
-      else module.init(jax.random.key(0), *args, False)
-    )
-  )
-  return quantize((module, init(*inputs)), **kwargs)
-
-
 @pytest.fixture(scope='module')
 def attending():
-  return quantized(
-    Attending(widths=(8,)), LATENTS,
-    rules='generator/weights/codes: bits=3; generator/weights/project: bits=2',
-  )  # fmt: skip
+  return make_attending()
 
 
 @pytest.mark.parametrize(
@@ -269,116 +216,6 @@ def test_another_module_than_the_files_is_refused(tmp_path, attending):
   for module in ('Attending', Attending, Filter().bind({'params': {}})):
     with pytest.raises(ValueError, match='a Linen module that is not bound'):
       artifacts.load(path, module=module)
-
-
-# A file must cause no import and call nothing but classes of networks.
-
-
-@pytest.fixture
-def crafted(tmp_path, attending):
-  """The path of a file that names a class; (model, kwargs) → path."""
-  path = tmp_path / 'crafted.qgan'
-
-  def craft(model: Any, kwargs: Any = None):
-    artifacts.save(path, attending)
-    rewrite(
-      path,
-      lambda header, tensors: header.update(
-        model=model, model_kwargs={} if kwargs is None else kwargs
-      ),
-    )
-    return path
-
-  return craft
-
-
-def test_a_file_imports_nothing(crafted, tmp_path, monkeypatch):
-  monkeypatch.syspath_prepend(tmp_path)
-  (tmp_path / 'not_imported.py').write_text(
-    f'open({str(tmp_path / "imported")!r}, "w")\nclass G: pass\n'
-  )
-  # A package that imports what it is asked for, as ours does.
-  lazy = types.ModuleType('lazy')
-  lazy.__getattr__ = lambda name: __import__('not_imported').G
-
-  class Lazier(types.ModuleType):
-    def __getattribute__(self, name):
-      return __import__('not_imported')
-
-  monkeypatch.setitem(sys.modules, 'lazy', lazy)
-  monkeypatch.setitem(sys.modules, 'lazier', Lazier('lazier'))
-  monkeypatch.setitem(sys.modules, 'none', None)
-  for model in ('not_imported:G', 'lazy:G', 'lazier:G', 'none:G', 'lazy:G.G'):
-    with pytest.raises(UserError, match='import .* first .*or give the'):
-      artifacts.load(crafted(model))
-  assert not (tmp_path / 'imported').exists()
-  assert 'not_imported' not in sys.modules
-
-
-@pytest.mark.parametrize(
-  ('model', 'kwargs'),
-  [
-    ('os:system', {'command': 'false'}),
-    ('builtins:eval', {}),
-    ('subprocess:Popen', {'args': ['false']}),
-    ('jax:jit', {}),
-    ('flax.linen:Module.apply', {}),
-    # A class that is not where it says it is; a module in a module.
-    ('flax.linen:Dense', {'features': 3}),
-    (f'{__name__}:nn.Dense', {'features': 3}),
-    (f'{__name__}:', {}),
-    (f'{__name__}', {}),
-    (':', {}),
-    ('', {}),
-    (f'{__name__}:Outer', {}),
-    (f'{__name__}:LATENTS', {}),
-  ],
-)
-def test_only_classes_of_networks_are_made(crafted, model, kwargs, monkeypatch):
-  called = []
-  monkeypatch.setattr('os.system', lambda *args, **kw: called.append(args))
-  with pytest.raises(UserError, match='which is not here: import'):
-    artifacts.load(crafted(model, kwargs))
-  assert not called
-
-
-@pytest.mark.parametrize(
-  ('model', 'kwargs'),
-  [
-    (3, {}),
-    (None, {}),
-    (['a:b'], {}),
-    (f'{__name__}:Attending', {'wide': 1}),
-    (f'{__name__}:Attending', {'size': 10**30}),
-    (f'{__name__}:Attending', {'widths': [8, [10**30]]}),
-    (f'{__name__}:Attending', {'widths': {'a': 1}}),
-    (f'{__name__}:Attending', {'size': 'x'}),
-    (f'{__name__}:Attending', {'size': 5}),
-    (f'{__name__}:Attending', [1]),
-    ('flax.linen.linear:Dense', {'features': 3}),
-  ],
-)
-def test_wrong_attributes_are_user_errors(crafted, model, kwargs):
-  with pytest.raises(UserError, match='does not fit together'):
-    artifacts.load(crafted(model, kwargs))
-
-
-@pytest.mark.parametrize(
-  'inputs',
-  [
-    [], None, 3, [[[5], 'object']], [[[10**30], 'float32']],
-    [[[-5], 'float32']], [[[5.0], 'float32']], [[5, 'float32']],
-    [[[5], 'float32']] * 99, [[[4], 'float32']], [[[5], 'float64']],
-    [[[5], 'float32'], [[], 'int32']], [[[True], 'float32']],
-  ],
-  ids=str,
-)  # fmt: skip
-def test_wrong_inputs_are_user_errors(tmp_path, attending, inputs):
-  path = tmp_path / 'g.qgan'
-  artifacts.save(path, attending)
-  rewrite(path, lambda header, tensors: header.update(inputs=inputs))
-  with pytest.raises(UserError, match='does not fit together'):
-    artifacts.load(path)
 
 
 def test_images_refuse_other_inputs(tmp_path):

@@ -1,13 +1,10 @@
 import math
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from ml_collections import config_dict
 import pytest
 
 from qgan_jax import config as config_lib
 from qgan_jax import quantizers
-from qgan_jax.config import grammar, names
 from qgan_jax.errors import UserError
 
 
@@ -26,88 +23,6 @@ def bits(config):
   """(G weights, G activations, D weights, D activations)."""
   g, d = config.generator.bits, config.discriminator.bits
   return g.weights, g.activations, d.weights, d.activations
-
-
-# The grammar.
-
-_KEYS = st.from_regex(r'[a-z_]+(\.[a-z_]+)*', fullmatch=True)
-_VALUES = st.one_of(
-  st.integers(),
-  st.floats(allow_nan=False, allow_infinity=False),
-  st.booleans(),
-  st.from_regex(r'[^,\s]([^,]*[^,\s])?', fullmatch=True).filter(
-    lambda text: text == text.strip()
-  ),
-)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.dictionaries(_KEYS, _VALUES, max_size=4))
-def test_parse_undoes_join_and_values_read_back(pairs):
-  parsed = grammar.parse(grammar.join(pairs))
-  read = {
-    key: grammar.convert(key, text, type(pairs[key]))
-    for key, text in parsed.items()
-  }
-  assert read == pairs
-  assert [*map(type, read.values())] == [*map(type, pairs.values())]
-
-
-@pytest.mark.parametrize('arg', [None, '', '  '])
-def test_nothing_means_the_defaults(arg):
-  assert grammar.parse(arg) == {}
-  assert resolved(arg) == resolved()
-
-
-@pytest.mark.parametrize(
-  ('arg', 'said'),
-  [
-    ('bits', "character 1: 'bits' is not key=value"),
-    ('bits=8,,seed=1', "character 8: '' is not key=value"),
-    ('bits=8,', "character 8: '' is not key=value"),
-    ('seed=1,bits=', "character 8: 'bits=' is not key=value"),
-    ('=8', "character 1: '=8' is not key=value"),
-    ('bits=8,seed=1,bits=4', "character 15: 'bits' is given twice"),
-  ],
-)
-def test_a_malformed_string_is_shown_where(arg, said):
-  with pytest.raises(UserError, match=said):
-    grammar.parse(arg)
-
-
-@pytest.mark.parametrize(
-  ('arg', 'said'),
-  [
-    ('bitz=8', "no config key 'bitz'; did you mean 'bits'"),
-    ('generater.channels=8', "did you mean 'generator.channels'"),
-    ('zzzzzz=8', 'the keys are experiment, model, source'),
-    ('generator=8', "'generator' is a group; its keys are generator."),
-    ('g_w_bits=8,generator.bits.weights=4', "as 'g_w_bits' and 'generator.bi"),
-    ('steps=abc', 'steps=abc: steps takes a whole number'),
-    ('steps=1.0', 'steps takes a whole number'),
-    ('steps=True', 'steps takes a whole number'),
-    ('learning_rate=fast', 'learning_rate takes a number'),
-    ('learning_rate=nan', 'learning_rate takes a finite number'),
-    ('ema=inf', 'ema takes a finite number'),
-    ('conditional=1', 'conditional takes true or false'),
-  ],
-)
-def test_the_string_is_refused_with_the_key_in_the_message(arg, said):
-  with pytest.raises(UserError, match=said):
-    resolved(arg)
-
-
-def test_text_is_kept_as_text():
-  # 1e5 and 007 are names of folders, not numbers.
-  assert resolved('dir=1e5').data.dir == '1e5'
-  assert resolved('source=folder:/a=b').data.source == 'folder:/a=b'
-
-
-def test_an_experiment_sets_only_keys_that_there_are():
-  with pytest.raises(UserError, match='bits'):
-    config_lib.base(bitz=8)
-  with pytest.raises(AttributeError, match='steps'):
-    config_lib.base().stepz = 3
 
 
 # What follows from the rest.
@@ -309,64 +224,6 @@ def test_all_that_is_on_offer_is_allowed():
   validated('penalty=r1,loss=wasserstein,spectral_norm=true,dtype=bfloat16')
 
 
-# Text.
-
-_OVERRIDES = {
-  'bits': st.sampled_from([1, 4, 8, 32]),
-  'g_w_bits': st.integers(1, 16),
-  'a_bits': st.integers(1, 16),
-  'quantizer': st.sampled_from(quantizers.WEIGHTS),
-  'loss': st.sampled_from(['hinge', 'wasserstein']),
-  'penalty': st.sampled_from(['none', 'r1', 'gradient_penalty']),
-  'penalty_weight': st.floats(0, 100),
-  'optimizer': st.sampled_from(['adam', 'lion', 'sgd', 'optax.adamw']),
-  'd_optimizer': st.sampled_from(['adam', 'momentum']),
-  'learning_rate': st.floats(1e-6, 1),
-  'd_learning_rate': st.floats(1e-6, 1),
-  'norm': st.sampled_from(['group', 'batch', 'none']),
-  'g_norm': st.sampled_from(['group', 'batch', 'none']),
-  'channels': st.integers(1, 64),
-  'd_b1': st.floats(0, 0.5),
-  'conditional': st.booleans(),
-  'image_channels': st.sampled_from([1, 3]),
-  'steps': st.integers(1, 10**6),
-  'seed': st.integers(0, 2**32 - 1),
-  'source': st.sampled_from(['mnist', 'digits', 'folder:/a/b', 'folder:/a_b']),
-  'precision.momentum': st.floats(0, 0.9),
-}
-_CONFIGS = st.fixed_dictionaries({}, optional=_OVERRIDES).map(
-  # A grid has no default for the weights' bits.
-  lambda overrides: resolved(**{'bits': 8, 'experiment': 'mnist'} | overrides)
-)
-
-
-@settings(max_examples=30, deadline=None)
-@given(_CONFIGS)
-def test_the_config_string_gives_the_config_back(config):
-  string = names.config_string_of(config)
-  again = resolved(string, experiment='mnist', seed=config.seed)
-  assert config_lib.diff(config, again) == []
-
-
-@settings(max_examples=30, deadline=None)
-@given(_CONFIGS)
-def test_json_loses_nothing(config):
-  again = config_lib.from_json(config_lib.to_json(config))
-  assert again == config
-  assert config_lib.diff(config, again) == []
-
-
-@settings(max_examples=30, deadline=None)
-@given(_CONFIGS, _CONFIGS)
-def test_other_configs_have_other_folders(one, other):
-  folders = [names.default_workdir(config) for config in (one, other)]
-  assert (folders[0] == folders[1]) == (config_lib.diff(one, other) == [])
-  for folder in folders:
-    runs, experiment, name = folder.split('/')
-    assert (runs, experiment) == ('runs', 'mnist')
-    assert len(name) < 255
-
-
 @pytest.mark.parametrize(
   ('said', 'expected'),
   [
@@ -382,46 +239,6 @@ def test_activations_learn_unless_something_else_is_said(said, expected):
   assert expected == tuple(
     config[name].activation_quantizer for name in ('generator', 'discriminator')
   )
-
-
-def test_a_folder_does_not_name_what_follows():
-  config = resolved('bits=8,steps=1000')
-  assert names.config_string_of(config) == 'bits=8,steps=1000'
-
-
-def test_settings_have_an_order_by_which_earlier_runs_are_found_again():
-  string = (
-    'w_bits=2,a_bits=4,steps=9,source=digits,dir=x,image_size=32,quantizer=apot,'
-    'ranges=mse,gradient_bits=8,start_step=3,anneal_steps=2,prune_steps=1,'
-    'loss=hinge,penalty=none,spectral_norm=True,latent_dim=16,channels=64,'
-    'optimizer=sgd,sparsity=0.5,g_norm=batch,g_learning_rate=0.1,'
-    'd_norm=group,d_learning_rate=0.2,d_steps=2,ema=0.9,'
-    'learning_rate_decay=linear,batch_size=8,dtype=bfloat16,log_every=1,'
-    'diagnose=False,extractor=inception,logging.eval_samples=5,'
-    'loss.penalty_fraction=0.5,precision.input_bits=4,precision.momentum=0.5'
-  )
-  shuffled = ','.join(sorted(string.split(',')))
-  assert names.config_string_of(resolved(shuffled)) == string
-
-
-def test_folders_as_a_person_would_name_them():
-  def folder(arg):
-    config = resolved(arg, experiment='mnist')
-    return names.default_workdir(config)
-
-  assert folder('bits=8,seed=1') == folder('seed=1') == 'runs/mnist/bits=8-s1'
-  assert folder('loss=hinge,bits=4') == 'runs/mnist/bits=4,loss=hinge-s0'
-  assert folder('d_bits=4') == 'runs/mnist/g_bits=8,d_bits=4-s0'
-  assert folder('w_bits=4') == 'runs/mnist/w_bits=4,a_bits=8-s0'
-  assert folder('g_learning_rate=0.1,d_learning_rate=0.1') == (
-    'runs/mnist/bits=8,learning_rate=0.1-s0'
-  )
-  # One value with a comma, from a flag, and two settings: not the same.
-  config = config_lib.base(experiment='mnist')
-  config.data.dir = 'a,steps=5'
-  config = config_lib.resolve(config)
-  assert names.default_workdir(config) != folder('dir=a,steps=5')
-  assert folder('dir=/a/b') != folder('dir=/a_b')
 
 
 @pytest.mark.parametrize('path', ['data.dir', 'init_from',
