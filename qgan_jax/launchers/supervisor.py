@@ -241,7 +241,8 @@ class Supervisor:
   def _end(self, unit: Unit, code: int) -> None:
     """A task has ended by itself."""
     self._account(unit)
-    pilot, self._pilot = self._pilot, None  # The next to start is the new one.
+    # The next unit to start becomes the pilot.
+    pilot, self._pilot = self._pilot, None
     why = _why(unit.task.log, code)
     if code == USER_ERROR and unit is pilot and not self._any_begun():
       unit.over = True
@@ -309,7 +310,7 @@ class Supervisor:
       if late and not killed:
         killed, deadline = True, time.monotonic() + self._grace
       elif late and killed and time.monotonic() > deadline:
-        break  # The cluster does not answer any more.
+        break  # Killed, and still not gone: the cluster does not answer.
       time.sleep(_SECONDS_BETWEEN_POLLS / 4)
     for status in self.statuses:
       if received and status.state not in ('done', 'failed'):

@@ -262,7 +262,7 @@ class Setup:
     )
 
   def program(self) -> devices.Program:
-    """The pmapped step; hyperparameters come with the state, not with it."""
+    """The pmapped step, which reads hyperparameters from the state."""
     step = step_lib.make_step(
       self.variant,
       self.networks,

@@ -70,7 +70,7 @@ def open_folder(
     return
   where = experiment.config.data.dir
   if before['config'].get('data', {}).get('dir') != where:
-    # Whoever scores the run again looks where the data lie now.
+    # So that scoring the run again finds the data where they lie now.
     print(f'{dataset} is taken from data.dir={where} now', file=sys.stderr)
     records.write_json(path, before | identity(experiment.config, dataset))
 

@@ -1,4 +1,4 @@
-"""A trial whose folder is open, and locked: what is its own in a program."""
+"""A trial with its folder open and locked, ready to be trained."""
 
 import contextlib
 import dataclasses
@@ -44,7 +44,7 @@ class Trial:
 
 @dataclasses.dataclass
 class Opened:
-  """A trial, with what it does not share with others of its program.
+  """A trial, with what belongs to it alone where several share a program.
 
   Attributes:
     trial: what is run.

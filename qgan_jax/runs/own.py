@@ -86,7 +86,7 @@ def train(
     'experiment': 'own',
     'source': dataset.name,
     'conditional': labels is not None,
-    # Its losses are the variant's; of these the config knows only which it is.
+    # The config cannot hold a variant, and records which one it is.
     'model': f'{models.GIVEN}:{variant.digest}',
     'penalty': 'none',
     'bits': bits,

@@ -140,7 +140,7 @@ def own_sweep(file: str) -> list[str]:
 
 
 def _name(string: str) -> str:
-  """A name for people and for a folder; different strings differ in it."""
+  """A readable name for a folder; different strings get different ones."""
   string = ','.join(part.strip() for part in string.split(','))
   name = _UNSAFE.sub('_', string)[:_LONGEST_NAME]
   if name != string:
@@ -218,7 +218,7 @@ def _diff(
   lines = [f'- {name}' for name in before if name not in after]
   lines += [f'+ {name}' for name in after if name not in before]
   for name in before.keys() & after.keys():
-    if before[name] != after[name]:  # It may come from an earlier version.
+    if before[name] != after[name]:  # An earlier version may have written it.
       then = run_folder.config_of(before[name], Path('sweep.json'))
       found = run_folder.differences(then, after[name])
       lines += [f'{name}: {line}' for line in found]

@@ -29,7 +29,7 @@ def load_start(
   Args:
     folder: of the run: its best checkpoint is taken, or else its newest.
     setup: of the run that starts.
-    variant: its own, where it was given in Python; the other run has the same.
+    variant: of both runs where it was given in Python; None for the configs'.
 
   Returns:
     Variables by network, {'params': …, and other collections}.

@@ -83,7 +83,7 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
 def _train_and_deliver(
   trials: Sequence[Trial], held: contextlib.ExitStack
 ) -> None:
-  """Does it; the locks of the folders are left to `held`."""
+  """As `train_and_deliver`; `held` keeps the locks of the folders."""
   configs = [trial.experiment.config for trial in trials]
   config = configs[0]
   primary = jax.process_index() == 0

@@ -1,4 +1,8 @@
-"""All that knows about devices: a move to `shard_map` would change no more."""
+"""Devices: where members of a population train, and how a step is mapped.
+
+No other file places arrays on devices or maps a function over them, so a move
+from `jax.pmap` to `shard_map` would change this one alone.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
@@ -87,7 +91,7 @@ def _memory_of_machine() -> int | None:
   found = []
   if 'SC_PHYS_PAGES' in os.sysconf_names:
     found.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
-  # Elsewhere than in a container with a limit, there is no such number.
+  # The file is there, with a number in it, in containers with a limit.
   with contextlib.suppress(OSError, ValueError):
     found.append(int(_CONTAINER.read_text()))
   return min(found, default=None)
@@ -327,7 +331,14 @@ class Program:
     return self._put_stacked(parts)
 
   def _put_stacked(self, parts: Sequence[Sequence[PyTree]]) -> list[PyTree]:
-    """[member][device of its group] to arrays [device, lane, …] by round."""
+    """Stacks what each member's devices get to arrays [device, lane, …].
+
+    Args:
+      parts: [member][device of its group].
+
+    Returns:
+      The arrays of each round, on the devices.
+    """
     layout = self.layout
     sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
     count = layout.rounds * layout.width * layout.lanes

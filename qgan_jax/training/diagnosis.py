@@ -169,8 +169,8 @@ def make_diagnose(
       },
     ]
     if variant.penalized:
-      # Linear in its weight (with EWGS, up to its δ), the penalty's part of a
-      # gradient is what vanishes at weight 0.
+      # A gradient is linear in the penalty's weight (with EWGS nearly so): the
+      # penalty's part of it is the whole less the gradient at weight 0.
       alone = [
         jax.tree.map(lambda a, b: a - b, whole, gradients(n, zero))
         for whole, n in ((quantized, low), (in_float, high))

@@ -195,7 +195,7 @@ def train(
   @functools.lru_cache(maxsize=1)
   def hosts(step: int) -> list[TrainState]:
     """The members' states after this step, fetched at most once."""
-    del step  # It is the key of the cache.
+    del step  # What `lru_cache` knows the state by.
     return [
       member.own(host)
       for member, host in zip(members, program.get(carried), strict=True)
@@ -289,7 +289,7 @@ def train(
 
 @contextlib.contextmanager
 def _all_paused(members: Sequence[Member]) -> Iterator[None]:
-  """Stops all clocks: work for one member is not training time of others."""
+  """Stops the clocks of all members: work for one delays the others."""
   with contextlib.ExitStack() as stack:
     for member in members:
       stack.enter_context(member.tracker.paused())

@@ -80,8 +80,8 @@ class Nets:
     return self._calls[name] > 0
 
   def _callable(self, name: str, *, moves: bool) -> Callable[..., Any]:
-    # Not in the call: that may lie inside of another gradient, whose tracers
-    # must not be kept for later calls.
+    # Quantized here and not in `_call`, which a loss may differentiate by
+    # itself (a gradient penalty): tracers of that must not be kept.
     if name not in self._weights:
       noise = self._noise(name)
       self._weights[name] = (

@@ -54,7 +54,7 @@ def make_quantizer_optimizer(
 
   def in_proportion(updates: Any, params: Any) -> Any:
     if not isinstance(params, Mapping):
-      return updates  # Masked: the share of another optimizer.
+      return updates  # `multi_transform` hides what others update.
     # A flag of a quantizer ('signed') has no gradient, and no size.
     sizes = [
       jnp.sqrt(jnp.mean(jnp.square(value)))

@@ -228,7 +228,7 @@ def make_step(
       metrics[f'{variant.prefixes[name]}_gradient_norm'] = norm
     finite = {name: _finite(grads) for name, grads in last_grads.items()}
     good = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))).all()
-    # The norms leave out the gradients of learned quantizers.
+    # The norms in the metrics leave out the gradients of learned quantizers.
     good &= jnp.stack(jax.tree.leaves(finite)).all()
     metrics['finite'] = finite
 

@@ -206,7 +206,7 @@ class Tracker:
         self._clock = since, started + time.perf_counter() - begun
 
   def _check_there(self) -> None:
-    """Writing to a file that has been removed gives no error."""
+    """Raises an error where the file was removed: writing to it would not."""
     path = self._metrics_path
     try:
       same = os.path.samestat(os.stat(path), os.fstat(self._metrics.fileno()))
