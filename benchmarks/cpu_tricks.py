@@ -1,0 +1,338 @@
+"""What each trick for XLA on a CPU buys: the default step with and without it.
+
+  python benchmarks/cpu_tricks.py --out=benchmarks/results
+
+Some of the package's code is written for speed where a plainer line says the
+same. Here that code is exchanged for the plainer line while the step is traced
+and compiled; the package itself has no switch for it. A step without a trick
+takes turns with the unchanged step, one step each, and both are compared: 1.10
+says that the step takes 10 % longer without. Beside time on the clock stands
+the time of all cores, which other processes disturb less. The first row
+exchanges nothing, and shows what the ratios are worth on this machine.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+import contextlib
+import functools
+import importlib
+from pathlib import Path
+import statistics
+import time
+from typing import Any, NamedTuple
+from unittest import mock
+
+import flax.linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+from measuring import (
+  foreign_share,
+  save,
+  say,
+  say_whether_comparable,
+  start_record,
+  Step,
+  warmed,
+)
+import numpy as np
+from rich.table import Table
+
+from qgan_jax import config, data
+from qgan_jax.models import convolution, dcgan
+from qgan_jax.quantizers import straight_through
+from qgan_jax.runs import build
+from qgan_jax.training import devices, nets
+from qgan_jax.training import step as step_lib
+from qgan_jax.training.allocator import keep_freed_memory
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+PRECISIONS: dict[str, dict[str, Any]] = {
+  'float': {'bits': 32},
+  'W8A8': {'bits': 8},
+  'W8A8 min-max': {'bits': 8, 'quantizer': 'uniform', 'ranges': 'moving'},
+}
+# `quantizers.uniform` is the function of that name.
+UNIFORM = importlib.import_module('qgan_jax.quantizers.uniform')
+PLAIN_UP = functools.partial(nn.ConvTranspose, kernel_size=(4, 4))
+
+
+class Trick(NamedTuple):
+  """Code that is written for speed, and the plainer line.
+
+  Attributes:
+    name: of the code.
+    without: what is done instead.
+    owner: where the code lies.
+    attribute: its name there.
+    plain: makes what takes its place.
+    precisions: names of those in which it makes a difference.
+  """
+
+  name: str
+  without: str
+  owner: Any
+  attribute: str
+  plain: Callable[[], Any]
+  precisions: tuple[str, ...] = ('float', 'W8A8')
+
+
+def _flattened(features: int, *, axis: Any, **kwargs: Any) -> Any:
+  """`nn.DenseGeneral` over all but the batch: flattened, and `nn.Dense`."""
+  del axis
+  return lambda x: nn.Dense(features, **kwargs)(x.reshape(len(x), -1))
+
+
+def _linen_with(**others: Any) -> Any:
+  """`flax.linen` with some layers exchanged."""
+  linen = mock.Mock(spec=nn, wraps=nn)
+  for name in vars(nn):
+    setattr(linen, name, others.get(name, getattr(nn, name)))
+  return linen
+
+
+def _convolve(x, k, strides, padding, **kwargs):
+  return lax.conv_general_dilated(x, k, strides, padding, **kwargs)
+
+
+class _QuantizedInEachCall(nets.Nets):
+  """Weights are quantized whenever a network is called."""
+
+  def _call(self, name: str, moves: bool, *args: Any) -> Any:
+    _, noise = self._weights[name]
+    weights = self._networks[name].quantize(
+      self.states[name], self._trained[name], noise
+    )
+    with mock.patch.dict(self._weights, {name: (weights, noise)}):
+      return super()._call(name, moves, *args)
+
+
+def _sum_to(x, like):
+  padded = (1,) * (x.ndim - like.ndim) + like.shape
+  axes = tuple(i for i, n in enumerate(padded) if n == 1)
+  return x.sum(axes).reshape(like.shape).astype(like.dtype)
+
+
+TRICKS = (
+  Trick('nothing', 'the same step again', build, 'set_up',
+        lambda: build.set_up, tuple(PRECISIONS)),
+  Trick('training.trainable.computed_once', 'gradients as they are',
+        step_lib, 'computed_once', lambda: lambda grads, step: grads),
+  Trick('models.convolution.UpConv', '`nn.ConvTranspose`', dcgan, 'UpConv',
+        lambda: functools.partial(PLAIN_UP, strides=(2, 2)), ('float',)),
+  Trick('models.convolution.PixelConv', '`nn.ConvTranspose`', dcgan,
+        'PixelConv', lambda: functools.partial(
+          PLAIN_UP, padding='VALID', use_bias=False), ('float',)),
+  Trick('models.convolution.strided_conv', '`lax.conv_general_dilated`', dcgan,
+        'strided_conv', lambda: _convolve, ('float',)),
+  Trick('models.convolution.conv_adjoint by rows', 'one product, as on a GPU',
+        convolution._conv_adjoint, 'fun',
+        lambda: convolution.adjoint_by_product, ('float',)),
+  Trick('models.dcgan: `nn.DenseGeneral`', 'flattened, and `nn.Dense`', dcgan,
+        'nn', lambda: _linen_with(DenseGeneral=_flattened)),
+  Trick('training.devices: small arrays as one', 'each by itself', devices,
+        '_SMALL', lambda: -1),
+  Trick('training.nets: weights quantized once', 'in each call', step_lib,
+        'Nets', lambda: _QuantizedInEachCall, ('W8A8', 'W8A8 min-max')),
+  Trick('quantizers.straight_through: flat sums', 'over the axes',
+        straight_through, '_sum_to', lambda: _sum_to, ('W8A8',)),
+  Trick('quantizers.uniform: reciprocals', 'a division', UNIFORM, 'in_steps',
+        lambda: lambda x, s, z: x.astype(jnp.float32) / s + z,
+        ('W8A8 min-max',)),
+)  # fmt: skip
+
+
+START = Trick(
+  'precision.compile: a first state',
+  '`jax.jit`',
+  build,
+  'compile_quickly',
+  lambda: jax.jit,
+)
+
+
+def make_step(setup: build.Setup, start: Any) -> Step:
+  """The step of a run, as training takes it.
+
+  Args:
+    setup: of the run.
+    start: its first state; arrays may have other shapes, as a kernel that is
+      flattened.
+  """
+  start = jax.tree.map(
+    lambda x, like: np.reshape(x, like.shape), start, setup.state_shapes()
+  )
+  program = setup.program()
+  batch_size = setup.config.batch_size
+  batches = data.Batches(setup.dataset.train_images, None, 0, batch_size)
+  batch = program.shard([{'images': batches.at(0)[0][None]}])
+  state = program.put([start])
+
+  def step() -> None:
+    nonlocal state
+    state, metrics = program(state, batch)
+    jax.block_until_ready((state, metrics))
+
+  return step
+
+
+@contextlib.contextmanager
+def exchanged(trick: Trick) -> Iterator[None]:
+  """The package without a trick, for what is traced meanwhile."""
+  with mock.patch.object(trick.owner, trick.attribute, trick.plain()):
+    yield
+
+
+class Unchanged(NamedTuple):
+  """The step with all tricks.
+
+  Attributes:
+    precision: name of its precision.
+    setup: of the run.
+    start: the run's first state, on the host.
+    step: compiled.
+  """
+
+  precision: str
+  setup: build.Setup
+  start: Any
+  step: Step
+
+
+def unchanged(setup: build.Setup, precision: str) -> Unchanged:
+  """Makes the step with all tricks."""
+  start = setup.init_state()
+  step = warmed({'': make_step(setup, start)})['']
+  return Unchanged(precision, setup, start, step)
+
+
+def compare(trick: Trick, base: Unchanged, rounds: int) -> dict[str, Any]:
+  """Times the step with and without a trick, in turns."""
+  own = base.setup
+  with exchanged(trick):
+    setup = build.set_up(own.config, own.dataset, own.layout)
+    without = warmed({'': make_step(setup, base.start)})['']
+  case: dict[str, Any] = {
+    'trick': trick.name, 'without': trick.without, 'precision': base.precision,
+  }  # fmt: skip
+  with foreign_share(case):
+    pairs = [
+      _pair(base.step, without, swapped=i % 2 == 1) for i in range(rounds)
+    ]
+  return case | _summary(pairs)
+
+
+def compare_start(setup: build.Setup) -> dict[str, Any]:
+  """Times the making of a run's first state, compilation included."""
+
+  def start() -> None:
+    jax.clear_caches()
+    jax.block_until_ready(setup.init_state())
+
+  def start_without() -> None:
+    with exchanged(START):
+      start()
+
+  case: dict[str, Any] = {
+    'trick': START.name, 'without': START.without, 'precision': 'W8A8',
+  }  # fmt: skip
+  with foreign_share(case):
+    pairs = [_pair(start, start_without, swapped=i % 2 == 1) for i in range(4)]
+  return case | _summary(pairs)
+
+
+def _summary(pairs: list[Any]) -> dict[str, Any]:
+  """What pairs say of time on the clock and of all cores."""
+  found = {}
+  for unit, times in zip(('clock', 'cores'), zip(*pairs, strict=True),
+                         strict=True):  # fmt: skip
+    ours, theirs = zip(*times, strict=True)
+    ratios = [b / a for a, b in times]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    found[unit] = {
+      'with_ms': 1e3 * statistics.median(ours),
+      'without_ms': 1e3 * statistics.median(theirs),
+      'ratio': middle,
+      'middle_half': [low, high],
+    }
+  return found
+
+
+def _pair(
+  base: Step, without: Step, *, swapped: bool
+) -> tuple[tuple[float, float], tuple[float, float]]:
+  """One step of each: seconds on the clock, and of all cores."""
+  seconds = {}
+  for step in (without, base) if swapped else (base, without):
+    clock, cores = time.perf_counter(), time.process_time()
+    step()
+    seconds[step] = time.perf_counter() - clock, time.process_time() - cores
+  return tuple(zip(seconds[base], seconds[without], strict=True))
+
+
+def print_cases(cases: list[dict[str, Any]]) -> None:
+  """Prints the cases as one table."""
+  table = Table(caption='without / with; above 1 the trick is worth it')
+  for title in ('trick', 'instead', 'precision'):
+    table.add_column(title)
+  for title in ('with, ms', 'without, ms', 'ratio', 'middle half', 'of cores'):
+    table.add_column(title, justify='right')
+  for case in cases:
+    clock, cores = case['clock'], case['cores']
+    low, high = clock['middle_half']
+    table.add_row(
+      case['trick'], case['without'], case['precision'],
+      f'{clock["with_ms"]:.1f}', f'{clock["without_ms"]:.1f}',
+      f'{clock["ratio"]:.3f}', f'{low:.3f}–{high:.3f}', f'{cores["ratio"]:.3f}',
+    )  # fmt: skip
+  say(table)
+  worst = max(cases, key=lambda case: case['foreign_share'] or 0)
+  say_whether_comparable(worst)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
+  parser.add_argument('--rounds', type=int, default=100, help='steps of each')
+  parser.add_argument('--channels', type=int, default=32)
+  parser.add_argument(
+    '--precisions', nargs='+', choices=PRECISIONS, default=list(PRECISIONS)
+  )
+  parser.add_argument('--only', default='', help="part of the tricks' names")
+  parser.add_argument('--out', type=Path, help='folder for a JSON file')
+  args = parser.parse_args()
+  keep_freed_memory()
+  dataset = data.load(
+    'digits', data_dir=None, image_size=28, channels=1, standin=False
+  )
+  cases: list[dict[str, Any]] = []
+  for precision in args.precisions:
+    record = start_record(
+      PACKAGES, image_size=28, channels=args.channels, rounds=args.rounds
+    )
+    record['cases'] = found = []
+    resolved = config.resolve(
+      config.base(
+        experiment='cpu_tricks',
+        start_step=0,
+        channels=args.channels,
+        **PRECISIONS[precision],
+      )
+    )
+    setup = build.set_up(resolved, dataset, devices.make_layout(1))
+    if precision == 'W8A8' and args.only in START.name:
+      found.append(compare_start(setup))  # It clears JAX's caches.
+    base = unchanged(setup, precision)
+    for trick in TRICKS:
+      if precision not in trick.precisions or args.only not in trick.name:
+        continue
+      found.append(compare(trick, base, args.rounds))
+      # After every case, so that an interrupted benchmark keeps the others.
+      save(record, args.out, 'cpu_tricks-' + precision.replace(' ', '-'))
+    cases += found
+  print_cases(cases)
+
+
+if __name__ == '__main__':
+  main()
