@@ -7,6 +7,7 @@ from a folder where it lies.
 
 import base64
 import gzip
+import hashlib
 from pathlib import Path
 import shutil
 import subprocess
@@ -17,6 +18,9 @@ from qgan_jax.artifacts.onnx_builder import require
 from qgan_jax.errors import UserError
 
 PACKAGE = 'onnxruntime-web'
+VERSION = '1.30.0'
+# Of the archive that npm gives for this version.
+SHA256 = 'd2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71'
 _SCRIPT = 'ort.wasm.bundle.min.mjs'
 _PROGRAM = 'ort-wasm-simd-threaded.wasm'
 _TIMEOUT = 300  # Seconds for npm: it is 33 MB.
@@ -68,13 +72,14 @@ def _read(folder: Path) -> tuple[bytes, bytes]:
 
 def _fetch() -> tuple[bytes, bytes]:
   npm = shutil.which('npm')
-  remedy = f'unpack the npm package {PACKAGE} and give --ort_web=…/dist'
+  name = f'{PACKAGE}@{VERSION}'
+  remedy = f'unpack the npm package {name} and give --ort_web=…/dist'
   if npm is None:
     raise UserError(f'npm is not installed: install it, or {remedy}')
   with tempfile.TemporaryDirectory() as folder:
     try:
       subprocess.run(
-        [npm, 'pack', PACKAGE],
+        [npm, 'pack', name],
         cwd=folder,
         check=True,
         capture_output=True,
@@ -84,21 +89,18 @@ def _fetch() -> tuple[bytes, bytes]:
     except subprocess.SubprocessError as error:
       reason = str(getattr(error, 'stderr', '') or error).strip()
       raise UserError(
-        f'npm cannot get {PACKAGE} ({reason.splitlines()[-1]}): go online, or '
+        f'npm cannot get {name} ({reason.splitlines()[-1]}): go online, or '
         f'{remedy}'
       ) from None
     (archive,) = Path(folder).glob('*.tgz')
+    actual = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if actual != SHA256:
+      raise UserError(
+        f'npm does not give the original {name}: its SHA-256 is {actual}, '
+        f'expected {SHA256}, and nothing of it is used; {remedy}'
+      )
     with tarfile.open(archive) as files:
       return tuple(  # type: ignore[return-value]
-        _member(files, f'package/dist/{name}') for name in (_SCRIPT, _PROGRAM)
+        files.extractfile(f'package/dist/{file}').read()  # type: ignore[union-attr]
+        for file in (_SCRIPT, _PROGRAM)
       )
-
-
-def _member(files: tarfile.TarFile, name: str) -> bytes:
-  try:
-    file = files.extractfile(name)
-  except KeyError:
-    file = None
-  if file is None:
-    raise UserError(f'the newest {PACKAGE} has no {name}: give --ort_web=…')
-  return file.read()

@@ -7,22 +7,15 @@ the checksums that TFDS records.
 
 import gzip
 import hashlib
-import http.client
 import math
-import os
 from pathlib import Path
-import queue
-import sys
-import threading
-from typing import Any
-import urllib.request
 import zlib
 
 import numpy as np
-import tqdm
 
 from qgan_jax.data import images, tfds
 from qgan_jax.data.dataset import ImageDataset
+from qgan_jax.data.download import fetch, UnavailableError
 from qgan_jax.errors import UserError
 
 NAMES = ('mnist', 'fashion_mnist', 'kmnist')
@@ -33,12 +26,7 @@ FILES = (
   't10k-labels-idx1-ubyte',
 )
 _NUM_CLASSES = 10
-_SOCKET_SECONDS = 5.0
-_OPEN_SECONDS = 8.0
-
-
-class UnavailableError(UserError):
-  """The files are not here and cannot be fetched."""
+_MAX_DIMENSIONS = 3  # Of images; labels have one.
 
 
 def load(
@@ -74,13 +62,13 @@ def load(
   recorded = tfds.original_files(name)
   arrays = []
   for file in FILES:
-    url, sha256 = recorded[f'{file}.gz']
-    path = _find(file, name=name, data_dir=data_dir, sha256=sha256)
+    original = recorded[f'{file}.gz']
+    path = _find(file, name=name, data_dir=data_dir, sha256=original.sha256)
     if path is None:
       if not download:
         raise UnavailableError(f'{file}.gz is not in {str(data_dir)!r}')
       path = data_dir / f'{name}-original' / f'{file}.gz'
-      _download(url, path, sha256=sha256)
+      fetch(original, path)
     arrays.append(parse_idx(_contents(path), source=path))
   train_images, train_labels, test_images, test_labels = arrays
   for pixels, labels in (
@@ -91,6 +79,11 @@ def load(
       raise UserError(
         f'The {name} files in {str(data_dir)!r} do not belong together: images '
         f'of shape {pixels.shape}, labels of shape {labels.shape}.'
+      )
+    if not pixels.size:
+      raise UserError(
+        f'The {name} files in {str(data_dir)!r} hold no images: their shape is '
+        f'{pixels.shape}; replace them by the original ones.'
       )
     if labels.max(initial=0) >= _NUM_CLASSES:
       raise UserError(
@@ -132,6 +125,11 @@ def parse_idx(data: bytes, *, source: Path) -> np.ndarray:
       f'{str(source)!r} is not an IDX file of bytes: it begins with '
       f'0x{data[:4].hex()}, not 0x000008...; replace it by the original.'
     )
+  if data[3] > _MAX_DIMENSIONS:
+    raise UserError(
+      f'{str(source)!r} has {data[3]} dimensions, and images have '
+      f'{_MAX_DIMENSIONS}; replace it by the original.'
+    )
   header = 4 + 4 * data[3]
   shape = tuple(
     int.from_bytes(data[i : i + 4], 'big') for i in range(4, header, 4)
@@ -171,74 +169,3 @@ def _contents(path: Path) -> bytes:
     return gzip.decompress(data) if path.suffix == '.gz' else data
   except (OSError, EOFError, zlib.error) as error:
     raise UserError(f'{str(path)!r} cannot be read: {error}.') from None
-
-
-def _download(url: str, path: Path, *, sha256: str) -> None:
-  """Downloads to `path`, which appears only when complete and verified."""
-  data = _fetch(url)
-  actual = hashlib.sha256(data).hexdigest()
-  if actual != sha256:
-    raise UserError(
-      f'{url} does not give the original {path.name}: its SHA-256 is {actual}, '
-      f'expected {sha256}; nothing was kept. Try again, or get the file '
-      f'elsewhere and put it into {str(path.parent)!r}.'
-    )
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
-    partial.write_bytes(data)
-    os.replace(partial, path)
-  except OSError as error:
-    raise UserError(
-      f'Cannot write the download to {str(path.parent)!r} ({error.strerror}); '
-      'set data.dir or TFDS_DATA_DIR to a folder with room that can be '
-      'written to.'
-    ) from None
-
-
-def _fetch(url: str) -> bytes:
-  """Returns what a URL gives, showing progress on stderr."""
-  print(f'downloading {url}', file=sys.stderr)
-  data = bytearray()
-  try:
-    with _open(url) as response:
-      size = int(response.headers.get('Content-Length', 0))
-      with tqdm.tqdm(
-        total=size, unit='B', unit_scale=True, disable=None, leave=False
-      ) as bar:
-        while chunk := response.read(1 << 16):
-          data += chunk
-          bar.update(len(chunk))
-  except (OSError, http.client.HTTPException) as error:
-    raise UnavailableError(f'{url} cannot be downloaded ({error})') from None
-  # http.client raises nothing when the connection breaks off early.
-  if len(data) < size:
-    raise UnavailableError(
-      f'{url} cannot be downloaded (broke off after {len(data)} of {size} '
-      'bytes)'
-    )
-  return bytes(data)
-
-
-def _open(url: str) -> Any:
-  """Opens a URL within `_OPEN_SECONDS`, name resolution included.
-
-  A socket's timeout covers neither name resolution nor trying one address
-  after the other, so a thread does it, and is left behind if it hangs.
-  """
-  answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-  def work() -> None:
-    try:
-      answers.put(urllib.request.urlopen(url, timeout=_SOCKET_SECONDS))
-    except (OSError, http.client.HTTPException) as error:
-      answers.put(error)
-
-  threading.Thread(target=work, daemon=True).start()
-  try:
-    answer = answers.get(timeout=_OPEN_SECONDS)
-  except queue.Empty:
-    raise TimeoutError(f'no answer in {_OPEN_SECONDS:g} seconds') from None
-  if isinstance(answer, Exception):
-    raise answer
-  return answer

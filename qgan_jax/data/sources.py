@@ -9,6 +9,7 @@ from absl import logging
 
 from qgan_jax.data import digits, folder, mnist_family, tfds
 from qgan_jax.data.dataset import ImageDataset
+from qgan_jax.data.download import UnavailableError
 from qgan_jax.errors import expand_home, UserError
 
 
@@ -79,7 +80,7 @@ def load(
       channels=channels,
       download=download,
     )
-  except mnist_family.UnavailableError as error:
+  except UnavailableError as error:
     if not standin:
       raise UserError(_ways_out(source, root, why=str(error))) from None
     _warn_of_standin(source, root, why=str(error))

@@ -12,6 +12,7 @@ import tqdm
 
 from qgan_jax.data import images
 from qgan_jax.data.dataset import ImageDataset, split_off_test
+from qgan_jax.data.download import Original
 from qgan_jax.errors import did_you_mean, expand_home, UserError
 
 # Below this many compressed bytes an image is decoded faster than a thread
@@ -56,11 +57,12 @@ def version(name: str) -> str:
   return str(_import().builder_cls(name).VERSION)
 
 
-def original_files(name: str) -> dict[str, tuple[str, str]]:
-  """Returns `{file name: (URL, SHA-256)}` of a set, as TFDS records them."""
+def original_files(name: str) -> dict[str, Original]:
+  """Returns the original files of a set by name, as TFDS records them."""
   infos = _import().builder_cls(name).url_infos
   return {
-    url.rsplit('/', 1)[-1]: (url, info.checksum) for url, info in infos.items()
+    url.rsplit('/', 1)[-1]: Original(url, int(info.size), info.checksum)
+    for url, info in infos.items()
   }
 
 
