@@ -140,6 +140,7 @@ def main(argv: Sequence[str]) -> int:
   sweep = _find_sweep(argv, values)
   names = [field.name for field in dataclasses.fields(sweeping.Session)]
   session = sweeping.Session(**{name: getattr(values, name) for name in names})
+  sweeping.check(sweep, session)
   if values.dry_run:
     for trial in sweep.trials:
       print(sweeping.printed(sweep, trial, session))

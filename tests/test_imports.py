@@ -206,7 +206,6 @@ def test_one_file_knows_each_heavy_library():
       'qgan_jax.launchers',
       (
         'qgan_jax.training.loop',
-        'qgan_jax.data',
         'orbax',
         'tensorflow_datasets',
         'ray',

@@ -130,6 +130,9 @@ def _config_strings():
   yield from ('source=folder,dir=none', 'source=folder,dir=digits.py')
   yield from ('init_from=none', 'init_from=~no_such_user/run', 'rules=x')
   yield from ('extractor=inception', 'batch_size=1000000000')
+  yield 'extractor=inception,scores.inception_weights=none.pth'
+  yield from (f'scores.samples={x}' for x in ('9', 2_000_000_000))
+  yield 'logging.eval_samples=2000000000'
   yield from (
     'channels=1000000',
     'latent_dim=2000000000',
@@ -206,6 +209,9 @@ def _flags():
   )
   yield f'{main} --coordinator=localhost:1 --processes=2 --process=2'
   yield f'{main} --distributed=x'
+  # 1.6 TB of images.
+  drawn = f'evaluate {DIGITS} --artifact=g.qgan'
+  yield from _with(drawn, 'samples', ('9', '2000000000'))
 
 
 def _experiments():
@@ -239,6 +245,13 @@ def _experiments():
     yield shlex.join(['sweep', DIGITS, f'--sweep={text}'])
   yield f'sweep {DIGITS} --sweep=bits=4,8 --config.seed={2**64}'
   yield 'sweep --config=digits.py:bits=2 --sweep=bits=4,8'
+  for missing in (
+    'source=folder,dir=none', 'source=folder,dir=folder', 'source=no_such_set',
+    'source=cifar10,dir=none', 'init_from=none', 'scores.samples=9',
+    'extractor=inception,scores.inception_weights=none.pth',
+  ):  # fmt: skip
+    for run in '', ' --dry_run':
+      yield f'sweep --config=digits.py:{missing} --sweep=bits=4,8{run}'
   yield 'sweep --config=digits.py --config.seed=1 --sweep=seed=1,2'
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.artifacts.inference import describe
+from qgan_jax.artifacts.onnx_builder import require
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.packed import Artifact, read
 from qgan_jax.artifacts.plan import make_plan
 from qgan_jax.artifacts.stablehlo import stablehlo_model
-from qgan_jax.artifacts.web import web_page
+from qgan_jax.artifacts.web import find_runtime, web_page
 from qgan_jax.errors import UserError
 
 PACKED = 'generator.qgan'
@@ -87,15 +88,18 @@ def export(
   for name in formats:
     if name not in FORMATS:
       raise UserError(f'--format={name}: one of {", ".join(FORMATS)}')
+  if any(name.startswith(('onnx', 'web')) for name in formats):
+    require('onnx')
   artifact = read(path)
+  runtime = find_runtime(ort_web) if 'web' in formats else None
   contents = {
     out / file: make(artifact)
     for name in formats
     for file, make in FORMATS[name].items()
   }
-  if 'web' in formats:
+  if runtime:
     model = _onnx(artifact, form='gathered', integer=True)
-    contents[out / PAGE] = web_page(model, ort_web)
+    contents[out / PAGE] = web_page(model, runtime)
   if 'packed' in formats and out / PACKED != path:
     contents[out / PACKED] = path.read_bytes()
   try:

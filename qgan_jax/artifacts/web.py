@@ -24,23 +24,30 @@ SHA256 = 'd2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71'
 _SCRIPT = 'ort.wasm.bundle.min.mjs'
 _PROGRAM = 'ort-wasm-simd-threaded.wasm'
 _TIMEOUT = 300  # Seconds for npm: it is 33 MB.
+Runtime = tuple[bytes, bytes]  # The content of the script and the program.
 
 
-def web_page(model: bytes, ort_web: Path | None) -> bytes:
+def find_runtime(ort_web: Path | None) -> Runtime:
+  """ONNX Runtime Web, for `web_page`.
+
+  Args:
+    ort_web: a folder with its files, as in its npm package's `dist`; None to
+      get them with npm.
+
+  Raises:
+    UserError: where it cannot be found or fetched.
+  """
+  return _read(ort_web) if ort_web else _fetch()
+
+
+def web_page(model: bytes, runtime: Runtime) -> bytes:
   """The page, HTML.
 
   Args:
     model: an ONNX file that ONNX Runtime runs in integers.
-    ort_web: a folder with ONNX Runtime Web's files, as in its npm package's
-      `dist`; None to get them with npm.
-
-  Returns:
-    The page's content.
-
-  Raises:
-    UserError: where ONNX Runtime Web cannot be found or fetched.
+    runtime: what `find_runtime` found.
   """
-  script, program = _read(ort_web) if ort_web else _fetch()
+  script, program = runtime
   page = (Path(__file__).parent / 'web.html').read_text()
   # What closes a script must not be read as its end.
   onnx = require('onnx')
@@ -60,7 +67,7 @@ def _packed(content: bytes) -> str:
   return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
-def _read(folder: Path) -> tuple[bytes, bytes]:
+def _read(folder: Path) -> Runtime:
   try:
     return (folder / _SCRIPT).read_bytes(), (folder / _PROGRAM).read_bytes()
   except OSError as error:
@@ -70,7 +77,7 @@ def _read(folder: Path) -> tuple[bytes, bytes]:
     ) from None
 
 
-def _fetch() -> tuple[bytes, bytes]:
+def _fetch() -> Runtime:
   npm = shutil.which('npm')
   name = f'{PACKAGE}@{VERSION}'
   remedy = f'unpack the npm package {name} and give --ort_web=…/dist'

@@ -316,7 +316,7 @@ GROUPS = (
         'Steps between such measurements before.', unset='the end alone'),
   )),
   Group('Scores', '', (
-    Key('scores.samples', whole(2), 10_000,
+    Key('scores.samples', whole(10), 10_000,
         'Images drawn for the scores at the end.', name=''),
     Key('scores.extractor', choice('classifier', 'inception'), 'classifier',
         'Network in whose features images are compared.'),

@@ -2,6 +2,13 @@
 
 from qgan_jax.data.batches import batch_indices, Batches, prefetched
 from qgan_jax.data.dataset import ImageDataset
-from qgan_jax.data.sources import load
+from qgan_jax.data.sources import check, load
 
-__all__ = ['Batches', 'ImageDataset', 'batch_indices', 'load', 'prefetched']
+__all__ = [
+  'Batches',
+  'ImageDataset',
+  'batch_indices',
+  'check',
+  'load',
+  'prefetched',
+]

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from concurrent import futures
+import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -33,37 +35,33 @@ def load(
     channels: 1 or 3; None means 1 if all images are grey, else 3.
 
   Returns:
-    The data set, named `'folder:<last part of the path>'`.
+    The data set, named `'folder:<last part of the path>-<digest>'`: the digest
+    is of the images' files, wherever they lie.
 
   Raises:
     UserError: The folder is missing, or fewer than two images can be read.
   """
-  root = Path(expand_home(path))
-  if not root.is_dir():
-    raise UserError(
-      f'There is no image folder {str(root)!r}; give the path of an existing '
-      "one as 'folder:PATH'."
-    )
-  files = sorted(_image_files(root))
-  if not files:
-    raise UserError(
-      f'The folder {str(root)!r} holds no images (looked in its sub-folders '
-      'too); expected files such as .png, .jpg or .webp.'
-    )
+  root, files = find(path)
 
-  def read(file: Path) -> np.ndarray | str:
+  def read(file: Path) -> tuple[np.ndarray | str, bytes]:
+    """The pixels or what is wrong, and a digest of the file and its name."""
+    name = file.relative_to(root)
+    digest = hashlib.sha256(os.fsencode(name))
     try:
-      with Image.open(file) as image:
+      data = file.read_bytes()
+      digest.update(data)
+      with Image.open(io.BytesIO(data)) as image:
         upright = ImageOps.exif_transpose(image)
-        return images.to_array(
+        pixels = images.to_array(
           upright, image_size=image_size, channels=channels
         )
     # Pillow raises many types for broken files; one must not stop the loading.
     except Exception as error:  # noqa: BLE001
-      return f'{file.relative_to(root)} ({error})'
+      return f'{name} ({error})', digest.digest()
+    return pixels, digest.digest()
 
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    results = list(
+    read_files = list(
       tqdm.tqdm(
         pool.map(read, files),
         total=len(files),
@@ -72,6 +70,7 @@ def load(
         leave=False,
       )
     )
+  results = [result for result, _ in read_files]
   failures = [result for result in results if isinstance(result, str)]
   arrays = [result for result in results if not isinstance(result, str)]
   good = [
@@ -97,12 +96,34 @@ def load(
 
   depth = max(array.shape[-1] for array in arrays)
   labels, num_classes = _classes(root, good)
+  content = hashlib.sha256(b''.join(digest for _, digest in read_files))
   return split_off_test(
-    name=f'folder:{root.resolve().name}',
+    name=f'folder:{root.resolve().name}-{content.hexdigest()[:8]}',
     images=np.stack([images.with_channels(array, depth) for array in arrays]),
     labels=labels,
     num_classes=num_classes,
   )
+
+
+def find(path: str) -> tuple[Path, list[Path]]:
+  """The folder of a path, and the files of images in it, in order.
+
+  Raises:
+    UserError: The folder is missing, or has no such files.
+  """
+  root = Path(expand_home(path))
+  if not root.is_dir():
+    raise UserError(
+      f'There is no image folder {str(root)!r}; give the path of an existing '
+      "one as 'folder:PATH'."
+    )
+  files = sorted(_image_files(root))
+  if not files:
+    raise UserError(
+      f'The folder {str(root)!r} holds no images (looked in its sub-folders '
+      'too); expected files such as .png, .jpg or .webp.'
+    )
+  return root, files
 
 
 def _image_files(root: Path) -> Iterator[Path]:

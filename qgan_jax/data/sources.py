@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 import sys
 import textwrap
+from typing import Any
 
 from absl import logging
 
@@ -58,23 +59,12 @@ def load(
   if source == 'digits':
     return digits.load(image_size=image_size, channels=channels)
 
-  root = Path(expand_home(data_dir)) if data_dir else tfds.default_data_dir()
-  prepared = tfds.find_prepared(source, data_dir=root)
+  root, prepared = _find(source, data_dir)
   if prepared is not None:
     return tfds.load(prepared, image_size=image_size, channels=channels)
-  name = tfds.check_name(source)
-  if name not in mnist_family.NAMES:
-    raise UserError(_ways_out(source, root, why='it is not prepared there'))
-  # The original files are those of one version and have no configurations.
-  only = f'{name}:{tfds.version(name)}'
-  if source not in (name, only):
-    raise UserError(
-      f'The data set {source!r} is not prepared in {str(root)!r}, and the '
-      f'original files are {only!r}; ask for that or for {name!r}.'
-    )
   try:
     return mnist_family.load(
-      name,
+      kind,
       data_dir=root,
       image_size=image_size,
       channels=channels,
@@ -88,6 +78,48 @@ def load(
   return dataclasses.replace(
     found, name=f'digits (stand-in for {source})', is_standin=True
   )
+
+
+def check(source: str, *, data_dir: str | None = None) -> None:
+  """Looks for a data set, and neither reads nor downloads it.
+
+  Args:
+    source: as of `load`.
+    data_dir: as of `load`.
+
+  Raises:
+    UserError: The source is unknown, or is not here and cannot be downloaded.
+  """
+  kind, _, path = source.partition(':')
+  if kind == 'folder':
+    folder.find(path)
+  elif source != 'digits':
+    _find(source, data_dir)
+
+
+def _find(source: str, data_dir: str | None) -> tuple[Path, Any | None]:
+  """The data folder, and TFDS's builder of a set that is prepared there.
+
+  It is None for a set of the MNIST family that is to be read from its original
+  files.
+
+  Raises:
+    UserError: The set is unknown, or neither prepared nor of that family.
+  """
+  root = Path(expand_home(data_dir)) if data_dir else tfds.default_data_dir()
+  prepared = tfds.find_prepared(source, data_dir=root)
+  if prepared is None:
+    name = tfds.check_name(source)
+    if name not in mnist_family.NAMES:
+      raise UserError(_ways_out(source, root, why='it is not prepared there'))
+    # The original files are those of one version and have no configurations.
+    only = f'{name}:{tfds.version(name)}'
+    if source not in (name, only):
+      raise UserError(
+        f'The data set {source!r} is not prepared in {str(root)!r}, and the '
+        f'original files are {only!r}; ask for that or for {name!r}.'
+      )
+  return root, prepared
 
 
 def _ways_out(source: str, root: Path, *, why: str) -> str:

@@ -122,6 +122,21 @@ def read_run(workdir: Path) -> tuple[Any, str]:
   return config, record['dataset']
 
 
+def read_start(folder: str) -> Any:
+  """The config of a run to start from.
+
+  Raises:
+    UserError: the folder holds no run.
+  """
+  try:
+    return read_run(Path(folder))[0]
+  except UserError as error:
+    raise UserError(
+      f'init_from={folder}: that is no folder of a run ({error}); give one '
+      'that qgan_jax.main has left'
+    ) from None
+
+
 def make_folder(folder: Path) -> None:
   """Makes a folder in that of a run, if it is not there.
 

@@ -1,10 +1,11 @@
-"""Refuses a run that cannot fit into memory, before it has a folder."""
+"""Refuses what cannot fit into memory, before there is any work in it."""
 
 import math
 from typing import Any
 
 import jax
 
+from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build
 from qgan_jax.training import devices
@@ -26,6 +27,7 @@ def check(setup: build.Setup, shapes: TrainState) -> None:
     UserError: there is less.
   """
   config: Any = setup.config
+  check_samples(config.logging.eval_samples, setup.dataset)
   image = 4 * math.prod(setup.dataset.train_images.shape[1:])
   batch = config.batch_size * image // jax.process_count()
   state = sum(
@@ -38,4 +40,19 @@ def check(setup: build.Setup, shapes: TrainState) -> None:
       f'are: {batch / 2**30:.1f} GiB for batch_size={config.batch_size} images '
       f'and {state / 2**30:.1f} GiB for the networks; make batch_size or '
       'channels smaller'
+    )
+
+
+def check_samples(count: int, dataset: ImageDataset) -> None:
+  """Compares images that are scored together with the machine's memory.
+
+  Raises:
+    UserError: the images alone are larger.
+  """
+  size = count * math.prod(dataset.train_images.shape[1:])
+  limit = devices.memory_of_machine()
+  if limit is not None and size > limit:
+    raise UserError(
+      f'{count:,} generated images need {size / 2**30:.1f} GiB, more than the '
+      f'{limit / 2**30:.1f} GiB that there are: ask for fewer samples'
     )

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from qgan_jax import metrics, records
+from qgan_jax import records
 from qgan_jax.config.flags import Experiment
 from qgan_jax.config.names import default_workdir
 from qgan_jax.data import ImageDataset
 from qgan_jax.precision.table import format_table
-from qgan_jax.runs import build, memory
+from qgan_jax.runs import build, memory, score
 from qgan_jax.runs.folder import identity, open_folder
 from qgan_jax.runs.precision import describe_schedule
 from qgan_jax.runs.start import load_start
@@ -97,7 +97,7 @@ def open_trial(
   if setup.static not in shapes:
     shapes[setup.static] = setup.state_shapes()
   memory.check(setup, shapes[setup.static])
-  metrics.check_counts(len(dataset.test_images), config.scores.samples)
+  score.check_samples(config.scores.samples, dataset)
   folder = workdir / 'checkpoints'
   start = None
   # Process 0 loads it for all; a run that resumes does not need it.

@@ -8,7 +8,7 @@ import numpy as np
 from qgan_jax import artifacts, errors, metrics
 from qgan_jax.artifacts import drawer as drawer_lib
 from qgan_jax.data import ImageDataset
-from qgan_jax.runs import build
+from qgan_jax.runs import build, inputs, memory
 from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.sampling import Sampler
@@ -48,6 +48,16 @@ def score_state(
   }
 
 
+def check_samples(count: int, dataset: ImageDataset) -> None:
+  """Refuses scores of too few images, or of too many, before they are drawn.
+
+  Raises:
+    UserError: there are.
+  """
+  metrics.check_counts(len(dataset.test_images), count)
+  memory.check_samples(count, dataset)
+
+
 def score_checkpoint(
   workdir: Path, step: int | None, *, samples: int | None, seed: int
 ) -> dict[str, Any]:
@@ -64,11 +74,14 @@ def score_checkpoint(
       set that the run learned is not here.
   """
   config, name = read_run(workdir)
+  inputs.check([config])
   dataset = build.load_dataset(config, standin=True)
   if dataset.name != name:
     raise errors.UserError(
       f'the run learned {name}, and what is found now is {dataset.name}'
     )
+  samples = samples or config.scores.samples
+  check_samples(samples, dataset)
   setup = build.set_up(config, dataset)
   like = setup.state_shapes()
   checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
@@ -81,7 +94,7 @@ def score_checkpoint(
     setup.sampler(),
     build.make_extractor(config, dataset),
     dataset,
-    samples=samples or config.scores.samples,
+    samples=samples,
     seed=seed,
   )
 
@@ -100,12 +113,13 @@ def score_artifact(
   Raises:
     UserError: the data set cannot be had, or the file cannot be read.
   """
+  inputs.check([config])
   drawer = artifacts.open_drawer(path)
   dataset = build.load_dataset(config, standin=True)
+  samples = samples or config.scores.samples
+  check_samples(samples, dataset)
   extractor = build.make_extractor(config, dataset)
-  drawn = drawer_lib.batches(
-    drawer, num=samples or config.scores.samples, seed=seed
-  )
+  drawn = drawer_lib.batches(drawer, num=samples, seed=seed)
   fake = np.concatenate([images for images, _ in drawn])
   return {
     'artifact': path,

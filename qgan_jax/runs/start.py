@@ -14,7 +14,7 @@ import numpy as np
 
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build
-from qgan_jax.runs.folder import read_run
+from qgan_jax.runs.folder import read_start
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.variants import Variant
 
@@ -37,13 +37,7 @@ def load_start(
   Raises:
     UserError: the folder holds no run, or one of other networks.
   """
-  try:
-    old, _ = read_run(Path(folder))
-  except UserError as error:
-    raise UserError(
-      f'init_from={folder}: that is no folder of a run ({error}); give one '
-      'that qgan_jax.main has left'
-    ) from None
+  old = read_start(folder)
   source = build.set_up(old, setup.dataset, variant=variant)
   shapes = source.state_shapes()
   checkpoints = Checkpoints(Path(folder) / 'checkpoints', primary=False)

@@ -9,9 +9,12 @@ import sys
 import time
 from typing import Any
 
+from ml_collections import FrozenConfigDict
+
 from qgan_jax import records
 from qgan_jax.errors import UserError
 from qgan_jax.launchers import base, local, process, supervisor, table
+from qgan_jax.runs import inputs
 from qgan_jax.runs.plan import command_of, open_folder, PlannedTrial, Sweep
 
 
@@ -159,6 +162,22 @@ def make_launcher(folder: Path, session: Session) -> base.Launcher:
       gpus=1.0 if gpus is None else gpus,
     )
   )
+
+
+def check(sweep: Sweep, session: Session) -> None:
+  """Looks for what the unfinished trials of this machine's sweep read.
+
+  Trials on a cluster look for it themselves: it need not be here.
+
+  Raises:
+    UserError: something is missing.
+  """
+  if session.launcher == 'local':
+    inputs.check(
+      FrozenConfigDict(trial.config)
+      for trial in sweep.trials
+      if not (sweep.folder / trial.name / 'scores.json').exists()
+    )
 
 
 def _ray_resources(session: Session) -> dict[str, float]:

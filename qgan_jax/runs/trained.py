@@ -10,7 +10,7 @@ import numpy as np
 from qgan_jax import config as config_lib
 from qgan_jax import errors, post_training
 from qgan_jax.precision import Quantized
-from qgan_jax.runs import build
+from qgan_jax.runs import build, inputs
 from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.state import average_of, fill, TrainState
@@ -83,6 +83,7 @@ class TrainedRun:
       UserError: it is no finished run, or its data set is not here.
     """
     config, name = read_run(workdir)
+    inputs.check([config])
     dataset = build.load_dataset(config, standin=True)
     if dataset.name != name:
       raise errors.UserError(

@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict
 from qgan_jax.config import leaves, NETWORKS, ROLES
 from qgan_jax.data import Batches
 from qgan_jax.errors import UserError
-from qgan_jax.runs import build
+from qgan_jax.runs import build, inputs
 from qgan_jax.runs.deliver import deliver
 from qgan_jax.runs.opened import describe, open_trial, Opened, Trial
 from qgan_jax.runs.periodic import periodic
@@ -89,7 +89,8 @@ def _train_and_deliver(
   primary = jax.process_index() == 0
   alone = jax.process_count() == 1
 
-  # Data, and the folders that are named for it.
+  # What configs name; data, and the folders that are named for it.
+  inputs.check(configs)
   dataset = trials[0].dataset or build.load_dataset(
     config, standin=alone and len(trials) == 1
   )

@@ -107,6 +107,10 @@ class Checkpoints:
     if primary:
       try:
         self._best_folder.mkdir(parents=True, exist_ok=True)
+        self._places = {
+          folder: os.stat(folder)
+          for folder in (self._folder, self._best_folder)
+        }
         self._remove_leftovers()
       except OSError as error:
         raise UserError(
@@ -284,13 +288,9 @@ class Checkpoints:
       state, {'step': int(step), 'score': score, 'about': self._about}
     )
     path = folder / str(step)
-    # Orbax would make the folder of a run that has been removed, and a run
-    # that goes on without its record cannot be used.
-    if not folder.is_dir():
-      raise UserError(
-        f'checkpoint {path} cannot be written: the folder is gone; start the '
-        'run again, from a copy if there is one'
-      )
+    if not self._is_there(folder):
+      raise _gone(path)
+    failure: Exception | None = None
     try:
       self._orbax.save(
         path,
@@ -301,14 +301,31 @@ class Checkpoints:
         force=True,
       )
     except Exception as error:
+      failure = error
       self._remove_leftovers()
-      reason = _system_error(error)
-      if reason is None:
-        raise
-      raise UserError(
-        f'checkpoint {path} cannot be written: {reason}; earlier ones are '
-        'whole, and the same command resumes from the newest of them'
-      ) from error
+    if not self._is_there(folder):
+      # Orbax makes folders that are missing: what it has made is removed.
+      _delete(path)
+      for made in (self._best_folder, self._folder, self._folder.parent):
+        with contextlib.suppress(OSError):
+          made.rmdir()  # Only where it is empty.
+      raise _gone(path) from failure
+    if failure is None:
+      return
+    reason = _system_error(failure)
+    if reason is None:
+      raise failure
+    raise UserError(
+      f'checkpoint {path} cannot be written: {reason}; earlier ones are '
+      'whole, and the same command resumes from the newest of them'
+    ) from failure
+
+  def _is_there(self, folder: Path) -> bool:
+    """Whether the folder is still the one that was opened."""
+    try:
+      return os.path.samestat(os.stat(folder), self._places[folder])
+    except OSError:
+      return False
 
   def _read(self, path: Path) -> tuple[Header, Leaves]:
     try:
@@ -348,6 +365,13 @@ class Checkpoints:
       for pattern in ('*.orbax-checkpoint-tmp*', '*.removed'):
         for path in folder.glob(pattern):
           _delete(path)
+
+
+def _gone(path: Path) -> UserError:
+  return UserError(
+    f'checkpoint {path} cannot be written: the folder is gone; start the run '
+    'again, from a copy if there is one'
+  )
 
 
 def _delete(path: Path) -> None:

@@ -82,12 +82,13 @@ def memory() -> int | None:
   """Bytes that this process's devices have, used or not; None if unknown."""
   devices = jax.local_devices()
   if devices[0].platform == 'cpu':
-    return _memory_of_machine()
+    return memory_of_machine()
   limits = [(d.memory_stats() or {}).get('bytes_limit', 0) for d in devices]
   return sum(limits) if all(limits) else None
 
 
-def _memory_of_machine() -> int | None:
+def memory_of_machine() -> int | None:
+  """Bytes that this machine or container has, used or not; None if unknown."""
   found = []
   if 'SC_PHYS_PAGES' in os.sysconf_names:
     found.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))

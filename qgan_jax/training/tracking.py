@@ -81,7 +81,12 @@ class Tracker:
       return self
     with _writing(self._metrics_path):
       self._metrics_path.parent.mkdir(parents=True, exist_ok=True)
-      _keep_until(self._metrics_path, self._first_step)
+      damaged = _keep_until(self._metrics_path, self._first_step)
+    if damaged:
+      self.message(
+        f'{self._metrics_path} is damaged: {damaged} of its lines are left out'
+      )
+    with _writing(self._metrics_path):
       self._metrics: BinaryIO = open(self._metrics_path, 'ab', buffering=0)  # noqa: SIM115
     with _writing(self._tensorboard_path):
       self._tensorboard_path.mkdir(exist_ok=True)
@@ -259,21 +264,27 @@ def _progress_bar() -> rich_progress.Progress:
   )
 
 
-def _keep_until(path: Path, first_step: int) -> None:
-  """Removes lines of later steps and half lines; a new run keeps nothing."""
+def _keep_until(path: Path, first_step: int) -> int:
+  """Removes lines of later steps and a half line; a new run keeps nothing.
+
+  Returns:
+    How many other lines were no metrics, and are removed, too.
+  """
   if not path.exists():
-    return
-  kept = b''
-  for line in path.read_bytes().splitlines(keepends=True) if first_step else ():
+    return 0
+  kept, damaged = b'', 0
+  # What follows the last line's end is half a line, of a killed process.
+  lines = path.read_bytes().split(b'\n')[:-1] if first_step else []
+  for line in lines:
     try:
-      done = records.metrics_row(line)['step'] <= first_step
+      if records.metrics_row(line)['step'] <= first_step:
+        kept += line + b'\n'
     except ValueError:
-      continue
-    if done and line.endswith(b'\n'):
-      kept += line
+      damaged += 1
   partial = path.with_name(f'{path.name}.partial')
   partial.write_bytes(kept)
   os.replace(partial, path)
+  return damaged
 
 
 def _strict(value: float) -> float | str:

@@ -54,6 +54,15 @@ def folder(tmp_path_factory):
   return path
 
 
+@pytest.mark.parametrize('name', ['onnx', 'onnx-vnni', 'onnx-float', 'web'])
+def test_a_missing_package_is_said_before_anything_is_read(
+  name, tmp_path, monkeypatch
+):
+  monkeypatch.setitem(sys.modules, 'onnx', None)
+  with pytest.raises(UserError, match='onnx is not installed: pip'):
+    export(tmp_path / 'none.qgan', ['packed', name], tmp_path)
+
+
 def draw(path, out, runtime=None, num=100, seed=5, label=None):
   sample(
     artifact=str(path),

@@ -39,13 +39,17 @@ def dist(tmp_path):
   return tmp_path / 'dist'
 
 
+def page_of(model, ort_web):
+  return web.web_page(model, web.find_runtime(ort_web))
+
+
 def inside(page, name):
   (found,) = re.findall(rf"^  {name}: '([^']+)',$", page, re.MULTILINE)
   return gzip.decompress(base64.b64decode(found))
 
 
 def test_the_page_holds_everything(model, dist):
-  page = web.web_page(model, dist).decode()
+  page = page_of(model, dist).decode()
   assert inside(page, 'ort') == b'export const env = {};'
   assert inside(page, 'wasm') == b'\0asm'
   assert inside(page, 'model') == model
@@ -57,16 +61,16 @@ def test_the_page_holds_everything(model, dist):
   record = json.loads(record)
   assert record['description'] == 'weights </script> of 8 bits'
   assert (record['latent_dim'], record['num_classes']) == (16, 3)
-  assert web.web_page(model, dist).decode() == page
+  assert page_of(model, dist).decode() == page
 
 
 def test_what_is_missing_is_said(model, dist, tmp_path, monkeypatch):
   (dist / PROGRAM).unlink()
   with pytest.raises(UserError, match=f'--ort_web=.*{PROGRAM}.*No such file'):
-    web.web_page(model, dist)
+    page_of(model, dist)
   monkeypatch.setattr(web.shutil, 'which', lambda name: None)
   with pytest.raises(UserError, match='npm is not installed.*--ort_web'):
-    web.web_page(model, None)
+    page_of(model, None)
 
 
 def test_npm_offline_and_npm(model, dist, monkeypatch):
@@ -79,7 +83,7 @@ def test_npm_offline_and_npm(model, dist, monkeypatch):
   with pytest.raises(
     UserError, match=r'cannot get .*\(no network\).*--ort_web'
   ):
-    web.web_page(model, None)
+    page_of(model, None)
 
   def pack(command, cwd, **kwargs):
     assert command == ['npm', 'pack', 'onnxruntime-web@1.30.0']
@@ -93,9 +97,9 @@ def test_npm_offline_and_npm(model, dist, monkeypatch):
   monkeypatch.setattr(web.subprocess, 'run', pack)
   known = False
   with pytest.raises(UserError, match='does not give the original.*--ort_web'):
-    web.web_page(model, None)
+    page_of(model, None)
   known = True
-  assert web.web_page(model, None) == web.web_page(model, dist)
+  assert page_of(model, None) == page_of(model, dist)
 
 
 @pytest.mark.browser
@@ -109,7 +113,7 @@ def test_a_browser_draws_the_same_images(tmp_path, bits):
   model = onnx_model(
     make_plan(generator, integer=True), 'gathered', {'description': 'of bits'}
   )
-  (tmp_path / 'page.html').write_bytes(web.web_page(model, None))
+  (tmp_path / 'page.html').write_bytes(page_of(model, None))
   options = webdriver.ChromeOptions()
   options.binary_location = shutil.which('chromium')
   service = webdriver.ChromeService(shutil.which('chromedriver'))

@@ -28,13 +28,35 @@ def test_formats_and_sizes_are_mixed(tmp_path):
   _save(tmp_path / '.hidden' / 'e.png', 50)
   (tmp_path / 'notes.txt').write_text('no image')
   found = _load(tmp_path)
-  assert found.name == f'folder:{tmp_path.name}'
+  assert found.name.startswith(f'folder:{tmp_path.name}-')
   assert found.train_labels is None
   assert found.num_classes == 0
   assert found.train_images.shape == (3, 6, 6, 3)
   assert found.train_images.dtype == np.uint8
   values = sorted(_everything(found).mean((1, 2, 3)).round())
   np.testing.assert_allclose(values, [10, 20, 30, 40], atol=1)
+
+
+def test_a_folders_name_is_that_of_its_images(tmp_path):
+  names = []
+  for i in range(3):
+    for name in 'a.png', 'b.png':
+      _save(tmp_path / f'{i}' / 'cats' / name, 10 if i < 2 else 20)
+    names.append(_load(tmp_path / f'{i}' / 'cats').name)
+  # The same images elsewhere, then others in a folder of the same name.
+  assert names[0] == names[1] != names[2]
+  assert _load(tmp_path / '0' / 'cats', image_size=3).name == names[0]
+  (tmp_path / '1' / 'cats' / 'a.png').rename(tmp_path / '1' / 'cats' / 'c.png')
+  assert _load(tmp_path / '1' / 'cats').name != names[0]
+
+
+def test_a_folder_is_looked_for_without_reading_it(tmp_path):
+  with pytest.raises(UserError, match='no image folder'):
+    data.check(f'folder:{tmp_path}/none')
+  with pytest.raises(UserError, match='holds no images'):
+    data.check(f'folder:{tmp_path}')
+  (tmp_path / 'a.png').write_text('no image, as loading would find')
+  data.check(f'folder:{tmp_path}')
 
 
 def test_grey_folders_stay_grey_unless_told(tmp_path):

@@ -358,3 +358,46 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
   with pytest.raises(UserError, match='best/2 .*the folder is gone'):
     checkpoints.save_best(2, _state(2), 1.0)
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('best', [False, True])
+@pytest.mark.parametrize('fails', [False, True])
+@pytest.mark.parametrize('others', [False, True])
+def test_a_save_leaves_nothing_of_a_folder_that_goes_meanwhile(
+  best, fails, others, tmp_path, monkeypatch
+):
+  """And what somebody else has put in its place stays."""
+  run = tmp_path / 'run'
+  checkpoints = Checkpoints(run / 'checkpoints')
+  checkpoints.save(1, _state(1))
+  save = checkpoints._orbax.save
+
+  def vanish_and_save(*args, **kwargs):
+    run.rename(tmp_path / 'removed')  # Its inode is not given to another.
+    if others:
+      run.mkdir()
+      (run / 'notes.txt').touch()
+    save(*args, **kwargs)
+    if fails:
+      raise ValueError('any that Orbax raises')
+
+  monkeypatch.setattr(checkpoints._orbax, 'save', vanish_and_save)
+  with pytest.raises(UserError, match='2 cannot be .*the folder is gone'):
+    if best:
+      checkpoints.save_best(2, _state(2), 1.0)
+    else:
+      checkpoints.save(2, _state(2))
+  left = [path.name for path in tmp_path.rglob('*') if path.is_relative_to(run)]
+  assert left == (['run', 'notes.txt'] if others else [])
+
+
+def test_a_copy_that_took_the_folders_place_is_left_alone(tmp_path):
+  run = tmp_path / 'run'
+  checkpoints = Checkpoints(run)
+  for step in (1, 2):
+    checkpoints.save(step, _state(step))
+  run.rename(tmp_path / 'old')
+  shutil.copytree(tmp_path / 'old', run)
+  with pytest.raises(UserError, match='run/2 .*the folder is gone'):
+    checkpoints.save(2, _state(3))
+  _assert_same(Checkpoints(run).restore(2, _state(0)), _state(2))

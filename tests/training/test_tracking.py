@@ -95,11 +95,19 @@ def test_a_resumed_run_holds_each_step_once(first_step, tmp_path):
   ]
 
 
-def test_a_whole_line_of_another_kind_is_dropped_and_a_half_one_too(tmp_path):
+def test_damaged_lines_are_dropped_in_one_sentence_and_a_half_one_too(
+  tmp_path, capsys
+):
   path = tmp_path / 'metrics.jsonl'
   path.write_bytes(b'{"step": 1}\n\xff\n[2]\n{}\n{"step": "x"}\n{"step": 2}')
   with Tracker(tmp_path, total_steps=9, first_step=5, dataset='digits'):
     assert path.read_bytes() == b'{"step": 1}\n'
+  said = f'{path} is damaged: 4 of its lines are left out\n'
+  assert capsys.readouterr().err == said
+  path.write_bytes(b'{"step": 1}\n{"step": 9}\n{"step"')
+  with Tracker(tmp_path, total_steps=9, first_step=5, dataset='digits'):
+    assert path.read_bytes() == b'{"step": 1}\n'
+  assert not capsys.readouterr().err
 
 
 def test_the_rate_leaves_out_compilation_and_pauses(tmp_path, monkeypatch):

@@ -1,0 +1,39 @@
+"""Looks for the files that configs name, before any work is done."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from qgan_jax import data
+from qgan_jax.errors import UserError
+from qgan_jax.runs.folder import read_start
+
+
+def check(configs: Iterable[Any]) -> None:
+  """Looks for data sets, weights of extractors, and runs to start from.
+
+  Args:
+    configs: resolved.
+
+  Raises:
+    UserError: something is not there. What can be downloaded may be missing.
+  """
+  configs = list(configs)
+  sources = [(c.data.source, c.data.dir) for c in configs]
+  for source, folder in dict.fromkeys(sources):
+    if not source.startswith('arrays-'):  # Given in Python.
+      data.check(source, data_dir=folder)
+  files = [c.scores.inception_weights for c in configs if _uses_inception(c)]
+  for file in dict.fromkeys(files):
+    if not Path(file).is_file():
+      raise UserError(
+        f'scores.inception_weights={file}: there is no such file; give the '
+        'path of pt_inception-2015-12-05-6726825d.pth'
+      )
+  for folder in dict.fromkeys(c.init_from for c in configs):
+    if folder:
+      read_start(folder)
+
+
+def _uses_inception(config: Any) -> bool:
+  return config.scores.extractor == 'inception'
