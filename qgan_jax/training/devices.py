@@ -24,7 +24,11 @@ from qgan_jax.training import flat
 
 PyTree = Any
 AXIS = 'devices'
-_CONTAINER = Path('/sys/fs/cgroup/memory.max')  # A number, or `max`.
+# A container's limit, by version of its control groups: a number, or `max`.
+_CONTAINER = (
+  Path('/sys/fs/cgroup/memory.max'),
+  Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'),
+)
 _SMALL = 4096  # Values.
 
 
@@ -93,8 +97,9 @@ def memory_of_machine() -> int | None:
   if 'SC_PHYS_PAGES' in os.sysconf_names:
     found.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
   # The file is there, with a number in it, in containers with a limit.
-  with contextlib.suppress(OSError, ValueError):
-    found.append(int(_CONTAINER.read_text()))
+  for limit in _CONTAINER:
+    with contextlib.suppress(OSError, ValueError):
+      found.append(int(limit.read_text()))
   return min(found, default=None)
 
 
