@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax.post_training.watch import batches, call_order, watch
+from qgan_jax.post_training.watch import batches, watch
 from qgan_jax.precision import Quantized, QuantizerSpec
+from qgan_jax.precision.layers import find_layers
 from qgan_jax.quantizers import tensor_range
 
 Array = jax.Array
@@ -109,7 +110,8 @@ def activation_ranges(
         flat = rng.choice(flat, _SAMPLE // len(parts), replace=False)
       kept.setdefault(path, []).append(flat)
 
-  first = call_order(run, parts[0])[0]
+  layers = find_layers(run.module, *parts[0], variables=run.variables)
+  own = {layer.path for layer in layers if layer.reads_input}
   ranges = {}
   for path, chunks in kept.items():
     spec = network.precision.spec('activations', path)
@@ -117,7 +119,7 @@ def activation_ranges(
       continue
     bits = jnp.float32(
       network.precision.activation_width(
-        network.bits, path, is_input=path == first
+        network.bits, path, is_input=path in own
       )
     )
     # The extremes may have escaped the sample.

@@ -1,12 +1,8 @@
 """Which tensor is quantized how: applied from outside, to any Linen module."""
 
 from qgan_jax.precision.arguments import arguments_for
-from qgan_jax.precision.network import (
-  is_layer,
-  is_weight,
-  make_precision,
-  Precision,
-)
+from qgan_jax.precision.network import is_weight, make_precision, Precision
+from qgan_jax.precision.own_input import is_layer
 from qgan_jax.precision.quantized import (
   Input,
   inputs_like,

@@ -8,11 +8,8 @@ import flax.linen as nn
 import jax
 
 from qgan_jax.precision.arguments import arguments_for
-from qgan_jax.precision.network import (
-  is_layer,
-  is_weight,
-  LAYERS,
-)
+from qgan_jax.precision.network import is_weight
+from qgan_jax.precision.own_input import is_layer, LAYERS, trace_inputs
 from qgan_jax.quantizers import Axis
 
 PyTree = Any
@@ -32,6 +29,8 @@ class Layer(NamedTuple):
     inputs: shape of its input in one example, without the batch; None where
       its input is not caught, so that its weights alone are quantized.
     outputs: shape of its output, likewise.
+    reads_input: whether its input is the network's own, which no layer has
+      computed.
     known: False of a parameter that belongs to no layer of Linen's, such as
       one that a module makes for an `einsum` of its own. Its `path` is its own,
       and it is left in float unless a rule names it.
@@ -42,6 +41,7 @@ class Layer(NamedTuple):
   channel_axis: Axis
   inputs: tuple[int, ...] | None
   outputs: tuple[int, ...] | None
+  reads_input: bool = False
   known: bool = True
 
   @property
@@ -96,8 +96,10 @@ def find_layers(
       module.apply(variables, *example, mutable=True, **kwargs)
       return variables
 
-  shapes = jax.eval_shape(run, variables, *example)
-  return _with_weights(called, shapes)
+  shapes, own = trace_inputs(run, variables, *example)
+  layers = {path: layer._replace(reads_input=path in own)
+            for path, layer in called.items()}  # fmt: skip
+  return _with_weights(layers, shapes)
 
 
 def held_layers(module: nn.Module) -> tuple[Layer, ...]:

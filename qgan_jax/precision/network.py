@@ -25,6 +25,7 @@ from qgan_jax.precision.activations import (
 from qgan_jax.precision.arguments import arguments_for
 from qgan_jax.precision.gradients import quantize_cotangent
 from qgan_jax.precision.noise import apply_with, example_keys, fold
+from qgan_jax.precision.own_input import is_layer, trace_inputs
 from qgan_jax.precision.replicas import ALONE, Replicas
 from qgan_jax.precision.spec import (
   Bits,
@@ -40,19 +41,11 @@ Array = jax.Array
 PyTree = Any
 Observe = Callable[[str, Array, Params, Array], None]
 Ranges = dict[str, Array]  # module path → [2], the lowest and the highest
-LAYERS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 
 
 def is_weight(path: tuple[str, ...], value: Any) -> bool:
   """Whether a parameter is a weight: biases and norms are left alone."""
   return path[-1] == 'kernel' and value.ndim >= 2
-
-
-def is_layer(context: nn.module.InterceptorContext) -> bool:
-  """Whether an intercepted call is that of a layer that multiplies."""
-  return context.method_name == '__call__' and isinstance(
-    context.module, LAYERS
-  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,14 +305,17 @@ class Precision:
       return module.apply(variables, *args, **kwargs), ranges
     given = (learned or {}).get('activations', {})
     updated: Ranges = dict(ranges)
-    seen: list[str] = []
+    _, own = trace_inputs(
+      lambda variables, *args: module.apply(variables, *args, **kwargs),
+      variables,
+      *args,
+    )
     each = functools.partial(example_keys, replicas=replicas)
 
     def quantize_input(path: str, x: Array) -> Array:
       spec = self.spec('activations', path)
-      is_input = not seen
+      is_input = path in own
       least = self.activation_width(bits, path, is_input=is_input)
-      seen.append(path)
       if spec is None:
         return x
       quantizer = spec.quantizer

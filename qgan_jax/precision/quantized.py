@@ -173,17 +173,16 @@ class Quantized(struct.PyTreeNode):
       layers = find_layers(
         self.module, *self.example(), variables=self.variables
       )
-    called = [layer.path for layer in layers if layer.inputs is not None]
     return format_table(
       [
-        self._choice(layer, role, is_input=layer.path in called[:1])
+        self._choice(layer, role)
         for layer in layers
         for role in layer.roles
         if role != 'gradients'
       ]
     )
 
-  def _choice(self, layer: Layer, role: str, *, is_input: bool) -> Choice:
+  def _choice(self, layer: Layer, role: str) -> Choice:
     """A line of the table."""
     precision, bits, path = self.precision, self.bits, layer.path
     spec: QuantizerSpec | None = precision.spec(role, path)
@@ -196,7 +195,7 @@ class Quantized(struct.PyTreeNode):
       n = float(
         width(bits.weights, path)
         if role == 'weights'
-        else precision.activation_width(bits, path, is_input=is_input)
+        else precision.activation_width(bits, path, is_input=layer.reads_input)
       )
     if spec is None or n >= FLOAT_BITS:
       return Choice('', path, role, '', FLOAT_BITS, False, '',
@@ -204,7 +203,7 @@ class Quantized(struct.PyTreeNode):
     if role == 'activations':
       momentum = 'moving' if precision.momentum else 'dynamic'
       ranges = range_of(
-        spec.quantizer, spec.ranges or momentum, is_input=is_input
+        spec.quantizer, spec.ranges or momentum, is_input=layer.reads_input
       )
       if ranges in ('moving', 'mse') and path in self.ranges:
         low, high = map(float, self.ranges[path])

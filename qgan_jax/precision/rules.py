@@ -192,7 +192,7 @@ def resolve_rules(
   precisions, bits, table = {}, {}, []
   for network, found in layers.items():
     choices = [
-      _choose(network, layer, role, found, defaults[network], rules)
+      _choose(network, layer, role, defaults[network], rules)
       for layer in found
       for role in layer.roles
     ]
@@ -222,12 +222,10 @@ def _choose(
   network: str,
   layer: Layer,
   role: str,
-  layers: Sequence[Layer],
   defaults: Defaults,
   rules: Sequence[Rule],
 ) -> Choice:
-  called = [other.path for other in layers if other.inputs is not None]
-  is_input = role == 'activations' and layer.path in called[:1]
+  is_input = role == 'activations' and layer.reads_input
   spec, n = _default(role, defaults, is_input=is_input)
   settings: dict[str, Any] = {
     'bits': n,
