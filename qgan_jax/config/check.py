@@ -37,7 +37,12 @@ def validate(
     _check_network(config, network)
   if not config.model.name.startswith(f'{models.GIVEN}:'):
     for role in ('Generator', 'Discriminator'):
-      models.find(config.model.name, role)
+      known = models.attributes(config.model.name, role, {'attention': True})
+      if config.model.attention and not known:
+        raise UserError(
+          f'attention=true does nothing with model={config.model.name}, whose '
+          f'{role} has no such attribute; leave it out, or say model=resnet'
+        )
   _check_precision(config, networks)
   _check_together(config)
 

@@ -26,6 +26,7 @@ from qgan_jax.config.kinds import (
   whole,
 )
 from qgan_jax.errors import did_you_mean, UserError
+from qgan_jax.models import NAMES as FAMILIES
 from qgan_jax.precision.activations import RANGES
 from qgan_jax.training import optimizers
 from qgan_jax.variants import losses
@@ -110,7 +111,7 @@ def _argument(name: str, kind: Kind, help_: str) -> Key:
 SHARED = (
   Key('channels', whole(1, 4096), 32,
       'Channels of the feature maps next to the image; further in there are '
-      'twice as many at each stage.'),
+      'twice as many at each stage, in `resnet` above 32 pixels alone.'),
   Key('norm', choice('group', 'batch', 'none'), None,
       'Normalization between the layers.',
       by_network={'generator': 'group', 'discriminator': 'none'}),
@@ -180,7 +181,8 @@ GROUPS = (
   Group('Experiment and data', '', (
     Key('experiment', NAME, 'unnamed',
         "Name in the run's folder, and of the data unless `source` is given."),
-    Key('model.name', text('dcgan, or a module of your own'), 'dcgan',
+    Key('model.name', text(f'{", ".join(FAMILIES)}, or a module of your own'),
+        'dcgan',
         'Family of the networks, or a module with a `Generator` and a '
         '`Discriminator` of your own: `my_package.networks`.', name='model'),
     Key('data.source', text('a text'), None,
@@ -192,7 +194,7 @@ GROUPS = (
     Key('data.standin', FLAG, True,
         'Whether the digits stand in where MNIST or its like is not there; '
         'sweeps set it to false unless it is given.'),
-    Key('data.image_size', one_of(28, 32, 64), 28,
+    Key('data.image_size', whole(16, 256), 28,
         'Height and width to which images are cropped and resized.'),
     Key('data.channels', one_of(1, 3)._replace(allowed='1 (grey), 3 (RGB)'),
         None, 'Channels to which images are converted.',
@@ -275,6 +277,9 @@ GROUPS = (
     Key('discriminator.spectral_norm', FLAG, False,
         "Whether the discriminator's weights are divided by their largest "
         'singular value.'),
+    Key('model.attention', FLAG, False,
+        'Whether the networks have self-attention; for `resnet`.',
+        name='attention'),
     Key('generator.latent_dim', whole(1, 2**20), 64,
         'Length of the latent vector that an image is drawn from.'),
     *SHARED,

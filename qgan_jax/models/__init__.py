@@ -5,8 +5,8 @@ own is named by its import path: `model=my_package.networks`. Each class is
 given those of these attributes that it declares:
 
   Generator      image_size, image_channels, channels, latent_dim, norm,
-                 num_classes, dtype
-  Discriminator  channels, norm, spectral_norm, num_classes, dtype
+                 attention, num_classes, dtype
+  Discriminator  channels, norm, spectral_norm, attention, num_classes, dtype
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from typing import Any
 import flax.linen as nn
 
 from qgan_jax.errors import did_you_mean, UserError
-from qgan_jax.models import dcgan
+from qgan_jax.models import dcgan, resnet
 
-_FAMILIES = {'dcgan': dcgan}
+_FAMILIES = {'dcgan': dcgan, 'resnet': resnet}
 NAMES = tuple(_FAMILIES)
 # The name of networks that were given in Python, and not by a module's name.
 GIVEN = 'given'

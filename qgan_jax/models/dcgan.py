@@ -2,11 +2,11 @@
 
 Radford et al., https://arxiv.org/abs/1511.06434, with a projection
 discriminator (Miyato and Koyama, https://arxiv.org/abs/1802.05637) where it is
-conditional. Images of any size that halves down to 4 pixels: 28 → 14 → 7 → 4,
-32 → 16 → 8 → 4, 64 → 32 → 16 → 8 → 4.
+conditional. Images of any size from 5 pixels up: each stage has half of the
+side of the one before, rounded up, as 28 → 14 → 7 → 4.
 """
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -14,31 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.models.convolution import PixelConv, strided_conv, UpConv
+from qgan_jax.models.normalization import apply_layer, norm
+from qgan_jax.models.stages import stage_sizes
 
 Array = jax.Array
 Dtype = Any
 _INIT = nn.initializers.normal(0.02)
-
-
-def stage_sizes(image_size: int) -> tuple[int, ...]:
-  """The sides of the feature maps, from the image's down to 4 pixels."""
-  sizes = [image_size]
-  while sizes[-1] > 4:
-    sizes.append(-(-sizes[-1] // 2))
-  return tuple(sizes)
-
-
-def _norm(name: str, train: bool, dtype: Dtype):
-  """A normalization layer of features [B, H, W, C], by name."""
-  if name == 'group':
-    # Groups of eight channels, each normalized within its own sample.
-    return nn.GroupNorm(num_groups=None, group_size=8, dtype=dtype)
-  if name == 'batch':
-    return nn.BatchNorm(
-      use_running_average=not train,
-      dtype=dtype,
-    )
-  return lambda x: x
 
 
 class Generator(nn.Module):
@@ -46,7 +27,7 @@ class Generator(nn.Module):
 
   Attributes:
     image_size: side of the images in pixels.
-    image_channels: 1 or 3.
+    image_channels: of the images.
     channels: of the last feature map; twice as many a stage before.
     latent_dim: length of a latent.
     num_classes: 0 for an unconditional generator.
@@ -88,7 +69,7 @@ class Generator(nn.Module):
       self.channels << (len(sizes) - 2), dtype=self.dtype, name='project'
     )(x[:, None, None, :])
     for i, size in enumerate(sizes[1:]):
-      x = _norm(self.norm, train, self.dtype)(x)
+      x = norm(self.norm, train, self.dtype)(x)
       x = nn.relu(x)
       last = size == self.image_size
       features = (
@@ -132,12 +113,9 @@ class Discriminator(nn.Module):
     Returns:
       logits [B], float32; higher is more real.
     """
-
-    def layer(make: Callable[[], nn.Module], x: Array) -> Array:
-      if self.spectral_norm:
-        return nn.SpectralNorm(make())(x, update_stats=train)
-      return make()(x)
-
+    layer = functools.partial(
+      apply_layer, spectral_norm=self.spectral_norm, train=train
+    )
     x = images.astype(self.dtype)
     num_stages = len(stage_sizes(images.shape[1])) - 1
     for i in range(num_stages):
@@ -156,7 +134,7 @@ class Discriminator(nn.Module):
 
       x = layer(down, x)
       if i > 0:
-        x = _norm(self.norm, train, self.dtype)(x)
+        x = norm(self.norm, train, self.dtype)(x)
       x = nn.leaky_relu(x, 0.2)
 
     def dense(name, features):

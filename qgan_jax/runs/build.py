@@ -93,7 +93,11 @@ def make_variant(config: Any, dataset: ImageDataset) -> Variant:
   _refuse_given(config)
   num_classes = dataset.num_classes if config.data.conditional else 0
   name = config.model.name
-  shared = {'num_classes': num_classes, 'dtype': config.dtype}
+  shared = {
+    'num_classes': num_classes,
+    'attention': config.model.attention,
+    'dtype': config.dtype,
+  }
   generator = shared | {
     'image_size': dataset.train_images.shape[1],
     'image_channels': dataset.train_images.shape[-1],

@@ -35,6 +35,22 @@ def test_shapes(size, norm, num_classes):
   assert logits.shape == (2,)
 
 
+@pytest.mark.parametrize(
+  ('size', 'channels'), [(16, 1), (17, 2), (20, 4), (33, 3), (256, 1)]
+)
+def test_any_size_and_number_of_channels(size, channels):
+  g = dcgan.Generator(size, channels, channels=1, latent_dim=4, norm='none')
+  d = dcgan.Discriminator(channels=1)
+
+  def run():
+    images, _ = g.init_with_output(KEY, jnp.zeros((2, 4)))
+    return images, d.init_with_output(KEY, images)[0]
+
+  images, logits = jax.eval_shape(run)
+  assert images.shape == (2, size, size, channels)
+  assert logits.shape == (2,)
+
+
 def test_stages_of_28_pixels():
   assert dcgan.stage_sizes(28) == (28, 14, 7, 4)
 

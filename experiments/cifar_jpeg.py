@@ -1,0 +1,48 @@
+"""SNGAN's ResNet on CIFAR-10's images as JPEG, 32×32 RGB.
+
+  python -m qgan_jax.main \
+    --config=experiments/cifar_jpeg.py:dir=/path/to/train,bits=8
+
+The folder has a sub-folder for each class, whose names `conditional=true`
+makes labels of. A tenth of it is held out. JPEG loses detail, so scores of
+these images are not to be set beside those of CIFAR-10.
+
+The widths here fit two cores of a CPU. Those of the paper, for a GPU:
+
+  g_channels=256,d_channels=128,d_steps=5,steps=50000
+
+Not measured yet: neither time nor score.
+"""
+
+from qgan_jax.config import base, override
+
+
+def get_config(arg=None):
+  """The configuration, with a config string on top; it has to say dir."""
+  config = base(
+    experiment='cifar_jpeg',
+    model='resnet',
+    source='folder',
+    image_size=32,
+    steps=10_000,
+    channels=32,
+    latent_dim=128,
+    batch_size=64,
+    g_norm='batch',
+    loss='hinge',
+    penalty='none',
+    spectral_norm=True,
+    learning_rate=2e-4,
+    b1=0.0,
+    b2=0.9,
+    learning_rate_decay='linear',
+    eval_every=2_000,
+    sample_every=1_000,
+  )
+  return override(config, arg)
+
+
+def sweep(add):
+  """Float against four mixtures of widths, weights first."""
+  for w_bits, a_bits in ((32, 32), (8, 8), (4, 8), (4, 4), (2, 8)):
+    add(f'w_bits={w_bits},a_bits={a_bits},seed=0')
