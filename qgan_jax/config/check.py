@@ -12,17 +12,17 @@ from qgan_jax.config.resolution import leaves
 from qgan_jax.errors import did_you_mean, UserError
 from qgan_jax.precision import rules
 from qgan_jax.training import optimizers
-from qgan_jax.variants import losses
+from qgan_jax.variants import CLASSES, losses
 
 
 def validate(
-  config: ConfigDict, networks: Collection[str] = tuple(NETWORKS)
+  config: ConfigDict, networks: Collection[str] | None = None
 ) -> None:
   """Checks a resolved config, one key at a time and then together.
 
   Args:
     config: what `config.resolve` returns.
-    networks: names that its rules may speak of.
+    networks: names that its rules may speak of; those of its variant if None.
 
   Raises:
     UserError: a value is not allowed; the message names the key, the short
@@ -36,14 +36,14 @@ def validate(
   for network in NETWORKS:
     _check_network(config, network)
   if not config.model.name.startswith(f'{models.GIVEN}:'):
-    for role in ('Generator', 'Discriminator'):
+    for role in CLASSES[config.variant].values():
       known = models.attributes(config.model.name, role, {'attention': True})
       if config.model.attention and not known:
         raise UserError(
           f'attention=true does nothing with model={config.model.name}, whose '
           f'{role} has no such attribute; leave it out, or say model=resnet'
         )
-  _check_precision(config, networks)
+  _check_precision(config, networks or CLASSES[config.variant])
   _check_together(config)
 
 
@@ -110,7 +110,7 @@ def _check_together(config: ConfigDict) -> None:
       f'choose a penalty ({", ".join(losses.PENALTIES)}) or leave it out'
     )
   images = loss.penalty_fraction * config.batch_size
-  if loss.penalty != 'none' and images < 1:
+  if config.variant == 'gan' and loss.penalty != 'none' and images < 1:
     raise UserError(
       f'loss.penalty_fraction={loss.penalty_fraction} of batch_size='
       f'{config.batch_size} is less than one image; give a fraction of at '

@@ -29,7 +29,8 @@ from qgan_jax.errors import did_you_mean, UserError
 from qgan_jax.models import NAMES as FAMILIES
 from qgan_jax.precision.activations import RANGES
 from qgan_jax.training import optimizers
-from qgan_jax.variants import losses
+from qgan_jax.variants import CLASSES, losses
+from qgan_jax.variants.likelihoods import LIKELIHOODS
 
 # The networks, and what the short names of their keys begin with: `g_bits`.
 NETWORKS = {'generator': 'g', 'discriminator': 'd'}
@@ -257,8 +258,12 @@ GROUPS = (
         'Steps in which the sparsity rises to its target; 0 for all at once.'),
   )),
   Group('Loss', '', (
+    Key('variant', choice(*CLASSES), 'gan',
+        'What is trained against what: a generator against a discriminator, or '
+        'a VAE, whose decoder has the keys of the generator, and its encoder '
+        'those of the discriminator.'),
     Key('loss.name', choice(*losses.LOSSES), 'nonsaturating',
-        'What generator and discriminator minimize.', name='loss'),
+        'What generator and discriminator of a GAN minimize.', name='loss'),
     Key('loss.penalty', choice('none', *losses.PENALTIES), 'r1',
         "Penalty on the gradient of the discriminator's output by its input."),
     Key('loss.penalty_weight', NOT_NEGATIVE, None, 'Factor of the penalty.',
@@ -267,6 +272,12 @@ GROUPS = (
         )),
     Key('loss.penalty_fraction', SHARE, 0.125,
         'Share of the batch that the penalty is computed on.', name=''),
+    Key('loss.beta', NOT_NEGATIVE, 1.0,
+        "Factor of the KL divergence in a VAE's loss."),
+    Key('loss.likelihood', choice(*LIKELIHOODS), 'bernoulli',
+        'Of an image, given what the decoder of a VAE draws.'),
+    Key('loss.noise', POSITIVE, 0.1,
+        'Standard deviation of a pixel, in [−1, 1], for `gaussian`.'),
   )),
   Group('Networks', (
       'A name without a prefix stands for all networks; '

@@ -6,6 +6,7 @@ conditional. Images of any size from 5 pixels up: each stage has half of the
 side of the one before, rounded up, as 28 → 14 → 7 → 4.
 """
 
+from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from qgan_jax.models.convolution import PixelConv, strided_conv, UpConv
 from qgan_jax.models.normalization import apply_layer, norm
+from qgan_jax.models.posterior import Posterior
 from qgan_jax.models.stages import stage_sizes
 
 Array = jax.Array
@@ -80,6 +82,44 @@ class Generator(nn.Module):
     return jnp.tanh(x.astype(jnp.float32))
 
 
+def _shrink(
+  module: Any, images: Array, train: bool
+) -> tuple[Array, Callable[[Callable[[], nn.Module], Array], Array]]:
+  """The strided convolutions of a discriminator or an encoder.
+
+  Args:
+    module: it, in its compact call.
+    images: [B, H, W, C].
+    train: as in that call.
+
+  Returns:
+    (features of 3 or 4 pixels, what applies a layer as the module does).
+  """
+  layer = functools.partial(
+    apply_layer, spectral_norm=module.spectral_norm, train=train
+  )
+  x = images.astype(module.dtype)
+  for i in range(len(stage_sizes(images.shape[1])) - 1):
+    features = module.channels << i
+
+    def down(features=features, i=i):
+      return nn.Conv(
+        features,
+        (4, 4),
+        (2, 2),
+        kernel_init=_INIT,
+        dtype=module.dtype,
+        conv_general_dilated=strided_conv,
+        name=f'down{i}',
+      )
+
+    x = layer(down, x)
+    if i > 0:
+      x = norm(module.norm, train, module.dtype)(x)
+    x = nn.leaky_relu(x, 0.2)
+  return x, layer
+
+
 class Discriminator(nn.Module):
   """Images to logits.
 
@@ -113,29 +153,7 @@ class Discriminator(nn.Module):
     Returns:
       logits [B], float32; higher is more real.
     """
-    layer = functools.partial(
-      apply_layer, spectral_norm=self.spectral_norm, train=train
-    )
-    x = images.astype(self.dtype)
-    num_stages = len(stage_sizes(images.shape[1])) - 1
-    for i in range(num_stages):
-      features = self.channels << i
-
-      def down(features=features, i=i):
-        return nn.Conv(
-          features,
-          (4, 4),
-          (2, 2),
-          kernel_init=_INIT,
-          dtype=self.dtype,
-          conv_general_dilated=strided_conv,
-          name=f'down{i}',
-        )
-
-      x = layer(down, x)
-      if i > 0:
-        x = norm(self.norm, train, self.dtype)(x)
-      x = nn.leaky_relu(x, 0.2)
+    x, layer = _shrink(self, images, train)
 
     def dense(name, features):
       # Not flattened: XLA:CPU would fuse x's activation and quantizer into one
@@ -153,3 +171,43 @@ class Discriminator(nn.Module):
       classes = layer(dense('classes', self.num_classes), x)
       logits += jnp.take_along_axis(classes, labels[:, None], axis=1)[:, 0]
     return logits.astype(jnp.float32)
+
+
+class Encoder(nn.Module):
+  """Images to the distribution of their latents.
+
+  Attributes:
+    channels: of the first feature map; twice as many a stage after.
+    latent_dim: length of a latent.
+    num_classes: 0 for an unconditional encoder.
+    norm: 'group', 'batch' or 'none'.
+    spectral_norm: whether every kernel is divided by its largest singular
+      value.
+    dtype: of the arithmetic; parameters are float32.
+  """
+
+  channels: int = 32
+  latent_dim: int = 64
+  num_classes: int = 0
+  norm: str = 'none'
+  spectral_norm: bool = False
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: Array, labels: Array | None = None, *, train: bool = False
+  ) -> tuple[Array, Array]:
+    """Encodes images.
+
+    Args:
+      images: [B, H, W, C] in [−1, 1].
+      labels: [B], int32; only where `num_classes` > 0.
+      train: as in `Discriminator`.
+
+    Returns:
+      Mean and logarithm of the variance, [B, latent_dim] each, float32.
+    """
+    x, _ = _shrink(self, images, train)
+    return Posterior(
+      self.latent_dim, self.num_classes, self.dtype, name='posterior'
+    )(x, labels)

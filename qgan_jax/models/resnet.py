@@ -9,6 +9,7 @@ https://arxiv.org/abs/1802.05637) where it is conditional, and self-attention
 https://arxiv.org/abs/2005.02494). G upsamples to the nearest pixel.
 """
 
+from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 
 from qgan_jax.models.attention import largest_map, SelfAttention
 from qgan_jax.models.normalization import apply_layer, ConditionalNorm
+from qgan_jax.models.posterior import Posterior
 from qgan_jax.models.stages import halve, stage_sizes, upsample
 
 Array = jax.Array
@@ -143,6 +145,51 @@ class Generator(nn.Module):
     return jnp.tanh(x.astype(jnp.float32))
 
 
+def _shrink(
+  module: Any, images: Array, train: bool
+) -> tuple[Array, Callable[[Callable[[], nn.Module], Array], Array]]:
+  """The residual blocks of a discriminator or an encoder.
+
+  Args:
+    module: it, in its compact call.
+    images: [B, H, W, C].
+    train: as in that call.
+
+  Returns:
+    (features of a few pixels, what applies a layer as the module does).
+  """
+  layer = functools.partial(
+    apply_layer, spectral_norm=module.spectral_norm, train=train
+  )
+
+  def block(i: int, x: Array, features: int, *, halved: bool) -> Array:
+    """A residual block; its first one reads the image itself."""
+    inside = x.shape[-1] if i else features
+
+    def conv(which: str, features: int, size: int, x: Array) -> Array:
+      name = f'block{i}_{which}'
+      return layer(lambda: _conv(features, name, module.dtype, size), x)
+
+    h = conv('conv0', inside, 3, nn.relu(x) if i else x)
+    h = conv('conv1', features, 3, nn.relu(h))
+    if halved or x.shape[-1] != features:
+      x = conv('shortcut', features, 1, x)
+    # The mean of a sum is the sum of means, and computed once.
+    return halve(h + x) if halved else h + x
+
+  size = images.shape[1]
+  widths = stage_widths(size, module.channels)
+  halvings = len(widths) - (2 if size <= 32 else 1)
+  x = images.astype(module.dtype)
+  for i, width in enumerate(widths):
+    x = block(i, x, width, halved=i < halvings)
+    if module.attention and i < halvings and x.shape[1] == largest_map(size):
+      x = SelfAttention(module.spectral_norm, module.dtype, name='attention')(
+        x, train=train
+      )
+  return nn.relu(x), layer
+
+
 class Discriminator(nn.Module):
   """Images to logits.
 
@@ -175,36 +222,8 @@ class Discriminator(nn.Module):
     Returns:
       logits [B], float32; higher is more real.
     """
-    layer = functools.partial(
-      apply_layer, spectral_norm=self.spectral_norm, train=train
-    )
-
-    def block(i: int, x: Array, features: int, *, halved: bool) -> Array:
-      """A residual block; its first one reads the image itself."""
-      inside = x.shape[-1] if i else features
-
-      def conv(which: str, features: int, size: int, x: Array) -> Array:
-        name = f'block{i}_{which}'
-        return layer(lambda: _conv(features, name, self.dtype, size), x)
-
-      h = conv('conv0', inside, 3, nn.relu(x) if i else x)
-      h = conv('conv1', features, 3, nn.relu(h))
-      if halved or x.shape[-1] != features:
-        x = conv('shortcut', features, 1, x)
-      # The mean of a sum is the sum of means, and computed once.
-      return halve(h + x) if halved else h + x
-
-    size = images.shape[1]
-    widths = stage_widths(size, self.channels)
-    halvings = len(widths) - (2 if size <= 32 else 1)
-    x = images.astype(self.dtype)
-    for i, width in enumerate(widths):
-      x = block(i, x, width, halved=i < halvings)
-      if self.attention and i < halvings and x.shape[1] == largest_map(size):
-        x = SelfAttention(self.spectral_norm, self.dtype, name='attention')(
-          x, train=train
-        )
-    x = nn.relu(x).sum((1, 2))
+    x, layer = _shrink(self, images, train)
+    x = x.sum((1, 2))
 
     def dense(name: str, features: int, *, use_bias: bool) -> Array:
       def make() -> nn.Module:
@@ -223,3 +242,43 @@ class Discriminator(nn.Module):
       classes = dense('classes', self.num_classes, use_bias=False)
       logits += jnp.take_along_axis(classes, labels[:, None], axis=1)[:, 0]
     return logits.astype(jnp.float32)
+
+
+class Encoder(nn.Module):
+  """Images to the distribution of their latents.
+
+  Attributes:
+    channels: of the first feature map; see `stage_widths`.
+    latent_dim: length of a latent.
+    num_classes: 0 for an unconditional encoder.
+    spectral_norm: whether every kernel of its blocks is divided by its largest
+      singular value.
+    attention: whether it has self-attention.
+    dtype: of the arithmetic; parameters are float32.
+  """
+
+  channels: int = 128
+  latent_dim: int = 128
+  num_classes: int = 0
+  spectral_norm: bool = False
+  attention: bool = False
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: Array, labels: Array | None = None, *, train: bool = False
+  ) -> tuple[Array, Array]:
+    """Encodes images.
+
+    Args:
+      images: [B, H, W, C] in [−1, 1].
+      labels: [B], int32; only where `num_classes` > 0.
+      train: as in `Discriminator`.
+
+    Returns:
+      Mean and logarithm of the variance, [B, latent_dim] each, float32.
+    """
+    x, _ = _shrink(self, images, train)
+    return Posterior(
+      self.latent_dim, self.num_classes, self.dtype, name='posterior'
+    )(x, labels)

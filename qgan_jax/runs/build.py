@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax import data, metrics, models
+from qgan_jax import data, metrics
 from qgan_jax.config import NETWORKS
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
@@ -22,9 +22,11 @@ from qgan_jax.precision.layers import find_layers, Layer
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.precision.table import Choice
 from qgan_jax.runs.precision import make_schedule, plan_precision
+from qgan_jax.runs.variants import make_variant, refuse_given
 from qgan_jax.training import devices, diagnosis
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
+from qgan_jax.training.measuring import Measure
 from qgan_jax.training.optimizers import (
   make_decay,
   make_optimizer,
@@ -33,19 +35,10 @@ from qgan_jax.training.optimizers import (
 from qgan_jax.training.refit import Refit
 from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.trainable import Trainable
-from qgan_jax.variants import gan, Variant
+from qgan_jax.variants import Variant
 
 PyTree = Any
 _EXAMPLES = 64  # Images that quantizers are fitted to before the first step.
-
-
-def _refuse_given(config: Any) -> None:
-  """Refuses a config that does not say what its networks and images are."""
-  if config.model.name.startswith(f'{models.GIVEN}:'):
-    raise UserError(
-      'networks and images of this run were given in Python; go on with it '
-      'there, by `qgan_jax.train`'
-    )
 
 
 def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
@@ -58,7 +51,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
   Raises:
     UserError: it cannot be had, or has no labels and labels are asked for.
   """
-  _refuse_given(config)
+  refuse_given(config)
   dataset = data.load(
     config.data.source,
     data_dir=config.data.dir,
@@ -85,43 +78,6 @@ def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
     dataset.test_images,
     dataset.test_labels,
     dataset.num_classes,
-  )
-
-
-def make_variant(config: Any, dataset: ImageDataset) -> Variant:
-  """What a config trains against what."""
-  _refuse_given(config)
-  num_classes = dataset.num_classes if config.data.conditional else 0
-  name = config.model.name
-  shared = {
-    'num_classes': num_classes,
-    'attention': config.model.attention,
-    'dtype': config.dtype,
-  }
-  generator = shared | {
-    'image_size': dataset.train_images.shape[1],
-    'image_channels': dataset.train_images.shape[-1],
-    'channels': config.generator.channels,
-    'latent_dim': config.generator.latent_dim,
-    'norm': config.generator.norm,
-  }
-  discriminator = shared | {
-    'channels': config.discriminator.channels,
-    'norm': config.discriminator.norm,
-    'spectral_norm': config.discriminator.spectral_norm,
-  }
-  generator = models.attributes(name, 'Generator', generator)
-  discriminator = models.attributes(name, 'Discriminator', discriminator)
-  return gan(
-    models.make_generator(name, **generator),
-    models.make_discriminator(name, **discriminator),
-    latent_dim=config.generator.latent_dim,
-    num_classes=num_classes,
-    loss=config.loss.name,
-    penalty=None if config.loss.penalty == 'none' else config.loss.penalty,
-    penalty_weight=config.loss.penalty_weight,
-    penalty_fraction=config.loss.penalty_fraction,
-    d_steps=config.discriminator.steps,
   )
 
 
@@ -287,6 +243,18 @@ class Setup:
     return Sampler(
       name, self.networks[name], self.schedule, self.variant.inputs
     )
+
+  def measure(self, state: state_lib.TrainState, *, seed: int = 0) -> Any:
+    """Numbers of the held-out images by name, such as an ELBO, or none."""
+    seen, held_out = (
+      (images, None if self.labels is None else labels)
+      for images, labels in (
+        (self.dataset.train_images, self.dataset.train_labels),
+        (self.dataset.test_images, self.dataset.test_labels),
+      )
+    )
+    measure = Measure(self.variant, self.networks, self.schedule, seen)
+    return measure(state, held_out, seed=seed)
 
   def diagnosis(self) -> diagnosis.Diagnose:
     """What measures quantization in a state; its networks run on one device."""

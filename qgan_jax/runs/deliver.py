@@ -63,9 +63,7 @@ def deliver(
     scores[name] = (
       scores['best']
       if same
-      else score_state(
-        state, sampler, extractor, dataset, samples=config.scores.samples
-      )
+      else score_state(state, setup, extractor, samples=config.scores.samples)
     )
   write_json(workdir / 'scores.json', scores)
   return _summary(scores, path) + how_to_draw(network.module, path)
@@ -104,6 +102,12 @@ def _summary(scores: dict[str, Any], path: Path) -> str:
       f'recall {s["recall"]:.3f}  density {s["density"]:.3f}  '
       f'coverage {s["coverage"]:.3f}'
     )
+    if 'elbo' in s:
+      lines.append(
+        f'       held-out images: ELBO {s["elbo"]:.2f} nats, '
+        f'importance-weighted {s["importance_weighted_bound"]:.2f}, '
+        f'reconstruction error {s["reconstruction_error"]:.4f}'
+      )
   extractor = scores['best']['extractor']
   lines += [
     f'  features: {extractor["name"]} {extractor["hash"]}, '

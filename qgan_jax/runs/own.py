@@ -116,7 +116,14 @@ def train(
 
 # Groups, and last parts, of keys that speak of what is given in Python.
 _GIVEN_GROUPS = ('model.', 'loss.', 'data.')
-_GIVEN = ('experiment', 'channels', 'norm', 'latent_dim', 'spectral_norm')
+_GIVEN = (
+  'experiment',
+  'variant',
+  'channels',
+  'norm',
+  'latent_dim',
+  'spectral_norm',
+)
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

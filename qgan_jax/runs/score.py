@@ -11,15 +11,13 @@ from qgan_jax.data import ImageDataset
 from qgan_jax.runs import build, inputs, memory
 from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
-from qgan_jax.training.sampling import Sampler
 from qgan_jax.training.state import TrainState
 
 
 def score_state(
   state: TrainState,
-  sampler: Sampler,
+  setup: build.Setup,
   extractor: metrics.Extractor,
-  dataset: ImageDataset,
   *,
   samples: int,
   seed: int = 0,
@@ -28,16 +26,17 @@ def score_state(
 
   Args:
     state: of a run.
-    sampler: draws from it.
+    setup: of that run; its held-out images are the reference.
     extractor: gives the features that scores compare.
-    dataset: its held-out images are the reference.
     samples: how many images to draw.
     seed: of the latents.
 
   Returns:
-    What `metrics.score` returns, and what was scored.
+    What `metrics.score` returns, what the variant measures, and what was
+    scored.
   """
-  fake = sampler(state, samples, seed=seed)
+  dataset = setup.dataset
+  fake = setup.sampler()(state, samples, seed=seed)
   scores = metrics.score(extractor, dataset.test_images, fake)
   return {
     'step': int(state.step),
@@ -45,6 +44,7 @@ def score_state(
     'latents_seed': seed,
     'reference': f'{dataset.name}, held-out',
     **scores,
+    **setup.measure(state, seed=seed),
   }
 
 
@@ -91,9 +91,8 @@ def score_checkpoint(
     state = checkpoints.restore(step, like)
   return score_state(
     state,
-    setup.sampler(),
+    setup,
     build.make_extractor(config, dataset),
-    dataset,
     samples=samples,
     seed=seed,
   )

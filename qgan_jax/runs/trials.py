@@ -31,6 +31,8 @@ _TRACED = (
   'seed',
   'init_from',
   'loss.penalty_weight',
+  'loss.beta',
+  'loss.noise',
   'ema.decay',
   *(f'{network}.bits.{role}' for network in NETWORKS for role in ROLES),
   *(f'{network}.learning_rate' for network in NETWORKS),

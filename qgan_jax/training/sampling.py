@@ -14,13 +14,43 @@ from qgan_jax.training.state import TrainState
 from qgan_jax.training.trainable import Trainable
 
 _BATCH = 256
-_CALIBRATION_BATCHES = 16  # For BatchNorm's statistics.
-_CALIBRATION_SIZE = 64  # Images in each of these batches.
+CALIBRATION_IMAGES = 1024  # For BatchNorm's statistics.
+_CALIBRATION_SIZE = 64  # Images in a batch of these.
 _CALIBRATION_SEED = 0xCA11B
 # Seed of the latents by which the best state or bit widths are chosen. Reported
 # scores use other latents (seed 0 by default): with the same ones, the chosen
 # state would look better than it is.
 CHOICE_SEED = 2**31 - 1
+
+
+def settled(
+  network: Quantized,
+  schedule: Schedule,
+  step: Any,
+  batches: Callable[[], list[Any]],
+) -> Quantized:
+  """A network of a state as it is used outside of training.
+
+  Args:
+    network: at its target bits.
+    schedule: of its bits in training.
+    step: of the state.
+    batches: makes its arguments, batch by batch; called where they are needed.
+
+  Returns:
+    The network. Where the last step had other bits, its learned quantizers are
+    fitted anew; BatchNorm's statistics are of its own quantized features.
+  """
+  on_the_way = schedule.is_on_the_way(network.bits, step)
+  if not on_the_way and 'batch_stats' not in network.variables:
+    return network
+  found = batches()
+  if on_the_way:
+    # The own statistics in float first: activations depend on them.
+    in_float = network.in_float().with_batch_stats(found)
+    network = network.replace(variables=in_float.variables)
+    network = network.fitted(*found[0])
+  return network.with_batch_stats(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,19 +90,12 @@ class Sampler:
       self.inputs, *(jax.ShapeDtypeStruct(*x) for x in (keys, indices))
     )
     network = network.replace(inputs=inputs_like(*called))
-    on_the_way = self.schedule.is_on_the_way(network.bits, state.step)
-    if not on_the_way and 'batch_stats' not in network.variables:
-      return network
-    key = jax.random.PRNGKey(_CALIBRATION_SEED)
-    batches = self._inputs(
-      _CALIBRATION_BATCHES * _CALIBRATION_SIZE, _CALIBRATION_SIZE, key
-    )
-    if on_the_way:
-      # The average's own statistics first: activations depend on them.
-      in_float = network.in_float().with_batch_stats(batches)
-      network = network.replace(variables=in_float.variables)
-      network = network.fitted(*batches[0])
-    return network.with_batch_stats(batches)
+
+    def batches() -> list[Any]:
+      key = jax.random.PRNGKey(_CALIBRATION_SEED)
+      return self._inputs(CALIBRATION_IMAGES, _CALIBRATION_SIZE, key)
+
+    return settled(network, self.schedule, state.step, batches)
 
   def variables(self, state: TrainState) -> dict[str, dict[str, Any]]:
     """The variables of each network, for another run to start from.

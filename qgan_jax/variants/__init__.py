@@ -1,9 +1,16 @@
-"""Variants: what is trained against what, one file each; and GAN losses.
+"""Variants: what is trained against what, one file each; and their losses.
 
 A new variant is a function that returns a `Variant`: see `gan`.
 """
 
 from qgan_jax.variants.base import Nets, Round, Variant
+from qgan_jax.variants.gan import CLASSES as _GAN
 from qgan_jax.variants.gan import gan
+from qgan_jax.variants.vae import CLASSES as _VAE
+from qgan_jax.variants.vae import vae
 
-__all__ = ['Nets', 'Round', 'Variant', 'gan']
+# Of every variant that a config can name, its networks, and by what name each
+# is found in a family of `models`.
+CLASSES = {'gan': _GAN, 'vae': _VAE}
+
+__all__ = ['Nets', 'CLASSES', 'Round', 'Variant', 'gan', 'vae']

@@ -79,6 +79,12 @@ class Round(NamedTuple):
   loss: Callable[[Nets, Batch, Any, Array], tuple[Array, Metrics]]
 
 
+# (networks by name, hyperparameters, batch, key) → numbers [B] by name.
+Measure = Callable[
+  [Mapping[str, Call], Mapping[str, Any], Batch, Array], Metrics
+]
+
+
 def _nothing(nets: Nets, batch: Batch, key: Array) -> dict[str, Any]:
   del nets, batch, key
   return {}
@@ -108,6 +114,9 @@ class Variant:
     averaged: names of the networks that have a moving average.
     settings: what else decides what is trained, as JSON can hold it: names of
       losses and the like. A run does not go on with others.
+    measure: (networks by name, hyperparameters, batch, key) → numbers of every
+      image, [B] by name: scores of held-out images, such as an ELBO, beside
+      those of what is drawn. None for no such scores.
     hyperparameters: the numbers that losses read from `nets`, by name; they
       are arrays of the state, so that one compiled step serves all values.
     penalized: names of the networks whose loss has a term that the
@@ -125,6 +134,7 @@ class Variant:
   sources: tuple[str, ...] = ()
   repeats: int = 1
   averaged: tuple[str, ...] = ()
+  measure: Measure | None = None
   hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
   penalized: tuple[str, ...] = ()
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)

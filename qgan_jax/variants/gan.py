@@ -15,8 +15,21 @@ from qgan_jax.variants.losses import (
   PENALTY_WEIGHTS,
 )
 
+# By which networks of a family it is made.
+CLASSES = {'generator': 'Generator', 'discriminator': 'Discriminator'}
 
-def _named(table: Mapping[str, Any], what: str, name: str) -> Any:
+
+def named(table: Mapping[str, Any], what: str, name: str) -> Any:
+  """The entry of a table.
+
+  Args:
+    table: by name.
+    what: it is an entry of, for the message.
+    name: of the entry.
+
+  Raises:
+    ValueError: there is none of that name.
+  """
   if name not in table:
     raise ValueError(f'{what}={name!r}: one of {", ".join(table)}')
   return table[name]
@@ -59,10 +72,10 @@ def gan(
   Raises:
     ValueError: there is no such loss or penalty.
   """
-  both = _named(LOSSES, 'loss', loss) if isinstance(loss, str) else loss
+  both = named(LOSSES, 'loss', loss) if isinstance(loss, str) else loss
   penalty = None if penalty == 'none' else penalty
   of_gradient = (
-    _named(PENALTIES, 'penalty', penalty)
+    named(PENALTIES, 'penalty', penalty)
     if isinstance(penalty, str)
     else penalty
   )

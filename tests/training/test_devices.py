@@ -47,7 +47,7 @@ def runs(tmp_path_factory):
   with socket.create_server(('localhost', 0)) as server:
     address = f'localhost:{server.getsockname()[1]}'
   alone = [
-    start(folder / f'{name}.npz', num_devices, 'batch,group,learned')
+    start(folder / f'{name}.npz', num_devices, 'batch,group,learned,vae')
     for name, num_devices in (('one', 1), ('eight', 8))
   ]
   finish(alone)
@@ -73,6 +73,8 @@ def update(run, variant):
   """What the steps have changed, as one vector for each network."""
   before = part(run, f'{variant}/before/')
   after = part(run, f'{variant}/after/')
+  names = {k.split('/')[1] for k in after if k.startswith('networks/')}
+  assert len(names) == 2
   return {
     name: np.concatenate(
       [
@@ -81,7 +83,7 @@ def update(run, variant):
         if k.startswith(f'networks/{name}/params/')
       ]
     )
-    for name in ('generator', 'discriminator')
+    for name in names
   }
 
 
@@ -91,6 +93,7 @@ def update(run, variant):
     ('eight', 'batch'),
     ('eight', 'group'),
     ('eight', 'learned'),
+    ('eight', 'vae'),
     ('process0', 'batch'),
   ],
 )

@@ -29,6 +29,11 @@ VARIANTS = {
     'penalty=none,penalty_weight=0,quantizer=lsq,activation_quantizer=pact,'
     'gradient_bits=8,start_step=1'
   ),
+  # Its loss is a sum over pixels: the rate is that of a sum.
+  'vae': (
+    'variant=vae,conditional=true,start_step=0,g_learning_rate=0.001,'
+    'd_learning_rate=0.001'
+  ),
 }
 
 

@@ -1,0 +1,33 @@
+"""A VAE on MNIST, 28×28 grey: encoder and decoder quantized while they train.
+
+  python -m qgan_jax.main --config=experiments/vae_mnist.py:bits=8,seed=0
+
+`decoder.qgan` draws digits from latents. Keys that begin with g_ speak of the
+decoder, those with d_ of the encoder. The ELBO is of a Bernoulli likelihood
+whose probabilities are the greys, in nats per image.
+
+Not measured yet: neither time nor score.
+"""
+
+from qgan_jax.config import base, override
+
+
+def get_config(arg=None):
+  """The configuration, with a config string on top."""
+  config = base(
+    experiment='vae_mnist',
+    source='mnist',
+    variant='vae',
+    latent_dim=32,
+    steps=8_000,
+    batch_size=64,
+    b1=0.9,
+    b2=0.999,
+  )
+  return override(config, arg)
+
+
+def sweep(add):
+  """Float against four mixtures of widths in one compiled program."""
+  for w_bits, a_bits in ((32, 32), (8, 8), (4, 8), (4, 4), (2, 8)):
+    add(f'w_bits={w_bits},a_bits={a_bits},seed=0')

@@ -1,0 +1,86 @@
+"""From a resolved config to what it trains against what."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from qgan_jax import models, variants
+from qgan_jax.data import ImageDataset
+from qgan_jax.errors import UserError
+from qgan_jax.variants import Variant
+
+Modules = Mapping[str, nn.Module]
+
+
+def refuse_given(config: Any) -> None:
+  """Refuses a config that does not say what its networks and images are."""
+  if config.model.name.startswith(f'{models.GIVEN}:'):
+    raise UserError(
+      'networks and images of this run were given in Python; go on with it '
+      'there, by `qgan_jax.train`'
+    )
+
+
+def make_variant(config: Any, dataset: ImageDataset) -> Variant:
+  """What a config trains against what.
+
+  Args:
+    config: resolved.
+    dataset: its images.
+
+  Raises:
+    UserError: its networks were given in Python.
+  """
+  refuse_given(config)
+  num_classes = dataset.num_classes if config.data.conditional else 0
+  given = {
+    'image_size': dataset.train_images.shape[1],
+    'image_channels': dataset.train_images.shape[-1],
+    'latent_dim': config.generator.latent_dim,
+    'spectral_norm': config.discriminator.spectral_norm,
+    'attention': config.model.attention,
+    'num_classes': num_classes,
+    'dtype': config.dtype,
+  }
+  modules = {}
+  for name, role in variants.CLASSES[config.variant].items():
+    own = config.generator if role == 'Generator' else config.discriminator
+    attributes = models.attributes(
+      config.model.name,
+      role,
+      {**given, 'channels': own.channels, 'norm': own.norm},
+    )
+    modules[name] = models.find(config.model.name, role)(**attributes)
+  return _MAKERS[config.variant](config, modules, num_classes)
+
+
+def _gan(config: Any, modules: Modules, num_classes: int) -> Variant:
+  loss = config.loss
+  return variants.gan(
+    **modules,
+    latent_dim=config.generator.latent_dim,
+    num_classes=num_classes,
+    loss=loss.name,
+    penalty=None if loss.penalty == 'none' else loss.penalty,
+    penalty_weight=loss.penalty_weight,
+    penalty_fraction=loss.penalty_fraction,
+    d_steps=config.discriminator.steps,
+  )
+
+
+def _vae(config: Any, modules: Modules, num_classes: int) -> Variant:
+  return variants.vae(
+    **modules,
+    latent_dim=config.generator.latent_dim,
+    num_classes=num_classes,
+    beta=config.loss.beta,
+    likelihood=config.loss.likelihood,
+    noise=config.loss.noise,
+  )
+
+
+_MAKERS: dict[str, Callable[[Any, Modules, int], Variant]] = {
+  'gan': _gan,
+  'vae': _vae,
+}
