@@ -61,6 +61,14 @@ class Builder:
     )
     return names[0] if outputs == 1 else names
 
+  def cast(self, x: str, dtype: Any) -> str:
+    """The same values as another type, floats of any size as float32."""
+    dtype = np.dtype(dtype)
+    floating = np.issubdtype(dtype, np.floating) or dtype.kind == 'V'
+    types = self._onnx.helper.np_dtype_to_tensor_dtype
+    kind = types(np.dtype(np.float32) if floating else dtype)
+    return self.op('Cast', x, to=kind)
+
   def constant(self, value: Any) -> str:
     """Adds an initializer; equal ones share one."""
     tensor = self._onnx.numpy_helper.from_array(np.asarray(value))
@@ -87,18 +95,18 @@ class Builder:
     packed = self.constant(codes.astype(kind))
     return self.op('Cast', packed, to=self._onnx.TensorProto.INT8)
 
-  def weight(self, codes: Codes, axis: int, *, split: bool = False) -> str:
+  def weight(self, codes: Codes, axis: int, *, split: int | None = None) -> str:
     """A weight from its codes.
 
     Args:
-      codes: from −128 to 127; the first axis is that of the inputs.
+      codes: from −128 to 127.
       axis: that the scales belong to.
-      split: whether to make the first axis twice as long, with two addends
-        of every code, each within ±64.
+      split: an axis to make twice as long, with two addends of every code,
+        each within ±64; None to leave the codes as they are.
     """
     integers = self.integers(codes.codes)
-    if split:
-      integers = self._split(integers)
+    if split is not None:
+      integers = self._split(integers, split)
     zeros = np.zeros(codes.scales.shape, np.int8)
     return self.op(
       'DequantizeLinear',
@@ -108,8 +116,8 @@ class Builder:
       axis=axis,
     )
 
-  def _split(self, integers: str) -> str:
-    """Two addends within ±64, one behind the other along the first axis.
+  def _split(self, integers: str, axis: int) -> str:
+    """Two addends within ±64, one behind the other along an axis.
 
     Runtimes compute them when they load the file, which holds every code once.
     """
@@ -117,7 +125,7 @@ class Builder:
     wide = self.op('Cast', integers, to=types.INT32)
     low, high = (self.constant(np.int32(limit)) for limit in (-64, 64))
     first = self.op('Clip', wide, low, high)
-    both = self.op('Concat', first, self.op('Sub', wide, first), axis=0)
+    both = self.op('Concat', first, self.op('Sub', wide, first), axis=axis)
     return self.op('Cast', both, to=types.INT8)
 
   def quantize(self, x: str, steps: Steps) -> str:
@@ -139,9 +147,19 @@ class Builder:
     """The same values in another shape; its first axis is the batch."""
     return self.op('Reshape', x, self.constant(np.array([-1, *shape])))
 
-  def slice(self, x: str, starts: list[int], stops: list[int], axes: list[int]):
+  def slice(
+    self,
+    x: str,
+    starts: list[int],
+    stops: list[int],
+    axes: list[int],
+    strides: list[int] | None = None,
+  ) -> str:
     """A part of x along some axes."""
-    arguments = (self.constant(np.array(v)) for v in (starts, stops, axes))
+    places = [starts, stops, axes]
+    if strides is not None and set(strides) != {1}:
+      places.append(strides)
+    arguments = (self.constant(np.array(v, np.int64)) for v in places)
     return self.op('Slice', x, *arguments)
 
   def model(

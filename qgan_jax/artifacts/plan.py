@@ -1,102 +1,74 @@
-"""A generator as plain arrays, layer by layer: what a graph is made from.
+"""A network as a graph of layers in integers: what the exports write down.
 
-It is the one place where the exports look into a network's precision and into
-the model; the graphs know neither.
+It is made from a trace, and knows no family of networks. Products with weights
+become layers; what is added to or multiplied with a layer's output, channel by
+channel, is taken into the layer (a bias, a BatchNorm); images are repeated
+after they are quantized and not before; a quantizer behind a ReLU has no codes
+below 0.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 
+from qgan_jax.artifacts.activation_steps import (
+  activation_steps,
+  described,
+  REMEDY,
+)
+from qgan_jax.artifacts.inference import classes_of
+from qgan_jax.artifacts.layer import (
+  codes_of,
+  Layer,
+  Window,
+  with_operation,
+)
 from qgan_jax.artifacts.levels import (
-  Codes,
-  integer_codes,
-  pairs_fit,
   Steps,
-  steps_of,
+)
+from qgan_jax.artifacts.operations import recognized, repeat_late
+from qgan_jax.artifacts.trace import (
+  Constant,
+  MAX_CODE,
+  MOVES,
+  needed,
+  Node,
+  Operand,
+  Tensor,
+  trace,
 )
 from qgan_jax.errors import UserError
-from qgan_jax.models.dcgan import Generator, stage_sizes
-from qgan_jax.precision import Quantized, width
+from qgan_jax.precision import Quantized
 
 Array = np.ndarray
-MIN_CODE, MAX_CODE = -128, 127  # Of a signed byte.
-
-
-@dataclasses.dataclass(frozen=True)
-class Norm:
-  """GroupNorm over groups of `group_size` channels.
-
-  Attributes:
-    gain: [C].
-    bias: [C].
-    group_size: channels in a group.
-    epsilon: added to the variance.
-  """
-
-  gain: Array
-  bias: Array
-  group_size: int = 8
-  epsilon: float = 1e-6
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-  """A layer that multiplies, and what its output goes through.
-
-  Attributes:
-    name: of the module.
-    kernel: [4, 4, I, O] as Flax keeps it: not turned round; quantized values.
-    codes: the same as signed bytes and scales; None for a kernel in float.
-    steps: of the quantized input; None for one in float.
-    bias: [O]; what a BatchNorm adds is in it.
-    size: side of the output in pixels; what is beyond is cut off.
-    norm: that follows; None for none, and for a folded one.
-    split: whether a graph multiplies each code as the sum of two smaller ones,
-      whose products fit in 16 bits.
-  """
-
-  name: str
-  kernel: Array
-  codes: Codes | None
-  steps: Steps | None
-  bias: Array
-  size: int
-  norm: Norm | None = None
-  split: bool = False
-
-  @property
-  def needs_vnni(self) -> bool:
-    """Whether the products are wrong where pairs are added in 16 bits."""
-    if self.codes is None or self.steps is None or self.split:
-      return False
-    return not pairs_fit(self.steps, self.codes)
+_NEVER_NEGATIVE = frozenset({'relu', 'logistic', 'exp', 'abs', 'square'})
+_KEEP_SIGNS = MOVES | {'repeat', 'concatenate', 'add', 'mul', 'reduce_max'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """A whole DCGAN generator.
+  """A whole network.
 
   Attributes:
-    latent_dim: length of a latent.
-    num_classes: 0 for an unconditional one; else its one-hot labels follow
-      the latent.
-    layers: 'project' from one pixel to 4×4, then those that double the side;
-      ReLU between them, tanh behind.
+    inputs: of the network, the batch first.
+    nodes: operations by JAX's names, and those that stand for several: a
+      'layer' (its number in `layers` is in its `params`), 'quantize' (in
+      `steps`), 'group_norm', 'relu', 'leaky_relu', 'repeat'.
+    output: images.
+    layers: in the order of their nodes.
+    steps: of the quantizers.
+    num_classes: that its labels have; 0 without.
   """
 
-  latent_dim: int
-  num_classes: int
+  inputs: tuple[Tensor, ...]
+  nodes: tuple[Node, ...]
+  output: Tensor
   layers: tuple[Layer, ...]
-
-  @property
-  def shape(self) -> tuple[int, int, int]:
-    """(height, width, channels) of an image."""
-    last = self.layers[-1]
-    return last.size, last.size, last.kernel.shape[-1]
+  steps: tuple[Steps | None, ...] = ()
+  num_classes: int = 0
 
   @property
   def needs_vnni(self) -> bool:
@@ -105,11 +77,11 @@ class Plan:
 
 
 def make_plan(network: Quantized, *, integer: bool, split: bool = True) -> Plan:
-  """Takes a generator apart.
+  """Takes a network apart.
 
   Args:
-    network: its module is a `dcgan.Generator`.
-    integer: whether every layer has to be one of integers.
+    network: any; its `inputs` say what it is called with.
+    integer: whether every product with weights has to be one of integers.
     split: whether layers that need VNNI are multiplied in two parts, and so
       are exact on every processor; this takes up to twice as long.
 
@@ -118,125 +90,211 @@ def make_plan(network: Quantized, *, integer: bool, split: bool = True) -> Plan:
     are left as they are.
 
   Raises:
-    UserError: for another family, and where `integer` asks for what the
-      weights or the activations of a layer are not; it is named.
+    UserError: the network cannot be traced, and where `integer` asks for what
+      the weights or the activations of a layer are not; it is named.
   """
-  module = network.module
-  if not isinstance(module, Generator):
-    raise UserError(
-      f'a network of the class {type(module).__name__} cannot be exported to '
-      'ONNX, only the generator of dcgan: export it as packed or stablehlo'
-    )
-  sizes = stage_sizes(module.image_size)[::-1]
-  names = ('project', *(f'up{i}' for i in range(len(sizes) - 1)))
-  variables = jax.tree.map(np.asarray, network.variables)
-  steps = _activation_steps(network, names) if integer else {}
-  layers = []
-  for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
-    params = variables['params'][name]
-    kernel = params['kernel']
-    bias = params.get('bias', np.zeros(kernel.shape[-1], np.float32))
-    norm = None
-    if i < len(names) - 1 and module.norm == 'group':
-      values = variables['params'][f'GroupNorm_{i}']
-      norm = Norm(values['scale'], values['bias'])
-    codes = None
-    if integer:
-      codes = integer_codes(kernel, -MIN_CODE)
-      if codes is None or codes.codes.max() > MAX_CODE:
-        raise UserError(
-          f'{_describe(network, "weights", name)} are not '
-          f'integers from {MIN_CODE} to {MAX_CODE} times one step for each '
-          'channel, and an integer graph has nothing else: export '
-          '--format=packed, stablehlo or onnx-float'
-        )
-    step = steps.get(name)
-    if step is not None and i > 0:
-      # Behind a ReLU no code below 0 occurs; runtimes are fastest without.
-      step = Steps(step.scale, 0, step.levels - step.zero_point)
-    layer = Layer(name, kernel, codes, step, bias, size, norm)
-    if i < len(names) - 1 and module.norm == 'batch':
-      layer = _fold(
-        layer,
-        variables['params'][f'BatchNorm_{i}'],
-        variables['batch_stats'][f'BatchNorm_{i}'],
-      )
-    layers.append(dataclasses.replace(layer, split=split and layer.needs_vnni))
-  return Plan(module.latent_dim, module.num_classes, tuple(layers))
-
-
-def _fold(layer: Layer, params: Any, stats: Any) -> Layer:
-  """A layer with the BatchNorm behind it taken in; its codes stay."""
-  factor = params['scale'] / np.sqrt(stats['var'] + np.float32(1e-5))
-  codes = layer.codes
-  if codes is not None:
-    # The sign goes into the scale: −128 has no opposite among the codes. A
-    # channel that is turned off needs a scale, too.
-    scales = np.where(factor == 0, 1, codes.scales * factor)
-    codes = Codes(codes.codes * (factor != 0), scales.astype(np.float32))
-  return dataclasses.replace(
-    layer,
-    kernel=layer.kernel * factor,
-    codes=codes,
-    bias=(layer.bias - stats['mean']) * factor + params['bias'],
+  traced = trace(network, mark=integer)
+  steps = activation_steps(network, traced.calls) if integer else []
+  nodes = needed(recognized(traced.nodes), traced.output)
+  planner = _Planner(network, traced.calls, steps, integer, nodes)
+  plan = Plan(
+    traced.inputs,
+    repeat_late(needed(planner.nodes, traced.output)),
+    traced.output,
+    tuple(planner.layers),
+    tuple(planner.steps),
+    classes_of(network),
   )
+  return dataclasses.replace(plan, layers=tuple(
+    dataclasses.replace(layer, split=split and layer.needs_vnni)
+    for layer in plan.layers
+  ))  # fmt: skip
 
 
-class _Identity(nn.Dense):
-  """A layer to the precision's eyes; it returns its input."""
+class _Planner:
+  """Makes layers of a trace's products, node by node."""
 
-  features: int = 0
+  def __init__(
+    self,
+    network: Quantized,
+    calls: tuple[str, ...],
+    steps: list[Steps | None],
+    integer: bool,
+    nodes: tuple[Node, ...],
+  ) -> None:
+    self.network, self.calls, self.integer = network, calls, integer
+    self.steps = steps
+    self.nodes: list[Node] = []
+    self.layers: list[Layer] = []
+    self._uses = Counter(x for node in nodes for x in node.inputs)
+    # Layers that can take more in, by their output: (in layers, in nodes).
+    self._open: dict[Operand, tuple[int, int]] = {}
+    self._call: dict[Operand, int] = {}  # Of the quantizer behind a tensor.
+    self._positive: set[Operand] = set()
+    for node in nodes:
+      self._add(node)
 
-  def __call__(self, inputs: jax.Array) -> jax.Array:
-    """Returns what it was given: quantized, where inputs are caught."""
-    return inputs
+  def _add(self, node: Node) -> None:
+    if node.op == 'conv_general_dilated' and isinstance(
+      node.inputs[1], Constant
+    ):
+      self._convolution(node)
+    elif node.op == 'dot_general' and any(
+      isinstance(x, Constant) for x in node.inputs
+    ):
+      self._dense(node)
+    elif not self._taken_in(node):
+      self._append(node)
 
+  def _append(self, node: Node) -> Tensor:
+    self.nodes.append(node)
+    x, y = next(iter(node.inputs), None), node.output
+    if node.op in _NEVER_NEGATIVE or (
+      node.op in _KEEP_SIGNS
+      and all(
+        v in self._positive
+        or (isinstance(v, Constant) and not (v.value < 0).any())
+        for v in node.inputs
+      )
+    ):
+      self._positive.add(y)
+    if node.op == 'quantize':
+      call = node.params['call']
+      self._call[y] = call
+      step = self.steps[call]
+      if x in self._positive and step is not None:
+        # No code below 0 occurs; runtimes are fastest without.
+        self.steps[call] = Steps(step.scale, 0, step.levels - step.zero_point)
+    elif node.op in MOVES | {'repeat'} and x in self._call:
+      self._call[y] = self._call[x]
+    return y
 
-class _Probe(nn.Module):
-  """What each of a network's layers would be given for the same input."""
+  # What follows makes layers.
 
-  names: tuple[str, ...]
+  def _layer(
+    self, node: Node, x: Operand, weight: Constant, output: Tensor, **kwargs
+  ) -> Tensor:
+    """Appends a layer; its weight's last axis is the output's channels."""
+    call = self._call.get(x)
+    steps = None if call is None else self.steps[call]
+    name = self.calls[call] if call is not None else weight.weight
+    codes = None
+    if self.integer and weight.weight:
+      codes = codes_of(weight)
+      if codes is None or codes.codes.max() > MAX_CODE - 1:
+        weights = described(self.network, 'weights', weight.weight)
+        raise UserError(
+          f'{weights} are not integers from {-MAX_CODE} to {MAX_CODE - 1} '
+          'times one step for each channel, and an integer graph has nothing '
+          f'else: {REMEDY}'
+        )
+      if steps is None:
+        raise UserError(
+          f'what {weight.weight} is multiplied with is not quantized, and an '
+          f'integer graph has nothing else: {REMEDY}'
+        )
+    bias = np.zeros(weight.shape[-1], np.float32)
+    self.layers.append(Layer(name, weight.value, codes, steps, bias, **kwargs))
+    number = len(self.layers) - 1
+    self._append(Node('layer', (x,), output, {'layer': number}, node.where))
+    self._open[output] = number, len(self.nodes) - 1
+    return output
 
-  @nn.compact
-  def __call__(self, x: jax.Array) -> list[jax.Array]:
-    """Maps x to one array of its shape for each layer."""
-    return [_Identity(name=name)(x) for name in self.names]
-
-
-def _activation_steps(
-  network: Quantized, names: tuple[str, ...]
-) -> dict[str, Steps]:
-  """How the inputs of the layers are quantized."""
-  probe = jax.jit(lambda x: _quantized_inputs(network, _Probe(names), x))
-  ranges = [float(np.abs(x).max()) for x in network.ranges.values()]
-  amplitude = max([1e3, *(8 * r for r in ranges)])
-  found = {}
-  for i, name in enumerate(names):
-
-    def quantize(x: Array, i: int = i) -> Array:
-      return np.asarray(probe(x)[i])
-
-    try:
-      found[name] = steps_of(quantize, amplitude)
-    except ValueError as error:
+  def _convolution(self, node: Node) -> None:
+    x, weight = node.inputs
+    p = node.params
+    numbers = p['dimension_numbers']
+    spread = tuple(p['lhs_dilation'])
+    transposed = set(spread) != {1}
+    usual = (
+      len(x.shape) == 4
+      and numbers.lhs_spec == numbers.out_spec == (0, 3, 1, 2)
+      and numbers.rhs_spec == (3, 2, 0, 1)
+      and p['batch_group_count'] == 1
+      and min(min(pair) for pair in p['padding']) >= 0
+      and not (transposed and set(p['window_strides']) != {1})
+      and not (transposed and p['feature_group_count'] > 1)
+    )
+    if not usual or not isinstance(weight, Constant):
       raise UserError(
-        f'{_describe(network, "activations", name)} '
-        f'{error}, and an integer graph needs at most 256 equal steps that '
-        'are fixed: export --format=packed, stablehlo or onnx-float'
-      ) from None
-  return found
+        f'{node.where} is a convolution of a kind that a graph cannot hold: '
+        'export it as packed or stablehlo'
+      )
+    output = node.output
+    self._layer(
+      node,
+      x,
+      weight,
+      output,
+      window=Window(
+        tuple(p['window_strides']),
+        (tuple(p['padding'][0]), tuple(p['padding'][1])),
+        tuple(p['rhs_dilation']),
+        (spread[0], spread[1]),
+        p['feature_group_count'],
+        (output.shape[1], output.shape[2]),
+      ),
+    )
 
+  def _dense(self, node: Node) -> None:
+    (contract, batched) = node.params['dimension_numbers']
+    swapped = isinstance(node.inputs[0], Constant)
+    x, weight = node.inputs[::-1] if swapped else node.inputs
+    ours, theirs = contract[::-1] if swapped else contract
+    if batched[0] or not isinstance(weight, Constant):
+      self._append(node)
+      return
+    ours, theirs = tuple(ours), tuple(theirs)
+    rows = tuple(a for a in range(len(x.shape)) if a not in ours)
+    free = tuple(a for a in range(len(weight.shape)) if a not in theirs)
+    row_shape = tuple(x.shape[a] for a in rows)
+    free_shape = tuple(weight.shape[a] for a in free)
+    depth = int(np.prod([x.shape[a] for a in ours]))
+    matrix = weight.moved(
+      lambda w: w.transpose(*theirs, *free).reshape(depth, -1)
+    )
+    if (order := rows + ours) != tuple(range(len(x.shape))):
+      x = self._move(node, 'transpose', x, tuple(x.shape[a] for a in order),
+                     {'permutation': order})  # fmt: skip
+    if len(ours) != 1:
+      x = self._move(node, 'reshape', x, (*row_shape, depth), {})
+    columns = matrix.shape[1]
+    shape, output = (*row_shape, columns), node.output
+    plain = len(free) == 1 and not (swapped and rows)
+    y = output if plain else Tensor(shape, output.dtype)
+    self._layer(node, x, matrix, y, columns=(columns,))
+    if plain:
+      return
+    full = (*row_shape, *free_shape)
+    if not (swapped and rows):
+      after = Node('reshape', (y,), output, {}, node.where)
+      if not self._taken_in(after):
+        self._append(after)
+      return
+    y = self._move(node, 'reshape', y, full, {})
+    count = len(row_shape)
+    order = (*range(count, len(full)), *range(count))
+    self._append(
+      Node('transpose', (y,), output, {'permutation': order}, node.where)
+    )
 
-def _quantized_inputs(
-  network: Quantized, module: nn.Module, x: jax.Array
-) -> Any:
-  return network.precision.apply(
-    module, {}, network.ranges, network.bits, x, learned=network.learned
-  )[0]
+  def _move(
+    self, node: Node, op: str, x: Operand, shape: Any, params: Mapping[str, Any]
+  ) -> Tensor:
+    y = Tensor(tuple(shape), x.dtype)
+    return self._append(Node(op, (x,), y, params, node.where))
 
-
-def _describe(network: Quantized, role: str, layer: str) -> str:
-  spec = network.precision.spec(role, layer)
-  bits = width(getattr(network.bits, role), layer)
-  how = f'{spec.name}, {bits:g} bits' if spec else 'float'
-  return f'the {role} of {layer} ({how})'
+  def _taken_in(self, node: Node) -> bool:
+    """Takes a node into the layer whose output it is applied to, if it can."""
+    for x in node.inputs:
+      # A tensor that only this plan knows is used once.
+      if x in self._open and self._uses.get(x, 1) == 1:
+        number, place = self._open[x]
+        layer = with_operation(self.layers[number], node, x)
+        if layer is None:
+          return False
+        self.layers[number] = layer
+        self.nodes[place] = self.nodes[place]._replace(output=node.output)
+        self._open[node.output] = number, place
+        return True
+    return False

@@ -12,10 +12,12 @@ maps of a strided convolution,
 are closed under differentiation: the derivative of each is made of the other
 two. Each is therefore a `jax.custom_vjp` around what computes it fastest, and
 gradients of any order, a gradient penalty's included, never leave the set. On
-a TPU the layers below use XLA's convolutions.
+a TPU the layers below use XLA's convolutions, and so they do in `as_written`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import contextvars
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +26,26 @@ from jax import lax
 import jax.numpy as jnp
 
 Array = jax.Array
+_AS_WRITTEN = contextvars.ContextVar('as_written', default=False)
+
+
+@contextlib.contextmanager
+def as_written() -> Iterator[None]:
+  """Layers are traced as the convolutions that they are, on every backend.
+
+  For whoever reads a network's operations: a trace then shows
+  `conv_general_dilated` and not the products that compute it faster.
+  """
+  token = _AS_WRITTEN.set(True)
+  try:
+    yield
+  finally:
+    _AS_WRITTEN.reset(token)
+
+
+def _by_products() -> bool:
+  """Whether the layers below compute in ways of their own."""
+  return jax.default_backend() != 'tpu' and not _AS_WRITTEN.get()
 
 
 def _conv(x: Array, k: Array) -> Array:
@@ -184,7 +206,7 @@ def strided_conv(
   stride 2, SAME padding, one group.
   """
   if (
-    jax.default_backend() != 'tpu'
+    _by_products()
     and rhs.shape[:2] == (4, 4)
     and tuple(window_strides) == (2, 2)
     and padding == 'SAME'
@@ -216,7 +238,7 @@ class UpConv(nn.ConvTranspose):
     )
     promote: Any = self.promote_dtype  # Its type allows for None.
     inputs, kernel, bias = promote(inputs, kernel, bias, dtype=self.dtype)
-    if jax.default_backend() != 'tpu':
+    if _by_products():
       # Flax does not flip the kernel; the adjoint of a convolution does.
       turned = kernel[::-1, ::-1].swapaxes(2, 3)
       height, width = inputs.shape[1:3]

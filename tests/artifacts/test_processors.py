@@ -21,7 +21,7 @@ from qgan_jax.artifacts import drawing
 from qgan_jax.artifacts.inference import images
 from qgan_jax.artifacts.levels import Codes, Steps
 from qgan_jax.artifacts.onnx_graphs import FORMS, onnx_model
-from qgan_jax.artifacts.plan import Layer, make_plan, Plan
+from qgan_jax.artifacts.plan import make_plan
 
 HERE = 'with VNNI' if drawing.has_vnni() else 'without VNNI'
 DRAW = """
@@ -75,33 +75,45 @@ def extremes():
   the layers is exact, too.
   """
   rng = np.random.default_rng(0)
-  latents, channels = 24, 16
-
-  def layer(name, inputs, outputs, size, scale, steps):
+  generator, _, _ = make_generator(
+    image_size=16, channels=8, latent_dim=24, norm='none', image_channels=3
+  )
+  plan = make_plan(generator, integer=True, split=False)
+  steps = Steps(1.0, 128, 256), Steps(1.0, 0, 256), Steps(1.0, 0, 256)
+  kernels, layers = [], []
+  for layer, own, scale, (inputs, outputs) in zip(
+    plan.layers,
+    steps,
+    (2.0**-8, 2.0**-10, 2.0**-20),
+    ((24, 16), (16, 8), (8, 3)),
+    strict=True,
+  ):
     codes = rng.choice([-128, -127, 0, 126, 127], (4, 4, inputs, outputs),
                        p=[0.3, 0.1, 0.2, 0.1, 0.3])  # fmt: skip
     # Columns that are of one sign, where sums are largest.
     codes[..., 0], codes[..., 1] = -128, 127
     scales = scale * rng.choice([-1, 1], outputs)
     scales[:2] = -scale, scale
-    return Layer(
-      name,
-      codes * scales.astype(np.float32),
-      Codes(codes.astype(np.int32), scales.astype(np.float32)),
-      steps,
-      np.zeros(outputs, np.float32),
-      size,
+    scales = scales.astype(np.float32)
+    kernels.append(Codes(codes, scales))
+    if layer.window is None:
+      # From one pixel to 4×4: a column for each of their channels.
+      codes = codes[::-1, ::-1].transpose(2, 0, 1, 3).reshape(inputs, -1)
+      scales = np.tile(scales, 16)
+    assert layer.kernel.shape == codes.shape
+    layers.append(
+      dataclasses.replace(
+        layer,
+        kernel=codes * scales,
+        codes=Codes(codes.astype(np.int32), scales),
+        steps=own,
+        bias=np.zeros_like(layer.bias),
+      )
     )
-
-  steps = Steps(1.0, 128, 256), Steps(1.0, 0, 256), Steps(1.0, 0, 256)
-  layers = (
-    layer('project', latents, channels, 4, 2.0**-8, steps[0]),
-    layer('up0', channels, channels, 8, 2.0**-10, steps[1]),
-    layer('up1', channels, 3, 16, 2.0**-20, steps[2]),
-  )
-  z = rng.choice([-128, -127, 0, 126, 127], (5, latents)).astype(np.float32)
+  plan = dataclasses.replace(plan, layers=tuple(layers), steps=steps)
+  z = rng.choice([-128, -127, 0, 126, 127], (5, 24)).astype(np.float32)
   z[0], z[1] = 127, -128
-  first, *others = (layer.codes for layer in layers)
+  first, *others = kernels
   # One pixel to 4×4: every output pixel has a product of its own.
   x = np.einsum('bi,hwio->bhwo', z.astype(np.int64), first.codes[::-1, ::-1])
   x = x * first.scales.astype(np.float64)
@@ -111,7 +123,7 @@ def extremes():
     sums = products(x, codes.astype(np.int64))
     assert abs(sums).max() < 2**24
     x = sums * scales.astype(np.float64)
-  return Plan(latents, 0, layers), z, np.tanh(x)
+  return plan, z, np.tanh(x)
 
 
 def split(plan):

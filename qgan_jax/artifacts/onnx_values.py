@@ -1,0 +1,121 @@
+"""Tensors of an ONNX graph that stand in any order of axes, coded or not."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from qgan_jax.artifacts.levels import Steps
+from qgan_jax.artifacts.onnx_builder import Builder
+from qgan_jax.artifacts.trace import Constant, Operand, Tensor
+
+Array = np.ndarray
+FIRST = (0, 3, 1, 2)  # Channels before height and width.
+
+
+class Value(NamedTuple):
+  """A tensor of the graph.
+
+  Attributes:
+    name: of the ONNX tensor.
+    shape: as in the plan.
+    axes: which of the shape's axes each of the ONNX tensor's is.
+    steps: that the tensor is to be quantized with; None for nothing.
+    coded: whether it holds the codes already.
+    bias: [last axis], still to be added; None for nothing.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  axes: tuple[int, ...]
+  steps: Steps | None = None
+  coded: bool = False
+  bias: Array | None = None
+
+
+class Values:
+  """What stands for a plan's tensors, and how it is read.
+
+  Attributes:
+    b: the graph's builder.
+    first: whether layers put channels before height and width.
+    inputs: of the graph, by name.
+    values: what has been written, by the plan's tensor.
+  """
+
+  def __init__(
+    self, b: Builder, inputs: Iterable[Tensor], *, first: bool
+  ) -> None:
+    self.b, self.first = b, first
+    self.inputs: dict[str, Tensor] = {}
+    self.values: dict[Operand, Value] = {}
+    self._made: dict[Any, str] = {}  # What was turned round, or read in full.
+    for tensor in inputs:
+      self._declare(tensor)
+
+  def _declare(self, tensor: Tensor) -> None:
+    whole = np.issubdtype(tensor.dtype, np.integer)
+    rank = len(tensor.shape)
+    kind = 'labels' if whole else 'images' if rank == 4 else 'latents'
+    name = kind
+    while name in self.inputs:
+      name = f'{kind}{len(self.inputs)}'
+    self.inputs[name] = tensor
+    x = self.b.input(name, 'INT64' if whole else 'FLOAT', *tensor.shape[1:])
+    if whole:
+      x = self.b.cast(x, tensor.dtype)
+    self.values[tensor] = Value(x, tensor.shape, tuple(range(rank)))
+
+  def moving(self, operand: Operand) -> Value:
+    """A value for what only moves it: quantized before or after."""
+    if isinstance(operand, Constant):
+      array = operand.value
+      if jnp.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float32)
+      axes = tuple(range(array.ndim))
+      return Value(self.b.constant(array), array.shape, axes)
+    value = self.values[operand]
+    if value.bias is not None:
+      key = value.name, 'with its bias'
+      if key not in self._made:
+        self._made[key] = self.b.op(
+          'Add', value.name, self.b.constant(value.bias)
+        )
+      value = value._replace(name=self._made[key], bias=None)
+    return value
+
+  def read(self, operand: Operand) -> Value:
+    """A value as numbers."""
+    value = self.moving(operand)
+    if value.steps is None:
+      return value
+    codes, steps = self.coded(value).name, value.steps
+    key = codes, 'numbers'
+    if key not in self._made:
+      self._made[key] = self.b.dequantize(codes, steps)
+    return Value(self._made[key], value.shape, value.axes)
+
+  def coded(self, value: Value) -> Value:
+    """A value as codes, where it is one to be quantized."""
+    if value.steps is None or value.coded:
+      return value
+    key = value.name, value.steps
+    if key not in self._made:
+      self._made[key] = self.b.quantize(value.name, value.steps)
+    return value._replace(name=self._made[key], coded=True)
+
+  def turned(self, value: Value, axes: tuple[int, ...]) -> Value:
+    """The same value with its axes in another order."""
+    if value.axes == axes:
+      return value
+    order = tuple(value.axes.index(a) for a in axes)
+    key = value.name, order
+    if key not in self._made:
+      self._made[key] = self.b.op('Transpose', value.name, perm=order)
+    return value._replace(name=self._made[key], axes=axes)
+
+  def straight(self, operand: Operand) -> str:
+    """A value as numbers with its axes as in the plan; the tensor's name."""
+    value = self.read(operand)
+    return self.turned(value, tuple(range(len(value.shape)))).name

@@ -1,0 +1,325 @@
+"""A network as a list of operations, whatever its module.
+
+The module is traced once, for a batch of any size, as JAX traces what it
+compiles. What is left are JAX's primitives, of which there are few, with
+everything that depends on no input computed. Two things are marked while
+tracing, since they could hardly be found again in the arithmetic:
+
+  `quantize`: the input of a layer of Linen's that multiplies, where the
+    precision quantizes it.
+  `group_norm`: `nn.GroupNorm` and `nn.InstanceNorm`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+from typing import Any, NamedTuple
+
+from flax import traverse_util
+import flax.linen as nn
+import jax
+from jax import export
+import jax.extend as jex
+import numpy as np
+
+from qgan_jax.artifacts.levels import integer_codes
+from qgan_jax.errors import UserError
+from qgan_jax.models.convolution import as_written
+from qgan_jax.precision import Quantized
+from qgan_jax.precision.arguments import arguments_for
+from qgan_jax.precision.network import is_layer
+
+Array = np.ndarray
+BATCH = -1  # Stands in shapes for every size that depends on the batch's.
+MAX_CODE = 128  # Largest magnitude of a weight's code.
+
+# Operations that leave values as they are and put them elsewhere.
+MOVES = frozenset({
+  'reshape', 'transpose', 'rev', 'slice', 'squeeze', 'expand_dims',
+  'broadcast_in_dim',
+})  # fmt: skip
+# Those that do nothing to what is drawn.
+_NOTHING = ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier')
+
+_quantize = jex.core.Primitive('quantize')
+_quantize.def_abstract_eval(lambda x, *, call: x)
+_group_norm = jex.core.Primitive('group_norm')
+_group_norm.def_abstract_eval(lambda x, *_, group_size, epsilon: x)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tensor:
+  """What an operation gives; two are equal only if they are the same.
+
+  Attributes:
+    shape: with `BATCH` for what depends on the batch.
+    dtype: of the values.
+  """
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constant:
+  """What depends on no input.
+
+  Attributes:
+    value: as the network uses it: a quantized weight has its rounded values.
+    weight: which quantized weight it was moved from, as rules name it; ''
+      where it is something else.
+    scales: of the value's shape: the step of which each value of a weight is a
+      multiple; None where none was found.
+  """
+
+  value: Array
+  weight: str = ''
+  scales: Array | None = None
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Of the value."""
+    return self.value.shape
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Of the value."""
+    return self.value.dtype
+
+  def moved(self, move: Callable[[Array], Array]) -> 'Constant':
+    """The same values elsewhere."""
+    scales = None if self.scales is None else move(self.scales)
+    return Constant(move(self.value), self.weight, scales)
+
+
+Operand = Tensor | Constant
+
+
+class Node(NamedTuple):
+  """One operation.
+
+  Attributes:
+    op: the name of JAX's primitive, or one of this module's.
+    inputs: what it is applied to.
+    output: what it gives.
+    params: as the primitive has them.
+    where: the modules that it is in, 'Generator/up0'.
+  """
+
+  op: str
+  inputs: tuple[Operand, ...]
+  output: Tensor
+  params: Mapping[str, Any] = {}
+  where: str = ''
+
+
+class Trace(NamedTuple):
+  """A network: `nodes` in an order in which they can be computed.
+
+  Attributes:
+    inputs: of the network.
+    nodes: all that its output needs.
+    output: one of theirs.
+    calls: module paths of the layers whose inputs are marked; a `quantize`
+      node's `call` counts in it.
+  """
+
+  inputs: tuple[Tensor, ...]
+  nodes: tuple[Node, ...]
+  output: Tensor
+  calls: tuple[str, ...]
+
+
+def trace(network: Quantized, *, mark: bool) -> Trace:
+  """Takes a network apart.
+
+  Args:
+    network: it knows its `inputs`; its weights are quantized by it.
+    mark: whether the inputs of layers are marked, to be quantized.
+
+  Raises:
+    UserError: the network cannot be traced for a batch of any size, or gives
+      something else than one array of images.
+  """
+  (batch,) = export.symbolic_shape('batch')
+  arguments = [
+    jax.ShapeDtypeStruct((batch, *shape), dtype)
+    for shape, dtype in network.inputs or ()
+  ]
+  params = network.weights(network.variables['params'])
+  flat = traverse_util.flatten_dict({**network.variables, 'params': params})
+  calls: list[str] = []
+
+  def run(values: Sequence[Any], *inputs: Any) -> Any:
+    variables = traverse_util.unflatten_dict(
+      dict(zip(flat, values, strict=True))
+    )
+    args, kwargs = arguments_for(network.module, inputs, {})
+    with as_written(), nn.intercept_methods(_marker(calls, mark)):
+      return network.module.apply(variables, *args, **kwargs)
+
+  try:
+    jaxpr = jax.make_jaxpr(run)(list(flat.values()), *arguments)
+  except Exception as error:  # Whatever a module of one's own raises.
+    raise UserError(
+      f'{type(network.module).__name__} cannot be traced for a batch of any '
+      f'size ({str(error).splitlines()[0]}): export it as packed'
+    ) from error
+  if len(jaxpr.out_avals) != 1:
+    raise UserError(
+      f'{type(network.module).__name__} returns {len(jaxpr.out_avals)} arrays, '
+      'and a graph of images has one: export it as packed'
+    )
+  reader = _Reader()
+  inputs = tuple(_tensor(v.aval) for v in jaxpr.jaxpr.invars[len(flat) :])
+  weights = [_constant(network, *item) for item in flat.items()]
+  (output,) = reader.read(jaxpr, [*weights, *inputs], '')
+  if isinstance(output, Constant):
+    raise UserError('the network gives the same for every input')
+  nodes = needed(reader.nodes, output)
+  return Trace(inputs, nodes, output, tuple(calls))
+
+
+def needed(nodes: Iterable[Node], output: Operand) -> tuple[Node, ...]:
+  """Those of the nodes that an output depends on, in their order."""
+  wanted, kept = {output}, []
+  for node in reversed(list(nodes)):
+    if node.output in wanted:
+      kept.append(node)
+      wanted.update(node.inputs)
+  return tuple(kept[::-1])
+
+
+def _marker(calls: list[str], mark: bool) -> Callable[..., Any]:
+  def intercept(next_fun, args, kwargs, context):
+    module = context.module
+    if context.method_name != '__call__':
+      return next_fun(*args, **kwargs)
+    if mark and is_layer(context):
+      x, *rest = args or (kwargs.pop('inputs'),)
+      calls.append('/'.join(module.path))
+      x = _quantize.bind(x, call=len(calls) - 1)
+      return next_fun(x, *rest, **kwargs)
+    y = next_fun(*args, **kwargs)
+    groups = _groups(module, y)
+    if groups is None:
+      return y
+    (x,) = args
+    given = module.variables.get('params', {})
+    ones = np.ones(x.shape[-1], np.float32)
+    scale, bias = given.get('scale', ones), given.get('bias', 0 * ones)
+    return _group_norm.bind(
+      x,
+      *(jax.numpy.asarray(v, x.dtype) for v in (scale, bias)),
+      group_size=x.shape[-1] // groups,
+      epsilon=float(module.epsilon),
+    )
+
+  return intercept
+
+
+def _groups(module: nn.Module, y: Any) -> int | None:
+  """How many groups of channels a norm has; None of anything else."""
+  if getattr(y, 'ndim', 0) != 4:
+    return None
+  channels = y.shape[-1]
+  if type(module) is nn.InstanceNorm and module.feature_axes in (-1, (-1,)):
+    return channels
+  if type(module) is nn.GroupNorm and module.reduction_axes is None:
+    return module.num_groups or channels // (module.group_size or channels)
+  return None
+
+
+def _constant(
+  network: Quantized, keys: tuple[str, ...], value: Any
+) -> Constant:
+  value = np.asarray(nn.meta.unbox(value))
+  path = None
+  if keys[0] == 'params':
+    path = network.precision.weight_path(keys[1:], value)
+    if path is None and value.ndim >= 2:
+      path = '/'.join(keys[1:])
+  if path is None:
+    return Constant(value)
+  found = integer_codes(value, MAX_CODE)
+  scales = None
+  if found is not None:
+    scales = np.broadcast_to(found.scales, value.shape)
+  return Constant(value, path, scales)
+
+
+def _tensor(aval: Any) -> Tensor:
+  shape = tuple(n if isinstance(n, int) else BATCH for n in aval.shape)
+  return Tensor(shape, np.dtype(aval.dtype))
+
+
+class _Reader:
+  """Turns jaxprs into nodes; calls are taken in, constants computed."""
+
+  def __init__(self) -> None:
+    self.nodes: list[Node] = []
+
+  def read(
+    self, closed: Any, operands: Sequence[Operand], where: str
+  ) -> list[Operand]:
+    jaxpr = closed.jaxpr
+    known: dict[Any, Operand] = dict(
+      zip(jaxpr.invars, operands, strict=True)
+    ) | {
+      var: Constant(np.asarray(value))
+      for var, value in zip(jaxpr.constvars, closed.consts, strict=True)
+    }
+
+    def look_up(var: Any) -> Operand:
+      if isinstance(var, jex.core.Literal):
+        return Constant(np.asarray(var.val))
+      return known[var]
+
+    for eqn in jaxpr.eqns:
+      inputs = [look_up(v) for v in eqn.invars]
+      place = '/'.join(filter(None, (where, str(eqn.source_info.name_stack))))
+      outputs = self._apply(eqn, inputs, place)
+      known |= dict(zip(eqn.outvars, outputs, strict=True))
+    return [look_up(v) for v in jaxpr.outvars]
+
+  def _apply(
+    self, eqn: Any, inputs: list[Operand], where: str
+  ) -> list[Operand]:
+    name = eqn.primitive.name
+    inner = eqn.params.get('jaxpr', eqn.params.get('call_jaxpr'))
+    if inner is not None and name not in ('scan', 'while', 'cond'):
+      if not hasattr(inner, 'consts'):
+        inner = jex.core.ClosedJaxpr(inner, ())
+      return self.read(inner, inputs, where)
+    if name in _NOTHING:
+      return inputs
+    if all(isinstance(x, Constant) for x in inputs):
+      computed = self._compute(eqn, inputs)
+      if computed is not None:
+        return computed
+    outputs = [_tensor(v.aval) for v in eqn.outvars]
+    if name == 'convert_element_type' and all(
+      jax.numpy.issubdtype(x.dtype, np.floating) for x in (*inputs, *outputs)
+    ):
+      return inputs  # Graphs compute in float32 throughout.
+    self.nodes += [
+      Node(name, tuple(inputs), output, eqn.params, where) for output in outputs
+    ]
+    return list(outputs)
+
+  def _compute(self, eqn: Any, inputs: list[Any]) -> list[Operand] | None:
+    """Constants of constants; None where the batch decides."""
+    name = eqn.primitive.name
+    fixed = all(isinstance(n, int) for v in eqn.outvars for n in v.aval.shape)
+    if eqn.primitive in (_quantize, _group_norm) or not fixed:
+      return None
+
+    def bind(*values: Any) -> list[Array]:
+      found = eqn.primitive.bind(*map(jax.numpy.asarray, values), **eqn.params)
+      several = eqn.primitive.multiple_results
+      return [np.asarray(x) for x in (found if several else [found])]
+
+    if name in MOVES and len(inputs) == 1:
+      return [inputs[0].moved(lambda x: bind(x)[0])]
+    # A weight that is computed with has other steps, to be found again.
+    weight = next((x.weight for x in inputs if x.weight), '')
+    return [Constant(x, weight) for x in bind(*(x.value for x in inputs))]

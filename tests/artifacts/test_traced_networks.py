@@ -1,0 +1,118 @@
+"""ONNX graphs of networks that the exporter has never heard of."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runtimes import in_integers, run_onnxruntime, run_openvino
+import strange_generators
+
+from qgan_jax.artifacts.inference import images
+from qgan_jax.artifacts.onnx_graphs import onnx_model
+from qgan_jax.artifacts.plan import make_plan
+from qgan_jax.errors import UserError
+from qgan_jax.precision import Precision, QuantizerSpec
+
+# Of attention, whose factors are both computed: no layer's.
+FLOAT_PRODUCTS = {'attention': 2}
+
+
+def feeds(inputs):
+  names = ('latents', 'labels')
+  types = (np.float32, np.int64)
+  return {
+    name: x.astype(t) for name, t, x in zip(names, types, inputs, strict=False)
+  }
+
+
+@pytest.mark.parametrize('name', strange_generators.GENERATORS)
+def test_float_graph(name, tmp_path):
+  network, inputs = strange_generators.make(name, bits=(32, 32))
+  expected = images(network, *inputs)
+  assert expected.std() > 0.1
+  plan = make_plan(network, integer=False)
+  for form in ('transposed', 'gathered'):
+    for run in (run_onnxruntime, run_openvino):
+      drawn, _ = run(onnx_model(plan, form, {}), feeds(inputs), tmp_path)
+      np.testing.assert_allclose(drawn, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize('split', [True, False])
+@pytest.mark.parametrize('name', strange_generators.GENERATORS)
+def test_integer_graphs(name, split, tmp_path):
+  network, inputs = strange_generators.make(name)
+  expected = images(network, *inputs)
+  plan = make_plan(network, integer=True, split=split)
+  assert len(plan.layers) == len(plan.steps)
+  for form, run in (
+    ('gathered', run_onnxruntime),
+    ('transposed', run_openvino),
+  ):
+    drawn, executed = run(onnx_model(plan, form, {}), feeds(inputs), tmp_path)
+    off = 127.5 * np.abs(drawn - expected)
+    assert (off <= 1).mean() >= 0.99
+    floats = [n for n in executed if 'Integer' not in n and not in_integers(n)]
+    assert len(floats) <= FLOAT_PRODUCTS.get(name, 0), executed
+
+
+def test_what_a_graph_cannot_hold_is_refused_by_its_place():
+  class Sorted(nn.Module):
+    @nn.compact
+    def __call__(self, z):
+      x = nn.Dense(8, name='first')(z)
+      return jnp.sort(x).reshape(-1, 2, 2, 2)
+
+  network, _ = strange_generators.make(Sorted)
+  plan = make_plan(network, integer=True)
+  with pytest.raises(UserError, match='Sorted.* operation sort'):
+    onnx_model(plan, 'gathered', {})
+
+
+def test_a_weight_of_ones_own_is_named():
+  class Own(nn.Module):
+    @nn.compact
+    def __call__(self, z):
+      x = nn.Dense(8, name='first')(z)
+      table = self.param('table', nn.initializers.normal(1.0), (8, 12))
+      return jnp.einsum('bi,io->bo', x, table).reshape(-1, 2, 2, 3)
+
+  network, _ = strange_generators.make(Own)
+  with pytest.raises(UserError, match='table'):
+    make_plan(network, integer=True)
+  quantized = Precision(
+    QuantizerSpec('uniform', -1),
+    QuantizerSpec('affine'),
+    exceptions=(('weights', 'table', QuantizerSpec('uniform', -1)),),
+  )
+  network, _ = strange_generators.make(Own, precision=quantized)
+  with pytest.raises(UserError, match='table is multiplied with is not'):
+    make_plan(network, integer=True)
+  make_plan(network, integer=False)
+
+
+def test_what_follows_a_layer_is_taken_into_it():
+  class Scaled(nn.Module):
+    @nn.compact
+    def __call__(self, z):
+      x = nn.Dense(48)(z).reshape(-1, 4, 4, 3)
+      x = nn.BatchNorm(True)(1 - 2 * x)
+      x = nn.Conv(5, (3, 3))(nn.relu(x)) / 3
+      return nn.BatchNorm(True)(x[:, 1:, :3])
+
+  network, _ = strange_generators.make(Scaled)
+  plan = make_plan(network, integer=True)
+  ops = [node.op for node in plan.nodes]
+  assert ops == ['quantize', 'layer', 'relu', 'quantize', 'layer']
+  assert plan.layers[1].window.size == plan.output.shape[1:3] == (3, 3)
+  # Codes and scales are still the weights: the network's, multiplied.
+  for layer in plan.layers:
+    codes, scales = layer.codes
+    np.testing.assert_allclose(codes * scales, layer.kernel, rtol=1e-5)
+
+
+def test_neighbours_are_repeated_as_bytes():
+  network, _ = strange_generators.make('residual')
+  plan = make_plan(network, integer=True)
+  made = {node.output: node.op for node in plan.nodes}
+  sources = [made[n.inputs[0]] for n in plan.nodes if n.op == 'repeat']
+  assert sources == ['quantize'] * 4
