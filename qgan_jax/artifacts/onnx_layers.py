@@ -193,6 +193,8 @@ def channels_last(b: Builder, x: str, layer: Layer, window: Window, size: Any):
     (2, 2), (4, 4), ((2, 2), (2, 2))
   ):  # fmt: skip
     return _overlapped(b, x, layer, window, size)
+  if few and window.strides == window.dilation == window.spread == (1, 1):
+    return _added_up(b, x, layer, window, size)
   return _windows(b, x, layer, window, size)
 
 
@@ -313,6 +315,30 @@ def _interleaved(
     lines.append(b.reshape(pairs, height, 1, len(phases) * width * channels))
   x = b.op('Concat', *lines, axis=2)
   return b.reshape(x, len(rows) * height, len(rows[0]) * width, channels)
+
+
+def _added_up(
+  b: Builder, x: str, layer: Layer, window: Window, size: Any
+) -> str:
+  """By adding up the products of each tap, moved to where they belong."""
+  (height, width), channels = layer.kernel.shape[:2], layer.kernel.shape[3]
+  x = product(
+    b, x, layer, lambda k: k.transpose(2, 0, 1, 3).reshape(k.shape[2], -1)
+  )
+  full = _outputs(window, (height, width), size)
+  for axis, taps in ((1, height), (2, width)):
+    if taps == 1 and not any(window.padding[axis - 1]):
+      continue
+    parts = b.op('Split', x, outputs=taps, axis=3, num_outputs=taps)
+    moved = []
+    for tap, part in enumerate(parts if taps > 1 else [parts]):
+      # What lies outside of the input is 0; negative pads cut off.
+      pads = np.zeros(8, np.int64)
+      pads[axis] = window.padding[axis - 1][0] - tap
+      pads[4 + axis] = full[axis - 1] - size[axis - 1] - pads[axis]
+      moved.append(b.op('Pad', part, b.constant(pads)) if pads.any() else part)
+    x = b.op('Sum', *moved)
+  return _cut(b, x, full, window, (1, 2))
 
 
 def _overlapped(
