@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from qgan_jax.artifacts.onnx_builder import Builder
+from qgan_jax.artifacts.onnx_gathered import channels_last
 from qgan_jax.artifacts.onnx_layers import (
   channels_first,
-  channels_last,
   group_norm,
   product,
 )
