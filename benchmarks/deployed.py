@@ -14,7 +14,7 @@ import numpy as np
 
 from qgan_jax import artifacts, models
 from qgan_jax.artifacts import drawer
-from qgan_jax.artifacts.formats import export, PACKED
+from qgan_jax.artifacts.formats import export
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.plan import make_plan
 from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
@@ -64,7 +64,7 @@ class Network:
     for bits in BITS:
       widths = Bits(jnp.float32(bits), jnp.float32(8))
       _, ranges = run({}, widths, drawer.latents(1, 0, LATENT_DIM))
-      path = self.path(bits, PACKED)
+      path = self.path(bits, 'generator.qgan')
       path.parent.mkdir(parents=True)
       network = Quantized(
         self.module, precision, widths, self.variables, ranges
@@ -72,7 +72,7 @@ class Network:
       artifacts.save(path, network)
       export(path, ['onnx', 'onnx-vnni', 'stablehlo'], path.parent)
     # The baselines' graph has the weights as trained, not rounded.
-    network = artifacts.load(self.path(8, PACKED))
+    network = artifacts.load(self.path(8, 'generator.qgan'))
     network = network.replace(variables=self.variables)
     self.float_path = folder / 'float.onnx'
     self.float_path.write_bytes(
@@ -96,7 +96,7 @@ class Network:
   def files(self) -> dict[str, Path]:
     """Every file by its contestant's name."""
     named = {
-      'packed, JAX': PACKED,
+      'packed, JAX': 'generator.qgan',
       'StableHLO, JAX': 'generator.stablehlo',
       'int8, OpenVINO': 'generator-openvino.onnx',
       'int8, ONNX Runtime': 'generator-onnxruntime.onnx',

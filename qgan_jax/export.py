@@ -4,7 +4,8 @@ r"""Exports a trained generator to the formats that it is drawn from.
       --format=packed,onnx,stablehlo
   python -m qgan_jax.export --artifact=generator.qgan --format=onnx --out=web/
 
-Files go to --out, which is the run's folder, or the artifact's:
+Files go to --out, which is the run's folder, or the artifact's, and are named
+like the artifact, `decoder.qgan` for a VAE's:
 
   packed      generator.qgan             codes, bit by bit; drawn from in JAX
   onnx        generator-openvino.onnx    integers, for OpenVINO
@@ -28,7 +29,7 @@ from absl import flags, logging
 
 from qgan_jax import errors
 from qgan_jax.artifacts.drawing import open_drawer
-from qgan_jax.artifacts.formats import export, FORMATS, PACKED, PAGE
+from qgan_jax.artifacts.formats import export, FORMATS, PAGE
 from qgan_jax.errors import UserError
 
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     found = sorted(Path(values.workdir).glob('*.qgan'))
     if not found:
       raise UserError(
-        f'{values.workdir} holds no {PACKED}: a run leaves it when it ends; '
+        f'{values.workdir} holds no .qgan file: a run leaves it when it ends; '
         'give the folder of one that has'
       )
     source = found[0]
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
   errors.import_module(values.module)
   ort_web = Path(values.ort_web) if values.ort_web else None
   for path in export(source, values.format, folder, ort_web=ort_web):
-    where = 'a browser' if path.name == PAGE else open_drawer(path).runtime
+    where = 'a browser' if path.suffix == PAGE else open_drawer(path).runtime
     print(f'{path}: {path.stat().st_size:,} bytes, drawn from in {where}')
 
 

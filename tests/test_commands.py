@@ -215,7 +215,7 @@ def test_exporting_in_a_process(workdir, tmp_path):
   ('arguments', 'message'),
   [
     ([], 'give --workdir=FOLDER of a run, or --artifact'),
-    (['--workdir=nowhere'], 'nowhere holds no generator.qgan'),
+    (['--workdir=nowhere'], 'nowhere holds no .qgan'),
   ],
 )
 def test_a_wrong_command_is_one_line(arguments, message):

@@ -13,8 +13,8 @@ from qgan_jax.artifacts.stablehlo import stablehlo_model
 from qgan_jax.artifacts.web import find_runtime, web_page
 from qgan_jax.errors import UserError
 
-PACKED = 'generator.qgan'
-PAGE = 'generator.html'
+PACKED = '.qgan'
+PAGE = '.html'
 
 
 def _onnx(
@@ -31,34 +31,32 @@ def _onnx(
   )
 
 
-# Format → {file's name: what makes its content}. `export` itself copies the
-# artifact for `packed`, and builds the page of `web` around an ONNX file.
+# Format → {what a file's name ends in: what makes its content}. `export` itself
+# copies the artifact for `packed`, and builds the page of `web` around a graph.
 FORMATS: dict[str, dict[str, Callable[[Artifact], bytes]]] = {
   'packed': {},
   'onnx': {
-    'generator-openvino.onnx': lambda artifact: _onnx(
+    '-openvino.onnx': lambda artifact: _onnx(
       artifact, form='transposed', integer=True
     ),
-    'generator-onnxruntime.onnx': lambda artifact: _onnx(
+    '-onnxruntime.onnx': lambda artifact: _onnx(
       artifact, form='gathered', integer=True
     ),
   },
   'onnx-vnni': {
-    'generator-openvino-vnni.onnx': lambda artifact: _onnx(
+    '-openvino-vnni.onnx': lambda artifact: _onnx(
       artifact, form='transposed', integer=True, split=False
     ),
-    'generator-onnxruntime-vnni.onnx': lambda artifact: _onnx(
+    '-onnxruntime-vnni.onnx': lambda artifact: _onnx(
       artifact, form='gathered', integer=True, split=False
     ),
   },
   'onnx-float': {
-    'generator-float.onnx': lambda artifact: _onnx(
+    '-float.onnx': lambda artifact: _onnx(
       artifact, form='transposed', integer=False
     )
   },
-  'stablehlo': {
-    'generator.stablehlo': lambda artifact: stablehlo_model(*artifact)
-  },
+  'stablehlo': {'.stablehlo': lambda artifact: stablehlo_model(*artifact)},
   'web': {},
 }
 
@@ -73,7 +71,7 @@ def export(
   """Writes an artifact in other formats.
 
   Args:
-    path: of a .qgan file.
+    path: of a .qgan file; the others are named like it.
     formats: names in `FORMATS`.
     out: the folder for the files, made where it is missing.
     ort_web: a folder with ONNX Runtime Web; None to get it with npm.
@@ -93,15 +91,16 @@ def export(
   artifact = read(path)
   runtime = find_runtime(ort_web) if 'web' in formats else None
   contents = {
-    out / file: make(artifact)
+    out / (path.stem + ending): make(artifact)
     for name in formats
-    for file, make in FORMATS[name].items()
+    for ending, make in FORMATS[name].items()
   }
   if runtime:
     model = _onnx(artifact, form='gathered', integer=True)
-    contents[out / PAGE] = web_page(model, runtime)
-  if 'packed' in formats and out / PACKED != path:
-    contents[out / PACKED] = path.read_bytes()
+    contents[out / (path.stem + PAGE)] = web_page(model, runtime)
+  packed = out / (path.stem + PACKED)
+  if 'packed' in formats and packed != path:
+    contents[packed] = path.read_bytes()
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:

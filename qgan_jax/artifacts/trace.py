@@ -301,6 +301,15 @@ class _Reader:
       jax.numpy.issubdtype(x.dtype, np.floating) for x in (*inputs, *outputs)
     ):
       return inputs  # Graphs compute in float32 throughout.
+    if name == 'split':
+      axis, sizes = eqn.params['axis'], eqn.params['sizes']
+      starts = np.cumsum([0, *sizes[:-1]])
+      for start, output in zip(starts, outputs, strict=True):
+        first = [0] * len(output.shape)
+        first[axis] = int(start)
+        params = {'start_indices': tuple(first), 'strides': None}
+        self.nodes.append(Node('slice', tuple(inputs), output, params, where))
+      return list(outputs)
     self.nodes += [
       Node(name, tuple(inputs), output, eqn.params, where) for output in outputs
     ]

@@ -83,7 +83,7 @@ def _calibrate(module, precision, variables, bits, *inputs):
   return precision.init(module, variables, bits, *inputs)
 
 
-def make(name, *, bits=(8, 8), num=32, precision=None):
+def make(name, *, bits=(8, 8), num=32, precision=None, labels=None):
   """(network with calibrated ranges, its inputs), all near 1.
 
   Args:
@@ -91,11 +91,12 @@ def make(name, *, bits=(8, 8), num=32, precision=None):
     bits: of weights and activations.
     num: of the inputs.
     precision: None for the defaults.
+    labels: whether it takes some; None for what the name tells.
   """
   module = GENERATORS.get(name, name)()
   rng = np.random.default_rng(0)
   inputs = [rng.standard_normal((num, 12)).astype(np.float32)]
-  if name == 'residual':
+  if labels or (labels is None and name == 'residual'):
     inputs.append(np.arange(num, dtype=np.int32) % CLASSES)
   shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
 

@@ -14,7 +14,7 @@ import pytest
 
 from qgan_jax import artifacts, models
 from qgan_jax.artifacts import drawer, drawing
-from qgan_jax.artifacts.formats import export, PACKED
+from qgan_jax.artifacts.formats import export
 from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
@@ -78,7 +78,9 @@ def draw(path, out, runtime=None, num=100, seed=5, label=None):
 
 @pytest.mark.parametrize('label', [None, 2])
 def test_the_same_seed_draws_the_same_images_from_all(folder, tmp_path, label):
-  images, labels = draw(folder / PACKED, tmp_path / 'x.npz', label=label)
+  images, labels = draw(
+    folder / 'generator.qgan', tmp_path / 'x.npz', label=label
+  )
   assert images.std() > 10
   for name in FILES:
     kind = 'stablehlo' if 'hlo' in name else 'onnx'
@@ -142,7 +144,7 @@ def test_stablehlo_runs_without_this_package(folder, tmp_path):
   np.save(tmp_path / 'z.npy', z)
   done = run('-c', script)
   assert done.returncode == 0, done.stderr
-  generator = artifacts.load(folder / PACKED)
+  generator = artifacts.load(folder / 'generator.qgan')
   expected = artifacts.images(generator, z, np.arange(64) % 3)
   for n in (1, 64):
     drawn = np.load(tmp_path / f'images{n}.npy')
@@ -172,7 +174,7 @@ def test_an_onnx_file_is_drawn_from_without_jax(folder, tmp_path):
 def test_stablehlo_holds_codes_at_their_bits(tmp_path):
   sizes = {}
   for bits in (1, 3, 8):
-    path = save(tmp_path / 'g.qgan', bits=(bits, 8))
+    path = save(tmp_path / 'generator.qgan', bits=(bits, 8))
     export(path, ['stablehlo'], tmp_path)
     sizes[bits] = (tmp_path / 'generator.stablehlo').stat().st_size
   weights = 16 * (8 * 64 + 64 * 32 + 32 * 16 + 16)
@@ -183,7 +185,7 @@ def test_stablehlo_holds_codes_at_their_bits(tmp_path):
 
 
 def test_dynamic_ranges_go_where_they_can(tmp_path):
-  path = save(tmp_path / 'g.qgan', dynamic=True)
+  path = save(tmp_path / 'generator.qgan', dynamic=True)
   before = sorted(tmp_path.iterdir())
   with pytest.raises(UserError, match='activations of project .* each batch'):
     export(path, ['stablehlo', 'onnx'], tmp_path)
@@ -198,7 +200,7 @@ def test_dynamic_ranges_go_where_they_can(tmp_path):
 def test_a_file_that_needs_vnni_says_so_where_there_is_none(
   folder, tmp_path, monkeypatch, caplog
 ):
-  export(folder / PACKED, ['onnx-vnni'], tmp_path)
+  export(folder / 'generator.qgan', ['onnx-vnni'], tmp_path)
   paths = [*folder.glob('*.onnx'), *tmp_path.glob('*-vnni.onnx')]
   assert len(paths) == 5
   for there in (True, False):
@@ -247,12 +249,12 @@ def flip(path, position):
 
 
 def test_files_that_are_cut_changed_or_something_else(folder, tmp_path):
-  for name in [PACKED, *FILES]:
+  for name in ['generator.qgan', *FILES]:
     data = (folder / name).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=f'{name} '):
       artifacts.open_drawer(tmp_path / name)
-  for name in (PACKED, 'generator.stablehlo'):
+  for name in ('generator.qgan', 'generator.stablehlo'):
     (tmp_path / name).write_bytes(flip(folder / name, -5000))
     with pytest.raises(UserError, match='again'):
       artifacts.open_drawer(tmp_path / name)
@@ -298,9 +300,9 @@ def test_an_onnx_file_of_another_program(tmp_path):
 
 def test_wrong_arguments(folder, tmp_path):
   with pytest.raises(UserError, match='--format=png: one of packed, onnx'):
-    export(folder / PACKED, ['onnx', 'png'], tmp_path)
+    export(folder / 'generator.qgan', ['onnx', 'png'], tmp_path)
   with pytest.raises(UserError, match='cannot read .*nowhere'):
     export(tmp_path / 'nowhere', ['onnx'], tmp_path)
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match='--out=.*file cannot be a folder'):
-    export(folder / PACKED, ['packed'], tmp_path / 'file')
+    export(folder / 'generator.qgan', ['packed'], tmp_path / 'file')

@@ -7,6 +7,7 @@ import pytest
 from runtimes import in_integers, run_onnxruntime, run_openvino
 import strange_generators
 
+from qgan_jax import models
 from qgan_jax.artifacts.inference import images
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.plan import make_plan
@@ -23,6 +24,36 @@ def feeds(inputs):
   return {
     name: x.astype(t) for name, t, x in zip(names, types, inputs, strict=False)
   }
+
+
+@pytest.mark.parametrize(
+  'settings',
+  [
+    {'num_classes': strange_generators.CLASSES},
+    {'attention': True, 'image_size': 16, 'norm': 'group'},
+  ],
+  ids=str,
+)
+def test_residual_networks_of_the_package(settings, tmp_path):
+  settings = {'image_size': 32, 'channels': 8, 'latent_dim': 12} | settings
+  network, inputs = strange_generators.make(
+    lambda: models.make_generator('resnet', **settings),
+    labels='num_classes' in settings,
+  )
+  expected = images(network, *inputs)
+  plan = make_plan(network, integer=True)
+  for form, run in (
+    ('gathered', run_onnxruntime),
+    ('transposed', run_openvino),
+  ):
+    drawn, executed = run(onnx_model(plan, form, {}), feeds(inputs), tmp_path)
+    assert (127.5 * np.abs(drawn - expected) <= 1).mean() >= 0.99
+    floats = [n for n in executed if 'Integer' not in n and not in_integers(n)]
+    # Attention's products: of bytes in ONNX Runtime, of values in OpenVINO.
+    if 'attention' in settings:
+      assert len([n for n in floats if not n.startswith('QLinear')]) <= 2
+    else:
+      assert not floats
 
 
 @pytest.mark.parametrize('name', strange_generators.GENERATORS)
