@@ -12,6 +12,7 @@ wall time is the cold start. Bytes of files are counted whole.
 
 import argparse
 from collections.abc import Mapping
+import itertools
 from pathlib import Path
 import statistics
 import subprocess
@@ -127,10 +128,15 @@ def check(draws: Mapping[str, deployed.Draw]) -> dict[str, float]:
 
 
 def run_case(
-  size: int, channels: int, norm: str, args: argparse.Namespace, folder: Path
+  model: str,
+  size: int,
+  channels: int,
+  norm: str,
+  args: argparse.Namespace,
+  folder: Path,
 ) -> list[dict[str, Any]]:
   """Builds, checks and times all contestants; a record for each batch."""
-  network = deployed.Network(size, channels, norm, folder)
+  network = deployed.Network(model, size, channels, norm, folder)
   draws = deployed.draws(network, compiled=not args.quick)
   distances = check(draws)
   files = network.files()
@@ -149,7 +155,7 @@ def run_case(
     ).stat().st_size,
     'float, JAX': network.float_bytes,
   }  # fmt: skip
-  macs = deployed.macs(size, channels)
+  macs = deployed.macs(network.plan)
   cases = []
   for batch in args.batches:
     dot_steps, dot_flops = dots()
@@ -158,6 +164,7 @@ def run_case(
       | {name: deployed.step(draw, batch) for name, draw in draws.items()}
     )
     case: dict[str, Any] = {
+      'model': model,
       'image_size': size,
       'channels': channels,
       'norm': norm,
@@ -194,7 +201,7 @@ def run_case(
     for name, row in rows.items():
       integer = 'int8' in name or 'A8' in name
       rate = rates[INTEGER_DOT if integer else FLOAT_DOT]
-      moved = deployed.traffic(size, channels, batch, 1 if integer else 4)
+      moved = deployed.traffic(network.plan, batch, 1 if integer else 4)
       least = max(2 * macs * batch / rate, moved / case['bytes_per_s'])
       row['images_per_s'] = batch / (1e-3 * row['median_ms'])
       row['to_baseline'] = rows[BASELINE]['median_ms'] / row['median_ms']
@@ -208,7 +215,8 @@ def run_case(
 def print_case(case: dict[str, Any]) -> None:
   """Prints one case as a table."""
   title = (
-    f'{case["image_size"]}² × {case["channels"]} channels, {case["norm"]} '
+    f'{case["model"]}, {case["image_size"]}² × {case["channels"]} channels, '
+    f'{case["norm"]} '
     f'norm, batch {case["batch"]}: {case["mac_per_image"] / 1e6:.1f} M '
     'multiply-adds an image'
   )
@@ -238,6 +246,8 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
+  parser.add_argument('--models', nargs='+', default=['dcgan'],
+                      choices=['dcgan', 'resnet'])  # fmt: skip
   parser.add_argument('--sizes', type=int, nargs='+', default=[28, 32, 64])
   parser.add_argument('--channels', type=int, nargs='+', default=[64, 128])
   parser.add_argument('--norms', nargs='+', default=['group', 'batch'])
@@ -255,12 +265,11 @@ def main() -> None:
   import_openvino()
   record = start_record(PACKAGES, rounds=args.rounds)
   record['cases'] = []
-  for size in args.sizes:
-    for channels in args.channels:
-      for norm in args.norms:
-        with tempfile.TemporaryDirectory() as folder:
-          record['cases'] += run_case(size, channels, norm, args, Path(folder))
-        save(record, args.out, 'deploy')
+  cases = itertools.product(args.models, args.sizes, args.channels, args.norms)
+  for case in cases:
+    with tempfile.TemporaryDirectory() as folder:
+      record['cases'] += run_case(*case, args, Path(folder))
+    save(record, args.out, 'deploy')
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
 """The contestants of `deploy.py`: one generator in every runtime and format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import copy
 import functools
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 from qgan_jax import artifacts, models
 from qgan_jax.artifacts import drawer
 from qgan_jax.artifacts.formats import export
+from qgan_jax.artifacts.layer import Layer
 from qgan_jax.artifacts.onnx_graphs import onnx_model
-from qgan_jax.artifacts.plan import make_plan
+from qgan_jax.artifacts.plan import make_plan, Plan
+from qgan_jax.artifacts.trace import Node
 from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
 
 LATENT_DIM = 64
@@ -29,13 +32,17 @@ class Network:
   """A random generator, in float and in files.
 
   Args:
+    model: its family, 'dcgan' or 'resnet'.
     size: side of the images.
     channels: of the last feature map.
     norm: 'group', 'batch' or 'none'.
     folder: for the files.
   """
 
-  def __init__(self, size: int, channels: int, norm: str, folder: Path):
+  def __init__(
+    self, model: str, size: int, channels: int, norm: str, folder: Path
+  ):
+    self.model = model
     self.kwargs = {
       'image_size': size,
       'channels': channels,
@@ -43,7 +50,7 @@ class Network:
       'norm': norm,
     }
     self.norm, self.folder = norm, folder
-    self.module: Any = models.make_generator('dcgan', **self.kwargs)
+    self.module: Any = models.make_generator(model, **self.kwargs)
     shapes = jax.eval_shape(
       lambda: self.module.init(jax.random.key(0), jnp.zeros((1, LATENT_DIM)))
     )
@@ -74,13 +81,10 @@ class Network:
     # The baselines' graph has the weights as trained, not rounded.
     network = artifacts.load(self.path(8, 'generator.qgan'))
     network = network.replace(variables=self.variables)
+    self.plan = make_plan(network, integer=False)
     self.float_path = folder / 'float.onnx'
     self.float_path.write_bytes(
-      onnx_model(
-        make_plan(network, integer=False),
-        'transposed',
-        {'description': 'float32'},
-      )
+      onnx_model(self.plan, 'transposed', {'description': 'float32'})
     )
 
   def path(self, bits: int, name: str) -> Path:
@@ -137,8 +141,9 @@ def draws(network: Network, *, compiled: bool) -> dict[str, Draw]:
     )
     if runtime != 'jax' or 'W' not in name:
       found[name] = _opened(path, runtime)
-  # PyTorch's generator is written for GroupNorm.
-  if importlib.util.find_spec('torch') and network.norm == 'group':
+  # PyTorch's generator is a DCGAN with GroupNorm.
+  alike = (network.model, network.norm) == ('dcgan', 'group')
+  if alike and importlib.util.find_spec('torch'):
     found |= _torch_draws(network, compiled)
   return found
 
@@ -215,23 +220,30 @@ def _torch_draws(network: Network, compiled: bool) -> dict[str, Draw]:
   return found
 
 
-def macs(size: int, channels: int) -> int:
-  """Multiply-adds of one image's products."""
-  sizes = models.dcgan.stage_sizes(size)[::-1]
-  widths = [channels << i for i in reversed(range(len(sizes) - 1))] + [1]
-  total = 16 * LATENT_DIM * widths[0]
-  # Every input pixel makes 4×4 output pixels.
-  for side, i, o in zip(sizes[:-1], widths[:-1], widths[1:], strict=True):
-    total += 16 * i * o * side**2
+def macs(plan: Plan) -> int:
+  """Multiply-adds of one image's products with weights."""
+  total = 0
+  for node, layer in _layers(plan):
+    # The pixels at which the whole kernel is multiplied: of the input where
+    # each of its pixels is spread, else of the output.
+    spread = layer.window is not None and max(layer.window.spread) > 1
+    shape = node.inputs[0].shape if spread else node.output.shape
+    rows = shape[1:-1] if len(layer.columns) < 2 else ()
+    total += math.prod(rows) * layer.kernel.size
   return total
 
 
-def traffic(size: int, channels: int, batch: int, bytes_each: int) -> int:
+def traffic(plan: Plan, batch: int, bytes_each: int) -> int:
   """Bytes that have to move at least: weights, layers' inputs and outputs."""
-  sizes = models.dcgan.stage_sizes(size)[::-1]
-  widths = [channels << i for i in reversed(range(len(sizes) - 1))] + [1]
-  weights = 16 * LATENT_DIM * widths[0] + sum(
-    16 * i * o for i, o in zip(widths[:-1], widths[1:], strict=True)
-  )
-  values = sum(w * s * s for w, s in zip(widths, sizes, strict=True))
-  return bytes_each * (weights + 2 * batch * values)
+  weights = values = 0
+  for node, layer in _layers(plan):
+    weights += layer.kernel.size
+    values += math.prod(node.inputs[0].shape[1:])
+    values += math.prod(node.output.shape[1:])
+  return bytes_each * (weights + batch * values)
+
+
+def _layers(plan: Plan) -> Iterator[tuple[Node, Layer]]:
+  for node in plan.nodes:
+    if node.op == 'layer':
+      yield node, plan.layers[node.params['layer']]
