@@ -12,10 +12,9 @@ exchanges nothing, and shows what the ratios are worth on this machine.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
 import functools
-import importlib
 from pathlib import Path
 import statistics
 import time
@@ -25,7 +24,6 @@ from unittest import mock
 import flax.linen as nn
 import jax
 from jax import lax
-import jax.numpy as jnp
 from measuring import (
   foreign_share,
   save,
@@ -35,12 +33,10 @@ from measuring import (
   Step,
   warmed,
 )
-import numpy as np
 from rich.table import Table
 
 from qgan_jax import config, data
 from qgan_jax.models import convolution, dcgan
-from qgan_jax.quantizers import straight_through
 from qgan_jax.runs import build
 from qgan_jax.training import devices, nets
 from qgan_jax.training import step as step_lib
@@ -50,10 +46,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 PRECISIONS: dict[str, dict[str, Any]] = {
   'float': {'bits': 32},
   'W8A8': {'bits': 8},
-  'W8A8 min-max': {'bits': 8, 'quantizer': 'uniform', 'ranges': 'moving'},
 }
-# `quantizers.uniform` is the function of that name.
-UNIFORM = importlib.import_module('qgan_jax.quantizers.uniform')
 PLAIN_UP = functools.partial(nn.ConvTranspose, kernel_size=(4, 4))
 
 
@@ -65,7 +58,7 @@ class Trick(NamedTuple):
     without: what is done instead.
     owner: where the code lies.
     attribute: its name there.
-    plain: makes what takes its place.
+    plain: what takes its place.
     precisions: names of those in which it makes a difference.
   """
 
@@ -73,22 +66,8 @@ class Trick(NamedTuple):
   without: str
   owner: Any
   attribute: str
-  plain: Callable[[], Any]
+  plain: Any
   precisions: tuple[str, ...] = ('float', 'W8A8')
-
-
-def _flattened(features: int, *, axis: Any, **kwargs: Any) -> Any:
-  """`nn.DenseGeneral` over all but the batch: flattened, and `nn.Dense`."""
-  del axis
-  return lambda x: nn.Dense(features, **kwargs)(x.reshape(len(x), -1))
-
-
-def _linen_with(**others: Any) -> Any:
-  """`flax.linen` with some layers exchanged."""
-  linen = mock.Mock(spec=nn, wraps=nn)
-  for name in vars(nn):
-    setattr(linen, name, others.get(name, getattr(nn, name)))
-  return linen
 
 
 def _convolve(x, k, strides, padding, **kwargs):
@@ -107,61 +86,31 @@ class _QuantizedInEachCall(nets.Nets):
       return super()._call(name, moves, *args)
 
 
-def _sum_to(x, like):
-  padded = (1,) * (x.ndim - like.ndim) + like.shape
-  axes = tuple(i for i, n in enumerate(padded) if n == 1)
-  return x.sum(axes).reshape(like.shape).astype(like.dtype)
-
-
 TRICKS = (
-  Trick('nothing', 'the same step again', build, 'set_up',
-        lambda: build.set_up, tuple(PRECISIONS)),
+  Trick('nothing', 'the same step again', build, 'set_up', build.set_up),
   Trick('training.trainable.computed_once', 'gradients as they are',
-        step_lib, 'computed_once', lambda: lambda grads, step: grads),
+        step_lib, 'computed_once', lambda grads, step: grads),
   Trick('models.convolution.UpConv', '`nn.ConvTranspose`', dcgan, 'UpConv',
-        lambda: functools.partial(PLAIN_UP, strides=(2, 2)), ('float',)),
+        functools.partial(PLAIN_UP, strides=(2, 2)), ('float',)),
   Trick('models.convolution.PixelConv', '`nn.ConvTranspose`', dcgan,
-        'PixelConv', lambda: functools.partial(
+        'PixelConv', functools.partial(
           PLAIN_UP, padding='VALID', use_bias=False), ('float',)),
   Trick('models.convolution.strided_conv', '`lax.conv_general_dilated`', dcgan,
-        'strided_conv', lambda: _convolve, ('float',)),
+        'strided_conv', _convolve, ('float',)),
   Trick('models.convolution.conv_adjoint by rows', 'one product, as on a GPU',
-        convolution._conv_adjoint, 'fun',
-        lambda: convolution.adjoint_by_product, ('float',)),
-  Trick('models.dcgan: `nn.DenseGeneral`', 'flattened, and `nn.Dense`', dcgan,
-        'nn', lambda: _linen_with(DenseGeneral=_flattened)),
+        convolution._conv_adjoint, 'fun', convolution.adjoint_by_product,
+        ('float',)),
   Trick('training.devices: small arrays as one', 'each by itself', devices,
-        '_SMALL', lambda: -1),
+        '_SMALL', -1),
   Trick('training.nets: weights quantized once', 'in each call', step_lib,
-        'Nets', lambda: _QuantizedInEachCall, ('W8A8', 'W8A8 min-max')),
-  Trick('quantizers.straight_through: flat sums', 'over the axes',
-        straight_through, '_sum_to', lambda: _sum_to, ('W8A8',)),
-  Trick('quantizers.uniform: reciprocals', 'a division', UNIFORM, 'in_steps',
-        lambda: lambda x, s, z: x.astype(jnp.float32) / s + z,
-        ('W8A8 min-max',)),
+        'Nets', _QuantizedInEachCall, ('W8A8',)),
 )  # fmt: skip
-
-
-START = Trick(
-  'precision.compile: a first state',
-  '`jax.jit`',
-  build,
-  'compile_quickly',
-  lambda: jax.jit,
-)
+START = Trick('precision.compile: a first state', '`jax.jit`', build,
+              'compile_quickly', jax.jit)  # fmt: skip
 
 
 def make_step(setup: build.Setup, start: Any) -> Step:
-  """The step of a run, as training takes it.
-
-  Args:
-    setup: of the run.
-    start: its first state; arrays may have other shapes, as a kernel that is
-      flattened.
-  """
-  start = jax.tree.map(
-    lambda x, like: np.reshape(x, like.shape), start, setup.state_shapes()
-  )
+  """The step of a run, as training takes it, from the run's first state."""
   program = setup.program()
   batch_size = setup.config.batch_size
   batches = data.Batches(setup.dataset.train_images, None, 0, batch_size)
@@ -179,7 +128,7 @@ def make_step(setup: build.Setup, start: Any) -> Step:
 @contextlib.contextmanager
 def exchanged(trick: Trick) -> Iterator[None]:
   """The package without a trick, for what is traced meanwhile."""
-  with mock.patch.object(trick.owner, trick.attribute, trick.plain()):
+  with mock.patch.object(trick.owner, trick.attribute, trick.plain):
     yield
 
 
@@ -329,7 +278,7 @@ def main() -> None:
         continue
       found.append(compare(trick, base, args.rounds))
       # After every case, so that an interrupted benchmark keeps the others.
-      save(record, args.out, 'cpu_tricks-' + precision.replace(' ', '-'))
+      save(record, args.out, f'cpu_tricks-{precision.lower()}')
     cases += found
   print_cases(cases)
 

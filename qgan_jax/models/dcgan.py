@@ -156,8 +156,6 @@ class Discriminator(nn.Module):
     x, layer = _shrink(self, images, train)
 
     def dense(name, features):
-      # Not flattened: XLA:CPU would fuse x's activation and quantizer into one
-      # loop over [B, 16C], where the bias per channel prevents vectorization.
       return lambda: nn.DenseGeneral(
         features,
         axis=(-3, -2, -1),

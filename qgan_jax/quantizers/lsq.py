@@ -99,7 +99,6 @@ def _learned_rounding(
     # N values share a scale.
     shared = x.size / params['scale'].size
     rate = jax.lax.rsqrt(jnp.maximum(shared * (qmax - zero_point), 1e-6))
-    # A choice of two: XLA on a CPU would keep both terms of a difference.
     slopes = {'scale': jnp.where(inside, q - steps, q)}
     trained = {'scale': magnitude(params['scale'])}
     if 'offset' in learned:

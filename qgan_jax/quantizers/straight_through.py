@@ -85,9 +85,6 @@ straight_through_learned.defvjp(_learned_fwd, _learned_bwd)
 
 def _sum_to(x: Array, like: Array) -> Array:
   """Sums x over the axes along which `like` was broadcast."""
-  if like.size == 1:
-    # Flat: XLA on a CPU is slow to sum images of one channel.
-    return x.ravel().sum().reshape(like.shape).astype(like.dtype)
   padded = (1,) * (x.ndim - like.ndim) + like.shape
   axes = tuple(i for i, n in enumerate(padded) if n == 1)
   return x.sum(axes).reshape(like.shape).astype(like.dtype)

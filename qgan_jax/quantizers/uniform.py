@@ -53,8 +53,8 @@ def fake_quantize(
 def in_steps(x: Array, scale: Array, zero_point: Array) -> Array:
   """The code of x before it is rounded and clipped: x / scale + zero_point.
 
-  By the reciprocal, as the kernels of PyTorch and TensorFlow have it: XLA may
-  keep a quotient as an array of its own, a product it fuses into every loop.
+  By the reciprocal, as the kernels of PyTorch and TensorFlow have it: a
+  quotient rounds to another code now and then.
   """
   return x.astype(jnp.float32) * (1 / scale) + zero_point
 
