@@ -101,7 +101,7 @@ def _config_strings():
     'diagnose_every',
   ):  # fmt: skip
     yield from (f'{key}={x}' for x in ('0', '-1', '100000000000000000000000'))
-  for key in ('start_step', 'anneal_steps', 'prune_steps', 'alternate_steps'):
+  for key in ('start_step', 'anneal_steps', 'prune_steps'):
     yield from (f'{key}={x}' for x in ('-1', '100000000000000000000000'))
   for key in ('learning_rate', 'd_learning_rate'):
     yield from (

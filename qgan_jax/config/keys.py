@@ -250,9 +250,6 @@ GROUPS = (
         'Steps after that in which bits fall from `anneal_from` to their '
         'target.'),
     Key('precision.anneal_from', whole(1, 16), 8, 'Bits that they fall from.'),
-    Key('precision.alternate_steps', whole(0), 0,
-        'After that, so many steps quantized and as many in float, in turn; '
-        '0 for quantized throughout.'),
     Key('precision.prune_start', whole(0), 0, 'Steps before pruning begins.'),
     Key('precision.prune_steps', whole(0), 0,
         'Steps in which the sparsity rises to its target; 0 for all at once.'),
@@ -349,7 +346,11 @@ BROADER = {SHORT_NAMES[name] for key in KEYS.values() for name in key.broader}
 
 # What `records` needs to read the runs of earlier versions: the last default of
 # keys that are no more, and the names that other keys have now.
-REMOVED = {'precision.first_last_bits': None, 'precision.pruning': 'layer'}
+REMOVED = {
+  'precision.alternate_steps': 0,
+  'precision.first_last_bits': None,
+  'precision.pruning': 'layer',
+}
 RENAMED = {'precision.activation_quantizer': 'activation_quantizer'}
 
 

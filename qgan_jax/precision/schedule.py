@@ -25,8 +25,6 @@ class Schedule:
     anneal_steps: steps after that in which the bits fall from `anneal_from`
       to the target's, one at a time, in stretches of equal length.
     anneal_from: bits to fall from; a target above it is kept from the start.
-    alternate_steps: length of the stretches, of quantized and float training
-      in turn, that follow; 0 for quantized training throughout.
     prune_start: steps before pruning begins.
     prune_steps: steps in which the sparsity rises to the target's, as
       s·(1 − (1 − t)³) of Zhu and Gupta, https://arxiv.org/abs/1710.01878,
@@ -36,14 +34,13 @@ class Schedule:
   start_step: int = 0
   anneal_steps: int = 0
   anneal_from: int = 8
-  alternate_steps: int = 0
   prune_start: int = 0
   prune_steps: int = 0
 
   @property
   def changes_bits(self) -> bool:
     """Whether bits depend on the step at all."""
-    return bool(self.start_step or self.anneal_steps or self.alternate_steps)
+    return bool(self.start_step or self.anneal_steps)
 
   def at(self, bits: Bits, step: Array) -> Bits:
     """What training quantizes with at a step.
@@ -77,12 +74,7 @@ class Schedule:
 
   def is_float(self, step: Array) -> Array:
     """Whether nothing is quantized at a step."""
-    since = step - self.start_step
-    is_float = since < 0
-    if self.alternate_steps:
-      stretch = (since - self.anneal_steps) // self.alternate_steps
-      is_float |= (since >= self.anneal_steps) & (stretch % 2 == 1)
-    return is_float
+    return step < self.start_step
 
   def sparsity_at(self, target: Array, step: Array) -> Array:
     """The sparsity of a step on the way to a target, a scalar."""

@@ -79,8 +79,6 @@ def describe_schedule(config: Any) -> str:
     parts.append(
       f'from {p.anneal_from} bits down to these in {p.anneal_steps:,} steps'
     )
-  if p.alternate_steps:
-    parts.append(f'then {p.alternate_steps:,} steps so and as many in float')
   return ', '.join(parts)
 
 

@@ -54,7 +54,6 @@ def quantized_config(
     # Quantized from step 0, whatever the run's own schedule was.
     'start_step': 0,
     'anneal_steps': 0,
-    'alternate_steps': 0,
   }
   result = FrozenConfigDict(c)
   config_lib.validate(result)

@@ -37,7 +37,7 @@ def rewrite(path, change):
 def as_before(config):
   """What an earlier version wrote: other keys than today."""
   del config['logging']['diagnose_every']
-  del config['precision']['alternate_steps']
+  del config['precision']['anneal_steps']
   for key, default in REMOVED.items():
     group, name = key.split('.')
     config[group][name] = default
@@ -58,10 +58,10 @@ def test_other_keys_than_an_earlier_version_s_do_not_matter_at_their_defaults(
   rewrite(tmp_path / name, lambda record: as_before(config_of(record)))
   open_it(tmp_path, 'bits=4')
   with pytest.raises(UserError) as caught:
-    open_it(tmp_path, 'bits=4,alternate_steps=5,ema=0.9')
+    open_it(tmp_path, 'bits=4,anneal_steps=5,ema=0.9')
   differs = str(caught.value).split('What differs:')[1]
   assert differs.count('->') == 2
-  assert 'precision.alternate_steps: 0 -> 5' in differs
+  assert 'precision.anneal_steps: 0 -> 5' in differs
   assert 'ema.decay: 0.999 -> 0.9' in differs
 
 
