@@ -7,7 +7,7 @@ import random
 import shutil
 from typing import Any
 
-from endured import arrays, Bench, Broken, ended, undisturbed
+from endured import arrays, Bench, Broken, ended
 import jax
 import numpy as np
 import small_networks  # noqa: F401 - A run's folder does not import it.
@@ -32,7 +32,7 @@ def damage_checkpoints(bench: Bench, count: int, seed: int) -> dict[str, Any]:
     count: damages.
     seed: of these.
   """
-  reference, _ = undisturbed(bench)
+  reference, _ = bench.undisturbed
   source = bench.folder / 'first'
   saved = source / 'checkpoints'
   steps = sorted(int(p.name) for p in saved.iterdir() if p.name.isdecimal())

@@ -56,13 +56,15 @@ def main(argv: Sequence[str]) -> int:
   del argv
   logging.set_verbosity(logging.WARNING)
   failures = 0
-  for part in _ONLY.value:
-    record = start_record(('jax', 'jaxlib', 'flax', 'orbax-checkpoint'))
-    with tempfile.TemporaryDirectory(prefix='endurance-') as folder:
-      record |= _PARTS[part](Bench(Path(folder)))
-    say(part, record)
-    save(record, Path(_OUT.value) if _OUT.value else None, f'endurance-{part}')
-    failures += len(record['failures'])
+  with tempfile.TemporaryDirectory(prefix='endurance-') as folder:
+    bench = Bench(Path(folder))
+    for part in _ONLY.value:
+      record = start_record(('jax', 'jaxlib', 'flax', 'orbax-checkpoint'))
+      record |= _PARTS[part](bench)
+      say(part, record)
+      out = Path(_OUT.value) if _OUT.value else None
+      save(record, out, f'endurance-{part}')
+      failures += len(record['failures'])
   return int(failures > 0)
 
 

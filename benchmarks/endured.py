@@ -5,6 +5,7 @@ Orbax, everything else byte by byte.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import json
 import os
 from pathlib import Path
@@ -39,7 +40,8 @@ _KEYS = {
   'logging.eval_samples': 64,
   'scores.samples': 64,
 }
-_PATIENCE = 600  # Seconds: a command that takes longer hangs.
+# Seconds: a command that takes longer hangs. Alone, a run takes ten.
+_PATIENCE = 1800
 
 
 class Ended(dict):
@@ -83,6 +85,24 @@ class Bench:
       'QGAN_JAX_CACHE': str(folder / 'classifiers'),
       'XLA_FLAGS': '--xla_backend_optimization_level=0',
     }
+
+  @functools.cached_property
+  def undisturbed(self) -> tuple[Ended, float]:
+    """(what a run ends with that nothing disturbs, its seconds).
+
+    Its folder, `first`, stays.
+
+    Raises:
+      Broken: two of them do not end alike, so that nothing could be compared.
+    """
+    ends = []
+    for name in ('first', 'second'):
+      begin = time.monotonic()
+      self.start(self.folder / name).finish()
+      seconds = time.monotonic() - begin
+      ends.append(ended(self.folder / name))
+    ends[1].check(ends[0])
+    return ends[0], seconds
 
   def experiment(self, **keys: Any) -> str:
     """The flag --config of the run, with further keys."""
@@ -191,22 +211,6 @@ class Command:
 
 class Broken(Exception):
   """A promise was not kept; says how."""
-
-
-def undisturbed(bench: Bench) -> tuple[Ended, float]:
-  """(what a run ends with that nothing disturbs, its seconds).
-
-  Raises:
-    Broken: two of them do not end alike, so that nothing could be compared.
-  """
-  ends = []
-  for name in ('first', 'second'):
-    begin = time.monotonic()
-    bench.start(bench.folder / name).finish()
-    seconds = time.monotonic() - begin
-    ends.append(ended(bench.folder / name))
-  ends[1].check(ends[0])
-  return ends[0], seconds
 
 
 def arrays(checkpoint: Path) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import signal
 import time
 from typing import Any
 
-from endured import Bench, Broken, Command, ended, STEPS, undisturbed
+from endured import Bench, Broken, Command, ended, STEPS
 
 # Share of the killed runs that are killed once more when they resume.
 _AGAIN = 0.25
@@ -30,7 +30,7 @@ def kill_runs(
     jobs: runs at a time.
     seed: of the moments and signals.
   """
-  reference, seconds = undisturbed(bench)
+  reference, seconds = bench.undisturbed
   kills: collections.Counter[str] = collections.Counter()
   runs, failures = 0, []
 

@@ -16,7 +16,7 @@ import subprocess
 import time
 from typing import Any
 
-from endured import arrays, Bench, Broken, Command, Ended, ended, undisturbed
+from endured import arrays, Bench, Broken, Command, Ended, ended
 
 _DISKS = ('16k', '100k', '400k', '800k', '1200k', '1800k', '2400k', '3m')
 _ADDRESSES = (1, 2, 3, 4)  # GiB that a process may map.
@@ -30,7 +30,7 @@ class Missing(Exception):
 
 def starve(bench: Bench) -> dict[str, Any]:
   """Makes a run for each scarcity; see the module's docstring."""
-  reference, _ = undisturbed(bench)
+  reference, _ = bench.undisturbed
   cases: dict[str, Callable[[Path], str]] = {}
   for size in _DISKS:
     cases[f'a disk of {size}'] = lambda workdir, size=size: _small_disk(
