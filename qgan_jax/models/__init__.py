@@ -17,9 +17,9 @@ from typing import Any
 import flax.linen as nn
 
 from qgan_jax.errors import did_you_mean, UserError
-from qgan_jax.models import dcgan, resnet
+from qgan_jax.models import dcgan, r3gan, resnet
 
-_FAMILIES = {'dcgan': dcgan, 'resnet': resnet}
+_FAMILIES = {'dcgan': dcgan, 'resnet': resnet, 'r3gan': r3gan}
 NAMES = tuple(_FAMILIES)
 # The name of networks that were given in Python, and not by a module's name.
 GIVEN = 'given'

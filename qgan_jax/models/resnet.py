@@ -20,24 +20,18 @@ import jax.numpy as jnp
 from qgan_jax.models.attention import largest_map, SelfAttention
 from qgan_jax.models.normalization import apply_layer, ConditionalNorm
 from qgan_jax.models.posterior import Posterior
-from qgan_jax.models.stages import halve, stage_sizes, upsample
+from qgan_jax.models.stages import (
+  halve,
+  stage_sizes,
+  stage_widths,
+  upsample,
+)
 
 Array = jax.Array
 Dtype = Any
 # Glorot's, with a gain of √2 in front of a ReLU.
 _INIT = nn.initializers.glorot_uniform()
 _RELU_INIT = nn.initializers.variance_scaling(2, 'fan_avg', 'uniform')
-
-
-def stage_widths(image_size: int, channels: int) -> tuple[int, ...]:
-  """Channels of the stages, from the image's inwards.
-
-  The same in all of them up to 32 pixels; above, twice as many in each as in
-  the one before, up to 16 times as many as at the image.
-  """
-  growth = 0 if image_size <= 32 else 4
-  count = len(stage_sizes(image_size))
-  return tuple(channels << min(i, growth) for i in range(count))
 
 
 def _conv(features: int, name: str, dtype: Dtype, size: int = 3) -> nn.Conv:

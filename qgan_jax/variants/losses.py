@@ -83,6 +83,12 @@ def r1(logits: Logits, real: Array, fake: Array, mix: Array) -> Array:
   return 0.5 * _squared_norms(logits, real)
 
 
+def r1_r2(logits: Logits, real: Array, fake: Array, mix: Array) -> Array:
+  """½ ‖∇D(x)‖² of real images and of fakes; R3GAN, 2501.05441, eq. 3 and 4."""
+  del mix
+  return 0.5 * (_squared_norms(logits, real) + _squared_norms(logits, fake))
+
+
 def gradient_penalty(
   logits: Logits, real: Array, fake: Array, mix: Array
 ) -> Array:
@@ -94,7 +100,14 @@ def gradient_penalty(
 
 PENALTIES: dict[str, Penalty] = {
   'r1': r1,
+  'r1_r2': r1_r2,
   'gradient_penalty': gradient_penalty,
 }
-# γ of Mescheder et al., 1801.04406; λ of Gulrajani et al., 1704.00028.
-PENALTY_WEIGHTS = {'none': 0.0, 'r1': 1.0, 'gradient_penalty': 10.0}
+# γ of Mescheder et al., 1801.04406, and in R3GAN's code; λ of Gulrajani et al.,
+# 1704.00028.
+PENALTY_WEIGHTS = {
+  'none': 0.0,
+  'r1': 1.0,
+  'r1_r2': 1.0,
+  'gradient_penalty': 10.0,
+}

@@ -163,7 +163,7 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     ('ema=1', 'ema.decay=1.0'),
     ('seed=-1', 'seed=-1'),
     ('loss=hing', "did you mean 'hinge'"),
-    ('penalty=gp', 'one of none, r1, gradient_penalty'),
+    ('penalty=gp', 'one of none, r1, r1_r2, gradient_penalty'),
     ('penalty=none,penalty_weight=3', 'does nothing with penalty=none'),
     ('penalty=r1,batch_size=4', 'less than one image.*at least 0.25'),
     ('norm=bath', "did you mean 'batch'"),

@@ -65,6 +65,15 @@ def test_r1_is_half_the_squared_norm_on_real_images():
   np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+def test_r1_and_r2_are_those_of_real_images_and_of_fakes():
+  real, fake = np.random.RandomState(0).randn(2, 3, 2, 2, 1)
+  slopes = np.arange(1.0, 5.0).reshape(2, 2, 1)
+  expected = sum(0.5 * ((slopes * x) ** 2).sum((1, 2, 3)) for x in (real, fake))
+  got = losses.r1_r2(quadratic, jnp.asarray(real), jnp.asarray(fake), None)
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+  assert losses.PENALTIES.keys() | {'none'} == losses.PENALTY_WEIGHTS.keys()
+
+
 def test_gradient_penalty_is_gulrajanis_between_real_and_fake():
   rng = np.random.RandomState(0)
   real, fake = rng.randn(2, 3, 2, 2, 1)
