@@ -37,7 +37,7 @@ import numpy as np
 from rich.table import Table
 
 from qgan_jax.artifacts.drawer import latents
-from qgan_jax.artifacts.drawing import import_openvino
+from qgan_jax.artifacts.runtimes import import_openvino
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'onnxruntime', 'openvino',
             'onnx', 'torch')  # fmt: skip

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from qgan_jax import errors
-from qgan_jax.artifacts.drawing import RUNTIMES
+from qgan_jax.artifacts.drawing import RUNTIMES, TIME_LIMIT
 from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
 
@@ -45,6 +45,14 @@ def main(argv: Sequence[str]) -> None:
     'What draws; else the fastest.',
     flag_values=values,
   )
+  errors.define_count(
+    'time_limit',
+    TIME_LIMIT,
+    'Seconds that a program of a .onnx or .stablehlo file may take for a batch '
+    'of 64 images, and to compile before.',
+    values,
+    least=1,
+  )
   # Keeps what JAX says of backends that it did not find from the person.
   flags.FLAGS['verbosity'].value = logging.WARNING
   errors.parse_flags(argv, values, __doc__)
@@ -59,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
     seed=values.seed,
     label=values.label,
     runtime=values.runtime,
+    seconds=values.time_limit,
   )
 
 

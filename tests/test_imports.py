@@ -22,7 +22,7 @@ ALLOWED = {
   'models': {'errors'},
   'data': {'errors'},
   'metrics': {'errors'},
-  'artifacts': {'errors', 'models', 'precision', 'quantizers'},
+  'artifacts': {'errors', 'models', 'precision', 'quantizers', 'records'},
   'variants': set(),
   'training': {
     'data',

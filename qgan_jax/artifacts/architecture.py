@@ -70,6 +70,10 @@ def module_of(record: Mapping[str, Any], path: Path) -> nn.Module:
     )
   for value in kwargs.values():
     _check_size(value)
+  if name in models.NAMES:
+    for key, most in models.LIMITS.items():
+      if key in kwargs and kwargs[key] > most:
+        raise ValueError(f'{key} is {kwargs[key]}, and at most {most} are read')
   # A module is hashable, and a list is not.
   module = cls(**{key: _with_tuples(value) for key, value in kwargs.items()})
   hash(module)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 MAX_BITS = 16
+_PART = 2**16  # Fields that are unpacked at a time, a multiple of eight.
 
 
 def _check_width(bits: int) -> None:
@@ -62,7 +63,19 @@ def unpack(packed: np.ndarray, bits: int, shape: Sequence[int]) -> np.ndarray:
     raise ValueError(
       f'{packed.size} bytes do not hold {count} fields of {bits} bits'
     )
-  fields = np.unpackbits(packed, count=count * bits, bitorder='little')
-  octets = np.packbits(fields.reshape(count, bits), axis=1, bitorder='little')
-  octets = np.pad(octets, ((0, 0), (0, 2 - octets.shape[1])))
-  return octets.view('<u2').reshape(shape).astype(np.int32)
+  codes = np.empty(count, np.int32)
+  # A bit takes a byte here, and eight fields a whole number of bytes there.
+  for start in range(0, count, _PART):
+    part = codes[start : start + _PART]
+    first = start * bits // 8
+    fields = np.unpackbits(
+      packed[first : first + packed_size(part.size, bits)],
+      count=part.size * bits,
+      bitorder='little',
+    )
+    octets = np.packbits(
+      fields.reshape(part.size, bits), axis=1, bitorder='little'
+    )
+    octets = np.pad(octets, ((0, 0), (0, 2 - octets.shape[1])))
+    part[:] = octets.view('<u2').reshape(-1)
+  return codes.reshape(shape)

@@ -1,21 +1,29 @@
 """Images from an artifact of any format, by the fastest runtime there is.
 
-Nothing here imports JAX until a file needs it: ONNX files do not.
+Nothing here imports JAX until a file needs it: .qgan files do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 import importlib.util
-import json
 import os
 from pathlib import Path
 import platform
-import sys
 from typing import Any
 
 from absl import logging
 import numpy as np
 
-from qgan_jax.artifacts.drawer import Drawer, METADATA_KEY, not_from_latents
+from qgan_jax.artifacts.described import check_signature
+from qgan_jax.artifacts.drawer import BATCH, Drawer, not_from_latents
+from qgan_jax.artifacts.onnx_file import read_onnx
+from qgan_jax.artifacts.program import (
+  MEMORY,
+  MEMORY_PER_BYTE,
+  Program,
+  ProgramError,
+  TIME_LIMIT,
+)
+from qgan_jax.artifacts.stablehlo_file import read_stablehlo
 from qgan_jax.errors import UserError
 
 # By format, the fastest first.
@@ -28,14 +36,20 @@ _CPU_INFO = Path('/proc/cpuinfo')
 
 
 def open_drawer(
-  path: str | os.PathLike[str], runtime: str | None = None
+  path: str | os.PathLike[str],
+  runtime: str | None = None,
+  *,
+  seconds: float = TIME_LIMIT,
 ) -> Drawer:
   """Opens an artifact; its content says of which format it is.
+
+  Programs of other formats than .qgan run in a process of their own.
 
   Args:
     path: of a .qgan, .onnx or .stablehlo file.
     runtime: one of `RUNTIMES` of that format; None for the fastest that is
       installed and can read the file.
+    seconds: that a program may take to draw a batch, and to compile before.
 
   Raises:
     UserError: for a file that cannot be read, and a runtime that is not
@@ -51,10 +65,11 @@ def open_drawer(
   if kind == 'packed':
     return _open_packed(path)
   if kind == 'stablehlo':
-    from qgan_jax.artifacts.stablehlo import open_stablehlo
-
-    return open_stablehlo(path)
-  return _open_onnx(path, runtime)
+    record, content = read_stablehlo(path)
+    if record['latent_dim'] is None:
+      raise not_from_latents(path, [shape for shape, _ in record['inputs']])
+    return _open_program(path, ('jax',), record, content, 'int32', seconds)
+  return _open_onnx(path, runtime, seconds)
 
 
 def _kind(path: Path) -> str:
@@ -80,13 +95,25 @@ def _kind(path: Path) -> str:
 
 
 def _open_packed(path: Path) -> Drawer:
-  from qgan_jax.artifacts.inference import describe, images, latents_of
+  from qgan_jax.artifacts.inference import (
+    describe,
+    images,
+    latents_of,
+    memory_of,
+  )
   from qgan_jax.artifacts.packed import load
 
   network = load(path)
   latents = latents_of(network)
   if latents is None:
     raise not_from_latents(path, [x.shape for x in network.inputs or ()])
+  needed = memory_of(network)
+  most = MEMORY + MEMORY_PER_BYTE * path.stat().st_size
+  if needed > most:
+    raise UserError(
+      f'{path} takes {needed >> 20} MiB to draw {BATCH} images, and its size '
+      f'allows for {most >> 20}: call it in Python, if you trust it'
+    )
   return Drawer(
     lambda latents, labels: images(network, latents, labels),
     *latents,
@@ -95,10 +122,20 @@ def _open_packed(path: Path) -> Drawer:
   )
 
 
-def _open_onnx(path: Path, runtime: str | None) -> Drawer:
+def _open_onnx(path: Path, runtime: str | None, seconds: float) -> Drawer:
+  try:
+    content = path.read_bytes()
+    record = read_onnx(content)
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror}') from error
+  except (LookupError, ValueError) as error:
+    raise UserError(
+      f'{path} is not a whole ONNX file that qgan_jax exported ({error}): copy '
+      'or export it again'
+    ) from None
   choices = (runtime,) if runtime else RUNTIMES['onnx']
   # A graph made for ONNX Runtime; OpenVINO draws the same from it.
-  if b'"form": "gathered"' in path.read_bytes():
+  if record.get('form') == 'gathered':
     choices = choices[::-1]
   installed = [name for name in choices if importlib.util.find_spec(name)]
   if not installed:
@@ -107,58 +144,66 @@ def _open_onnx(path: Path, runtime: str | None) -> Drawer:
       f'to draw from {path}, install {" or ".join(choices)}: '
       f"pip install -e '.[{extra}]'"
     )
+  if record.get('needs_vnni') and not has_vnni():
+    logging.warning(
+      '%s may draw wrong images here: it needs a processor with VNNI, and this '
+      'one shows none; export it again with --format=onnx',
+      path,
+    )
+  return _open_program(path, installed, record, content, 'int64', seconds)
+
+
+def _open_program(
+  path: Path,
+  runtimes: Sequence[str],
+  record: dict[str, Any],
+  content: bytes,
+  label: str,
+  seconds: float,
+) -> Drawer:
+  """A drawer from the first runtime that can read a program.
+
+  Args:
+    path: of the file, to be named.
+    runtimes: to be tried, in this order.
+    record: what the file says of the program.
+    content: the program.
+    label: dtype of a label in files of this format.
+    seconds: that it may take for a batch.
+  """
   reasons = []
-  for name in installed:
+  for name in runtimes:
     try:
-      run, metadata = _LOADERS[name](path)
-    except Exception as error:  # Each runtime raises what it likes.
-      reasons.append(f'{name}: {str(error).strip().splitlines()[-1:]}')
+      program = Program(name, content, seconds)
+      check_signature(record, program.signature, label)
+    except (ProgramError, ValueError) as error:
+      reasons.append(f'{name}: {error}')
       continue
-    return onnx_drawer(path, name, run, metadata)
+
+    def draw(
+      latents: np.ndarray,
+      labels: np.ndarray | None,
+      program: Program = program,
+    ) -> np.ndarray:
+      inputs = (latents,) if labels is None else (latents, labels)
+      try:
+        return program(*inputs)
+      except ProgramError as error:
+        raise UserError(
+          f'the program in {path} does not run ({error}): copy or export it '
+          'again'
+        ) from None
+
+    return Drawer(
+      draw,
+      record['latent_dim'],
+      record['num_classes'],
+      name,
+      record['description'],
+    )
   raise UserError(
     f'{path} cannot be read ({"; ".join(reasons)}): copy or export it again, '
-    'or install the newest onnxruntime'
-  )
-
-
-Run = Callable[[dict[str, np.ndarray]], np.ndarray]
-
-
-def import_openvino() -> Any:
-  """OpenVINO, without the telemetry that it would send when imported."""
-  modules: dict[str, Any] = sys.modules
-  modules.setdefault('openvino_telemetry', None)
-  import openvino
-
-  return openvino
-
-
-def load_openvino(path: Path) -> tuple[Run, Mapping[str, str]]:
-  """(function of the inputs by name, the file's metadata)."""
-  core = import_openvino().Core()
-  model = core.read_model(path)
-  info = model.get_rt_info(['framework', METADATA_KEY])
-  compiled = core.compile_model(
-    # bfloat16, which some CPUs would take, is not what was trained.
-    model,
-    'CPU',
-    {'INFERENCE_PRECISION_HINT': 'f32'},
-  )
-  return lambda feeds: compiled(feeds)[0], {METADATA_KEY: info.astype(str)}
-
-
-def load_onnxruntime(path: Path) -> tuple[Run, Mapping[str, str]]:
-  """(function of the inputs by name, the file's metadata)."""
-  import onnxruntime
-
-  options = onnxruntime.SessionOptions()
-  options.log_severity_level = 3  # Errors.
-  session = onnxruntime.InferenceSession(
-    str(path), options, providers=['CPUExecutionProvider']
-  )
-  return (
-    lambda feeds: session.run(None, feeds)[0],
-    session.get_modelmeta().custom_metadata_map,
+    'or install the newest runtime'
   )
 
 
@@ -176,39 +221,3 @@ def has_vnni() -> bool:
   except OSError:
     return False
   return not {'avx512_vnni', 'avx_vnni'}.isdisjoint(words)
-
-
-_LOADERS = {'openvino': load_openvino, 'onnxruntime': load_onnxruntime}
-
-
-def onnx_drawer(
-  path: Path, runtime: str, run: Run, metadata: Mapping[str, str]
-) -> Drawer:
-  """A drawer from a loaded ONNX file."""
-  try:
-    record = json.loads(metadata[METADATA_KEY])
-    latent_dim, num_classes = record['latent_dim'], record['num_classes']
-    description = str(record['description'])
-    # Files of earlier versions do not say.
-    needs_vnni = record.get('needs_vnni', record.get('integer'))
-    if type(latent_dim) is not int or type(num_classes) is not int:
-      raise TypeError(f'latent_dim={latent_dim!r}, num_classes={num_classes!r}')
-  except (LookupError, TypeError, ValueError) as error:
-    raise UserError(
-      f'{path} is an ONNX file, but not one that qgan_jax exported ({error!r})'
-    ) from None
-
-  if needs_vnni and not has_vnni():
-    logging.warning(
-      '%s may draw wrong images here: it needs a processor with VNNI, and this '
-      'one shows none; export it again with --format=onnx',
-      path,
-    )
-
-  def draw(latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    feeds = {'latents': latents}
-    if labels is not None:
-      feeds['labels'] = labels.astype(np.int64)
-    return run(feeds)
-
-  return Drawer(draw, latent_dim, num_classes, runtime, description)

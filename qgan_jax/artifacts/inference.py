@@ -1,8 +1,10 @@
 """A quantized network at work: what it makes, and what it is in words."""
 
+import math
 from typing import Any
 
 import jax
+from jax.extend.core import jaxprs_in_params
 import numpy as np
 
 from qgan_jax.artifacts.drawer import BATCH
@@ -47,6 +49,29 @@ def images(network: Quantized, *inputs: Any) -> np.ndarray:
 def run(network: Quantized, *inputs: Any) -> Any:
   """One batch."""
   return network(*inputs)
+
+
+def memory_of(network: Quantized) -> int:
+  """Bytes that the largest operation of a batch reads and writes.
+
+  Traced alone: nothing is computed.
+  """
+  batch = [
+    jax.ShapeDtypeStruct((BATCH, *x.shape[1:]), x.dtype)
+    for x in network.example()
+  ]
+  return _largest(run.trace(network, *batch).jaxpr.jaxpr)
+
+
+def _largest(jaxpr: Any) -> int:
+  most = 0
+  for equation in jaxpr.eqns:
+    values = {id(x): x.aval for x in (*equation.invars, *equation.outvars)}
+    size = sum(
+      math.prod(aval.shape) * aval.dtype.itemsize for aval in values.values()
+    )
+    most = max(most, size, *map(_largest, jaxprs_in_params(equation.params)))
+  return most
 
 
 def _checked(network: Quantized, inputs: list[Any]) -> list[np.ndarray]:

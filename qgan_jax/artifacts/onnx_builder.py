@@ -9,6 +9,7 @@ import numpy as np
 
 from qgan_jax.artifacts.drawer import METADATA_KEY
 from qgan_jax.artifacts.levels import Codes, Steps
+from qgan_jax.artifacts.onnx_file import sealed
 from qgan_jax.errors import UserError
 
 # Bits of the smallest tensors → (opset, version of the format): the first that
@@ -197,4 +198,4 @@ class Builder:
     )
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+    return sealed(model.SerializeToString())

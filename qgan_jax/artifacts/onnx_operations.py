@@ -119,6 +119,15 @@ class Operations(Values):
     x = self.read(node.inputs[0])
     return x._replace(name=self.b.cast(x.name, node.output.dtype))
 
+  def _op_one_hot(self, node: Node) -> Value:
+    name = self.b.op(
+      'OneHot',
+      self.b.cast(self.straight(node.inputs[0]), np.int64),
+      self.b.constant(np.int64(node.params['depth'])),
+      self.b.constant(np.array([0, 1], np.float32)),
+    )
+    return Value(name, node.output.shape, (0, 1))
+
   # What puts elements elsewhere.
 
   def _op_transpose(self, node: Node) -> Value:

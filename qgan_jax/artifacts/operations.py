@@ -6,6 +6,7 @@ found again here, by what they do and not by the function that did it.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -20,7 +21,7 @@ _UNARY = frozenset({
 
 def recognized(nodes: tuple[Node, ...]) -> list[Node]:
   """The nodes with those that are one operation to a runtime in one."""
-  made = {node.output: node for node in nodes}
+  made: dict[Operand, Node] = {node.output: node for node in nodes}
   found = []
   for node in nodes:
     sources = [made.get(x) if isinstance(x, Tensor) else None
@@ -36,6 +37,13 @@ def recognized(nodes: tuple[Node, ...]) -> list[Node]:
           node = node._replace(
             op='leaky_relu', inputs=(x,), params={'slope': slope}
           )
+      case 'convert_element_type', (_,) if (test := sources[0]) is not None:
+        labels = _labels(test, made)
+        if labels is not None:
+          depth = test.output.shape[1]
+          node = node._replace(
+            op='one_hot', inputs=(labels,), params={'depth': depth}
+          )
       case 'reshape', (_,) if (before := sources[0]) is not None:
         times = _repeats(node, before)
         if times is not None:
@@ -50,6 +58,24 @@ def recognized(nodes: tuple[Node, ...]) -> list[Node]:
     made[node.output] = node
     found.append(node)
   return found
+
+
+def _labels(test: Node, made: Mapping[Operand, Node]) -> Operand | None:
+  """What is compared with 0, 1, 2, …, as one-hot encoding does."""
+  if test.op != 'eq' or len(test.output.shape) != 2:
+    return None
+  x, numbers = test.inputs
+  wide = made.get(x)
+  counted = np.arange(test.output.shape[1])[None]
+  if not isinstance(numbers, Constant) or numbers.shape != counted.shape:
+    return None
+  if (numbers.value != counted).any() or wide is None:
+    return None
+  if wide.op not in ('broadcast_in_dim', 'reshape', 'expand_dims'):
+    return None
+  (labels,) = wide.inputs
+  whole = np.issubdtype(labels.dtype, np.integer)
+  return labels if whole and labels.shape == x.shape[:1] else None
 
 
 def _slope(

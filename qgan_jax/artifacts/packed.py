@@ -41,16 +41,23 @@ from qgan_jax.artifacts import architecture
 from qgan_jax.artifacts import header as header_lib
 from qgan_jax.artifacts.container import ChecksumError, join, split, to_json
 from qgan_jax.artifacts.files import replacing
+from qgan_jax.artifacts.variables import (
+  check_number,
+  check_shapes,
+  not_finite,
+  restored,
+  variables_of,
+)
 from qgan_jax.artifacts.weights import (
   decode_weight,
   encode_weights,
   float32,
   read_params,
+  shape_of,
   Tensors,
 )
 from qgan_jax.errors import UserError
 from qgan_jax.precision import (
-  arguments_for,
   Input,
   inputs_like,
   Learned,
@@ -155,13 +162,9 @@ def save(
   tensors |= {
     f'ranges/{name}': float32(x) for name, x in network.ranges.items()
   }
-  for name, x in tensors.items():
-    if not np.isfinite(x).all():
-      raise UserError(
-        f'{name} of the network has values that are not finite: its training '
-        'diverged; save an earlier step'
-      )
-  _restored(network.module, network.example(), tensors)
+  name = type(network.module).__name__
+  expected = variables_of(network)
+  check_shapes(name, expected, {k: np.shape(x) for k, x in flat.items()})
   for name, x in flat.items():
     if (float32(x) != np.asarray(x)).any():
       raise ValueError(f'{name} is {x.dtype}, which float32 does not hold')
@@ -173,6 +176,12 @@ def save(
   for layer, entries in network.learned.get('activations', {}).items():
     for key, value in entries.items():
       tensors[f'learned/{layer}/{key}'] = float32(value)
+  wrong = not_finite(tensors)
+  if wrong:
+    raise UserError(
+      f'{wrong} of the network has values that are not finite: its training '
+      'diverged; save an earlier step'
+    )
   header = {
     **architecture.record_of(network.module),
     **header_lib.record_of(network),
@@ -183,6 +192,10 @@ def save(
   data = safetensors.numpy.save(
     {_CONTENT: join(header, tensors)}, {_CONTENT: str(FORMAT_VERSION)}
   )
+  try:
+    check_number(expected, len(data))
+  except ValueError as error:
+    raise UserError(f'{path} cannot be written: {error}') from None
   with replacing(path) as file:
     file.write(data)
   return Sizes(float_bytes, len(data))
@@ -265,7 +278,7 @@ def read(
   try:
     if module is None:
       module = architecture.module_of(header, path)
-    network = _quantized(module, header, tensors)
+    network = _quantized(module, header, tensors, path.stat().st_size)
     return Artifact(network, dict(header['metadata']))
   except _WRONG_CONTENT as error:
     raise UserError(
@@ -319,11 +332,40 @@ def _checksum(header: Mapping[str, Any], tensors: Tensors) -> str:
 
 
 def _quantized(
-  module: nn.Module, header: dict[str, Any], tensors: Tensors
+  module: nn.Module, header: dict[str, Any], tensors: Tensors, size: int
 ) -> Quantized:
-  """The network of a file's content, each field checked as it is used."""
+  """The network of a file's content, each field checked as it is used.
+
+  Nothing is decoded before the shapes are known to be those of the module, and
+  not too many for a file of `size` bytes.
+  """
   precision = header_lib.read_precision(header['precision'])
   bits = header_lib.read_bits(header['bits'])
+  network = _with_inputs(
+    Quantized(
+      module,
+      precision,
+      bits,
+      {},
+      {},
+      {},
+      # Files of earlier versions are of modules that tell by themselves.
+      inputs=(
+        header_lib.read_inputs(header['inputs']) if 'inputs' in header else None
+      ),
+      rounded=True,
+    ),
+    None,
+  )
+  wrong = not_finite(tensors)
+  if wrong:
+    raise ValueError(f'{wrong} has values that are not finite')
+  stored = {k: x.shape for k, x in _under('variables/', tensors).items()}
+  for name, record in header['codes'].items():
+    stored[name] = shape_of(name, record)
+  expected = variables_of(network)
+  check_shapes(type(module).__name__, expected, stored)
+  check_number(expected, size)
   fitted: dict[str, Any] = {}
   for name, record in header['codes'].items():
     decoded = decode_weight(name, tensors, record, precision, bits)
@@ -334,24 +376,14 @@ def _quantized(
   for name, x in _under('ranges/', tensors).items():
     if x.shape != (2,) or x.dtype != np.float32:
       raise ValueError(f'range of {name} is {x.dtype}{list(x.shape)}')
+    if x[0] > x[1]:
+      raise ValueError(f'range of {name} is from {x[0]} to {x[1]}')
     ranges[name] = jnp.asarray(x)
   learned = _learned(_under('learned/', tensors), precision)
-  network = Quantized(
-    module,
-    precision,
-    bits,
-    {},
-    ranges,
-    learned | ({'weights': fitted} if fitted else {}),
-    # Files of earlier versions are of modules that tell by themselves.
-    inputs=(
-      header_lib.read_inputs(header['inputs']) if 'inputs' in header else None
-    ),
-    rounded=True,
-  )
-  network = _with_inputs(network, None)
   return network.replace(
-    variables=_restored(module, network.example(), tensors)
+    variables=restored(expected, _under('variables/', tensors)),
+    ranges=ranges,
+    learned=learned | ({'weights': fitted} if fitted else {}),
   )
 
 
@@ -366,7 +398,7 @@ def _learned(tensors: Tensors, precision: Precision) -> Learned:
     example = jax.ShapeDtypeStruct((1,), jnp.float32)
     bits = jax.ShapeDtypeStruct((), jnp.float32)
     expected = jax.eval_shape(spec.quantizer.fit, example, bits)
-    found[layer] = read_params(layer, tensors, expected)
+    found[layer] = read_params(layer, tensors, expected, spec.quantizer.learned)
   return {'activations': found} if found else {}
 
 
@@ -376,34 +408,3 @@ def _under(prefix: str, tensors: Tensors) -> Tensors:
     for name, x in tensors.items()
     if name.startswith(prefix)
   }
-
-
-def _restored(
-  module: nn.Module, example: Sequence[Any], tensors: Tensors
-) -> dict[str, PyTree]:
-  """A module's variables, of the types that it gives them itself.
-
-  Raises:
-    ValueError: the tensors are not its variables.
-  """
-  name = type(module).__name__
-  args, kwargs = arguments_for(module, example, {})
-  # Traced without arithmetic or memory, however large the model says it is.
-  try:
-    shapes = jax.eval_shape(
-      lambda *args: module.init(jax.random.key(0), *args, **kwargs), *args
-    )
-  except Exception as error:  # Whatever a module of one's own raises.
-    shown = ', '.join(str(list(x.shape)) for x in example)
-    raise ValueError(f'{name} cannot be called with {shown}: {error}') from None
-  expected = traverse_util.flatten_dict(nn.meta.unbox(shapes), sep='/')
-  found = _under('variables/', tensors)
-  for key in sorted(expected.keys() | found.keys()):
-    there = found[key].shape if key in found else None
-    needed = expected[key].shape if key in expected else None
-    if there != needed or (
-      there is not None and found[key].dtype != np.float32
-    ):
-      raise ValueError(f'{key} has the shape {there}, and in {name} {needed}')
-  restored = {k: jnp.asarray(x, expected[k].dtype) for k, x in found.items()}
-  return traverse_util.unflatten_dict(restored, sep='/')

@@ -44,7 +44,9 @@ from qgan_jax.errors import UserError
 from qgan_jax.precision import Quantized
 
 Array = np.ndarray
-_NEVER_NEGATIVE = frozenset({'relu', 'logistic', 'exp', 'abs', 'square'})
+_NEVER_NEGATIVE = frozenset({
+  'relu', 'logistic', 'exp', 'abs', 'square', 'one_hot',
+})  # fmt: skip
 _KEEP_SIGNS = MOVES | {'repeat', 'concatenate', 'add', 'mul', 'reduce_max'}
 
 

@@ -15,7 +15,7 @@ import tqdm
 
 from qgan_jax.artifacts import grids
 from qgan_jax.artifacts.drawer import batches
-from qgan_jax.artifacts.drawing import open_drawer
+from qgan_jax.artifacts.drawing import open_drawer, TIME_LIMIT
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.errors import UserError
 
@@ -117,6 +117,7 @@ def sample(
   seed: int,
   label: int | None,
   runtime: str | None = None,
+  seconds: float = TIME_LIMIT,
 ) -> None:
   """Draws images into a file or folder and says what was done.
 
@@ -127,6 +128,7 @@ def sample(
     seed: of the latents.
     label: the class of all images, or None.
     runtime: what draws, or None for the fastest.
+    seconds: that a program may take for a batch; see `open_drawer`.
 
   Raises:
     UserError: for an argument that does not fit, or a file that cannot be
@@ -136,7 +138,7 @@ def sample(
     raise UserError(f'--num={num}: give 1 or more')
   if not 0 <= seed < 2**32:
     raise UserError(f'--seed={seed}: give 0 to {2**32 - 1}')
-  drawer = open_drawer(artifact, runtime)
+  drawer = open_drawer(artifact, runtime, seconds=seconds)
   classes = drawer.num_classes
   if label is not None and not 0 <= label < classes:
     raise UserError(

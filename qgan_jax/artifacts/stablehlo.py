@@ -18,7 +18,6 @@ import hashlib
 import io
 import json
 import math
-from pathlib import Path
 from typing import Any
 import zipfile
 
@@ -29,13 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax.artifacts.bits import pack
-from qgan_jax.artifacts.drawer import Drawer, not_from_latents
 from qgan_jax.artifacts.inference import describe, latents_of
 from qgan_jax.artifacts.levels import integer_codes
+from qgan_jax.artifacts.stablehlo_file import PROGRAM, RECORD, VERSION
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Quantized
 
-VERSION = 1
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 # Of a code: from here on, floats are hardly larger.
 _MAX_BITS = 16
@@ -97,8 +95,8 @@ def stablehlo_model(network: Quantized, metadata: Mapping[str, Any]) -> bytes:
   file = io.BytesIO()
   with zipfile.ZipFile(file, 'w') as archive:
     for name, data in (
-      ('generator.json', json.dumps(record).encode()),
-      ('program', content),
+      (RECORD, json.dumps(record).encode()),
+      (PROGRAM, content),
     ):
       # It has a fixed date: the same generator makes the same file.
       archive.writestr(zipfile.ZipInfo(name), data)
@@ -145,41 +143,3 @@ def _unpack(packed: dict[str, Any]) -> jax.Array:
     return jnp.asarray(packed['levels'])[codes]
   codes = codes * packed['step'] + packed['offset']
   return codes.astype(jnp.float32) * packed['scales']
-
-
-def open_stablehlo(path: Path) -> Drawer:
-  """Opens a file that `stablehlo_model` made.
-
-  Raises:
-    UserError: where it is something else, cut short or changed.
-  """
-  try:
-    with zipfile.ZipFile(path) as file:
-      record_info = file.getinfo('generator.json')
-      program_info = file.getinfo('program')
-      if record_info.compress_type or program_info.compress_type:
-        raise ValueError('it is compressed')
-      record = json.loads(file.read(record_info))
-      content = file.read(program_info)
-    if record['version'] != VERSION:
-      raise ValueError(f'its version is {record["version"]!r}, not {VERSION}')
-    if record['sha256'] != hashlib.sha256(content).hexdigest():
-      raise ValueError('its checksum does not match')
-    latent_dim, num_classes = record['latent_dim'], record['num_classes']
-    program = export.deserialize(bytearray(content))
-  # What a zip that is none, a JSON that is none, or JAX make of wrong content.
-  except (OSError, zipfile.BadZipFile, LookupError, TypeError, ValueError,
-          NotImplementedError, RuntimeError) as error:  # fmt: skip
-    raise UserError(
-      f'{path} is not a whole .stablehlo file ({error}): copy or export it '
-      'again'
-    ) from error
-  if latent_dim is None:
-    raise not_from_latents(path, [shape for shape, _ in record['inputs']])
-  call = jax.jit(program.call)
-
-  def run(latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    arguments = (latents,) if labels is None else (latents, labels)
-    return np.asarray(call(*arguments))
-
-  return Drawer(run, latent_dim, num_classes, 'jax', str(record['description']))

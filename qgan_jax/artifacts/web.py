@@ -51,7 +51,7 @@ def web_page(model: bytes, runtime: Runtime) -> bytes:
   page = (Path(__file__).parent / 'web.html').read_text()
   # What closes a script must not be read as its end.
   onnx = require('onnx')
-  (entry,) = onnx.load_from_string(model).metadata_props
+  entry, _ = onnx.load_from_string(model).metadata_props  # And the seal.
   record = entry.value.replace('<', '\\u003c')
   for name, content in (
     ('GENERATOR', record),

@@ -118,6 +118,18 @@ def _width(codes: np.ndarray) -> tuple[int, int]:
   return max(1, (int(codes.max(initial=0)) - offset).bit_length()), offset
 
 
+def shape_of(name: str, record: Sequence[Any]) -> tuple[int, ...]:
+  """The shape of a weight, from what a file says of its codes.
+
+  Raises:
+    ValueError, TypeError: it says something else.
+  """
+  _, _, shape = record
+  if len(shape) < 2 or any(type(n) is not int or n < 0 for n in shape):
+    raise ValueError(f'codes of {name} are described by {record}')
+  return tuple(shape)
+
+
 class Decoded(NamedTuple):
   """A weight of a file.
 
@@ -144,10 +156,11 @@ def decode_weight(
   Raises:
     ValueError, TypeError, LookupError: it does not fit together.
   """
-  n, offset, shape = record
-  if any(type(i) is not int for i in (n, offset, *shape)):
+  n, offset, _ = record
+  shape = shape_of(name, record)
+  if type(n) is not int or type(offset) is not int:
     raise TypeError(f'codes of {name} are described by {record}')
-  if len(shape) < 2 or min(shape) < 0 or not -(2**MAX_BITS) < offset <= 0:
+  if not -(2**MAX_BITS) < offset <= 0:
     raise ValueError(f'codes of {name} are described by {record}')
   stored = tensors[f'variables/{name}']
   kept = np.ones(1, bool)
@@ -169,7 +182,9 @@ def decode_weight(
     raise ValueError(f'{name} has codes and no quantizer')
   quantizer, width_ = spec.quantizer, width(bits.weights, layer)
   expected = jax.eval_shape(quantizer.fit, weight, width_)
-  params = read_params(f'quantizer/{name}', tensors, expected)
+  params = read_params(
+    f'quantizer/{name}', tensors, expected, quantizer.learned
+  )
   values = quantizer.decode(jnp.asarray(codes), params, width_)
   return Decoded(
     layer, np.where(kept, np.asarray(values), np.float32(0)), params
@@ -189,9 +204,19 @@ def _spread(
 
 
 def read_params(
-  prefix: str, tensors: Tensors, expected: Mapping[str, Any]
+  prefix: str,
+  tensors: Tensors,
+  expected: Mapping[str, Any],
+  learned: Sequence[str],
 ) -> dict[str, jax.Array]:
   """A quantizer's parameters.
+
+  Args:
+    prefix: of their names.
+    tensors: of the file.
+    expected: their shapes.
+    learned: names of those that are. A learned scale below 0 stands for its
+      size; no other is below 0.
 
   Raises:
     ValueError, LookupError: they are not as expected.
@@ -200,4 +225,6 @@ def read_params(
   for key, value in params.items():
     if value.shape != expected[key].shape or value.dtype != np.float32:
       raise ValueError(f'{key} of {prefix} is {value.dtype}{list(value.shape)}')
+    if key == 'scale' and key not in learned and (value < 0).any():
+      raise ValueError(f'{key} of {prefix} is below 0')
   return {key: jnp.asarray(value) for key, value in params.items()}

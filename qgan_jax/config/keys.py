@@ -8,7 +8,7 @@ docs/config.md all of it.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from qgan_jax import quantizers
+from qgan_jax import models, quantizers
 from qgan_jax.config.kinds import (
   BITS,
   BITS_OR_EXPONENT,
@@ -110,7 +110,7 @@ def _argument(name: str, kind: Kind, help_: str) -> Key:
 # fmt: off
 # Keys that every network has, and that stand for all networks without a prefix.
 SHARED = (
-  Key('channels', whole(1, 4096), 32,
+  Key('channels', whole(1, models.LIMITS['channels']), 32,
       'Channels of the feature maps next to the image; further in there are '
       'twice as many at each stage, in `resnet` above 32 pixels alone.'),
   Key('norm', choice('group', 'batch', 'none'), None,
@@ -195,7 +195,7 @@ GROUPS = (
     Key('data.standin', FLAG, True,
         'Whether the digits stand in where MNIST or its like is not there; '
         'sweeps set it to false unless it is given.'),
-    Key('data.image_size', whole(16, 256), 28,
+    Key('data.image_size', whole(16, models.LIMITS['image_size']), 28,
         'Height and width to which images are cropped and resized.'),
     Key('data.channels', one_of(1, 3)._replace(allowed='1 (grey), 3 (RGB)'),
         None, 'Channels to which images are converted.',
@@ -288,7 +288,7 @@ GROUPS = (
     Key('model.attention', FLAG, False,
         'Whether the networks have self-attention; for `resnet`.',
         name='attention'),
-    Key('generator.latent_dim', whole(1, 2**20), 64,
+    Key('generator.latent_dim', whole(1, models.LIMITS['latent_dim']), 64,
         'Length of the latent vector that an image is drawn from.'),
     *SHARED,
     *_of_networks(),

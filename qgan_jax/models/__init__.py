@@ -21,6 +21,8 @@ from qgan_jax.models import dcgan, r3gan, resnet
 
 _FAMILIES = {'dcgan': dcgan, 'resnet': resnet, 'r3gan': r3gan}
 NAMES = tuple(_FAMILIES)
+# The most that training takes, and that is read from a file, of an attribute.
+LIMITS = {'image_size': 256, 'channels': 4096, 'latent_dim': 2**20}
 # The name of networks that were given in Python, and not by a module's name.
 GIVEN = 'given'
 
@@ -74,6 +76,7 @@ def make_discriminator(name: str, **kwargs: Any) -> nn.Module:
 
 __all__ = [
   'GIVEN',
+  'LIMITS',
   'NAMES',
   'attributes',
   'find',

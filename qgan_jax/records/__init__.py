@@ -9,6 +9,7 @@ as it is. `DamagedFile` is a person's error: one sentence that names the file.
 from qgan_jax.records.files import (
   DamagedFile,
   metrics_row,
+  parse,
   read,
   read_metrics,
   write_json,
@@ -28,6 +29,7 @@ __all__ = [
   'Schema',
   'alone',
   'metrics_row',
+  'parse',
   'read',
   'read_metrics',
   'try_lock',

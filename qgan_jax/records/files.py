@@ -29,10 +29,22 @@ def read(path: Path, schema: Schema) -> Any:
   if data is None:
     return None
   try:
+    return parse(data, schema)
+  except ValueError as error:
+    raise DamagedFile(f'{path} is damaged: {error}') from None
+
+
+def parse(data: bytes, schema: Schema) -> Any:
+  """The value in the JSON of a part of a file.
+
+  Raises:
+    ValueError: it is no JSON, or is not as the schema says.
+  """
+  try:
     value = _parse(data)
     schema(value, '')
   except (ValueError, RecursionError) as error:
-    raise DamagedFile(f'{path} is damaged: {_why(error)}') from None
+    raise ValueError(_why(error)) from None
   return value
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from qgan_jax.artifacts.drawing import import_openvino
+from qgan_jax.artifacts.runtimes import import_openvino
 
 onnxruntime.set_default_logger_severity(3)
 MULTIPLIES = ('conv', 'matmul', 'gemm', 'fullyconnected')

@@ -157,8 +157,11 @@ def test_an_onnx_file_is_drawn_from_without_jax(folder, tmp_path):
     script = textwrap.dedent(f"""
       import sys
       from qgan_jax import sample
+      from qgan_jax.artifacts import runtimes
       sample.main(['--artifact={folder}/generator-{name}.onnx', '--num=1',
                    '--out={tmp_path}/x.png', '--runtime={runtime}'])
+      assert '{runtime}' not in sys.modules  # It has a process of its own.
+      runtimes.RUNTIMES['{runtime}']()  # As it does there.
       loaded = {{m.split('.')[0] for m in sys.modules}}
       assert '{runtime}' in loaded
       assert sys.modules.get('openvino_telemetry') is None
@@ -212,16 +215,6 @@ def test_a_file_that_needs_vnni_says_so_where_there_is_none(
         warned = 'needs a processor with VNNI' in caplog.text
         assert warned == ('-vnni' in path.name and not there)
         assert len(caplog.records) == warned
-
-
-def test_a_file_that_does_not_say_whether_it_needs_vnni(caplog, monkeypatch):
-  monkeypatch.setattr(drawing, 'has_vnni', lambda: False)
-  record = {'latent_dim': 8, 'num_classes': 0, 'description': ''}
-  for integer in (True, False):
-    caplog.clear()
-    metadata = {drawing.METADATA_KEY: json.dumps(record | {'integer': integer})}
-    drawing.onnx_drawer(Path('old.onnx'), 'onnxruntime', None, metadata)
-    assert ('old.onnx may draw wrong' in caplog.text) == integer
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_batch_is_free_and_the_file_says_what_it_is(tmp_path):
     np.testing.assert_allclose(one, many[:1], atol=1e-5)
     model = onnx.load_from_string(data)
     onnx.checker.check_model(model, full_check=True)
-    (entry,) = model.metadata_props
+    entry, _ = model.metadata_props
     assert json.loads(entry.value) == {
       'dataset': 'none',
       'version': 1,

@@ -25,12 +25,13 @@ from qgan_jax.artifacts.plan import make_plan
 
 HERE = 'with VNNI' if drawing.has_vnni() else 'without VNNI'
 DRAW = """
+import pathlib
 import sys
 import numpy as np
-from qgan_jax.artifacts import drawing
+from qgan_jax.artifacts import runtimes
 runtime, path, latents, images = sys.argv[1:]
-run, _ = getattr(drawing, f'load_{runtime}')(path)
-np.save(images, run({'latents': np.load(latents)}))
+loaded = runtimes.RUNTIMES[runtime]()(pathlib.Path(path).read_bytes())
+np.save(images, loaded.run([np.load(latents)]))
 """
 WITHOUT_VNNI = ('qemu-x86_64', '-cpu', 'max')  # AVX2 alone.
 PROCESSORS = [

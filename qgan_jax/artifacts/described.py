@@ -1,0 +1,116 @@
+"""What ONNX and StableHLO files say of themselves, as JSON.
+
+A file may come from a stranger. What it says is checked here, once: types,
+sizes, and that it is what its program takes and gives.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from qgan_jax.records import parse
+from qgan_jax.records.schemas import (
+  anything,
+  count,
+  list_of,
+  mapping,
+  maybe,
+  table,
+  text,
+)
+
+# Of a latent, of the classes, and of a side of an image.
+_MAX_SIZE = 2**20
+_MAX_DESCRIPTION = 1000  # Characters.
+
+
+class Signature(NamedTuple):
+  """What a program takes and gives, without the axis of the batch.
+
+  Attributes:
+    inputs: (shape of one example, dtype) of each.
+    output: shape of one example, float32.
+  """
+
+  inputs: tuple[tuple[tuple[int, ...], str], ...]
+  output: tuple[int, ...]
+
+
+def _size(value: Any, where: str) -> None:
+  count(value, where)
+  if value > _MAX_SIZE:
+    raise ValueError(f'{where} is {value}, and at most {_MAX_SIZE} are read')
+
+
+def _description(value: Any, where: str) -> None:
+  """A line for the terminal, which no control character may change."""
+  text(value, where)
+  if len(value) > _MAX_DESCRIPTION or not value.isprintable():
+    raise ValueError(f'{where} is no line of text')
+
+
+def _inputs(value: Any, where: str) -> None:
+  list_of(list_of(anything))(value, where)
+  for i, entry in enumerate(value):
+    if len(entry) != 2:
+      raise ValueError(f'{where}[{i}] is no shape and dtype')
+    list_of(_size)(entry[0], f'{where}[{i}][0]')
+    text(entry[1], f'{where}[{i}][1]')
+
+
+_SCHEMA = table(
+  {
+    'latent_dim': maybe(_size),
+    'num_classes': maybe(_size),
+    'description': _description,
+  },
+  {
+    'version': count,
+    'sha256': text,
+    'inputs': _inputs,
+    'image_shape': list_of(_size),
+    'metadata': mapping(anything),
+  },
+)
+
+
+def read_record(data: bytes) -> dict[str, Any]:
+  """What a file says of itself.
+
+  Raises:
+    ValueError: it is nothing that an exporter wrote.
+  """
+  return parse(data, _SCHEMA)
+
+
+def check_signature(
+  record: dict[str, Any], found: Signature, label: str
+) -> None:
+  """Compares what a file says with what its program takes and gives.
+
+  Args:
+    record: of `read_record`.
+    found: of the program itself.
+    label: dtype of a label in files of this format.
+
+  Raises:
+    ValueError: they differ.
+  """
+  latent_dim, classes = record['latent_dim'], record['num_classes']
+  inputs: list[tuple[tuple[int, ...], str]] = [((latent_dim,), 'float32')]
+  if classes:
+    inputs.append(((), label))
+  if found.inputs != tuple(inputs):
+    raise ValueError(
+      f'it says latent_dim={latent_dim} and num_classes={classes}, and its '
+      f'program takes {_shown(found.inputs)}'
+    )
+  shape = tuple(record.get('image_shape', found.output))
+  if found.output != shape or len(shape) != 3:
+    raise ValueError(
+      f'it says images of {list(shape)}, and its program gives '
+      f'{list(found.output)}'
+    )
+
+
+def _shown(inputs: Sequence[tuple[tuple[int, ...], str]]) -> str:
+  return ' and '.join(f'{dtype}{list(shape)}' for shape, dtype in inputs)

@@ -1,0 +1,177 @@
+"""What runs programs, and the process in which it does.
+
+  python -m qgan_jax.artifacts.runtimes RUNTIME DESCRIPTOR
+
+Runtimes are written in C++, and read more than they should: bytes that are no
+program can crash them, a program can run forever or fill the memory. So they
+work in a process of their own, which `program` starts and watches. The two talk
+through a socket, in bytes that are never unpickled.
+"""
+
+from collections.abc import Callable, Sequence
+import json
+from multiprocessing.connection import Connection
+import signal
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Run = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+class Loaded(NamedTuple):
+  """A program that a runtime has read.
+
+  Attributes:
+    inputs: [name, shape without the batch, dtype] of each.
+    output: shape of its output without the batch.
+    run: inputs in their order → output.
+  """
+
+  inputs: list[list[Any]]
+  output: list[Any]
+  run: Run
+
+
+def import_openvino() -> Any:
+  """OpenVINO, without the telemetry that it would send when imported."""
+  modules: dict[str, Any] = sys.modules
+  modules.setdefault('openvino_telemetry', None)
+  import openvino
+
+  return openvino
+
+
+def _openvino() -> Callable[[bytes], Loaded]:
+  openvino = import_openvino()
+  core = openvino.Core()
+
+  def load(content: bytes) -> Loaded:
+    model = core.read_model(content, b'')
+    compiled = core.compile_model(
+      # bfloat16, which some CPUs would take, is not what was trained.
+      model,
+      'CPU',
+      {'INFERENCE_PRECISION_HINT': 'f32'},
+    )
+
+    def shape(port: Any) -> list[Any]:
+      return [n.get_length() for n in list(port.get_partial_shape())[1:]]
+
+    inputs = [
+      [
+        port.get_any_name(),
+        shape(port),
+        port.get_element_type().to_dtype().name,
+      ]
+      for port in model.inputs
+    ]
+    names = [name for name, _, _ in inputs]
+    return Loaded(
+      inputs,
+      shape(model.outputs[0]),
+      lambda arrays: compiled(dict(zip(names, arrays, strict=True)))[0],
+    )
+
+  return load
+
+
+def _onnxruntime() -> Callable[[bytes], Loaded]:
+  import onnxruntime
+
+  dtypes = {'tensor(float)': 'float32', 'tensor(int64)': 'int64'}
+
+  def load(content: bytes) -> Loaded:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # Errors.
+    session = onnxruntime.InferenceSession(
+      content, options, providers=['CPUExecutionProvider']
+    )
+    inputs = [
+      [port.name, port.shape[1:], dtypes.get(port.type, port.type)]
+      for port in session.get_inputs()
+    ]
+    names = [name for name, _, _ in inputs]
+    return Loaded(
+      inputs,
+      session.get_outputs()[0].shape[1:],
+      lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))[
+        0
+      ],
+    )
+
+  return load
+
+
+def _jax() -> Callable[[bytes], Loaded]:
+  import jax
+  from jax import export
+
+  from qgan_jax.artifacts.allowed_operations import check_operations, parsed
+
+  jax.devices()
+
+  def load(content: bytes) -> Loaded:
+    try:
+      program = export.deserialize(bytearray(content))
+    except Exception:  # Whatever Python makes of bytes that are something else.
+      raise ValueError('its program is none of jax.export') from None
+    check_operations(parsed(program.mlir_module_serialized))
+    call = jax.jit(program.call)
+    return Loaded(
+      [
+        ['', [int(n) for n in x.shape[1:]], x.dtype.name]
+        for x in program.in_avals
+      ],
+      [int(n) for n in program.out_avals[0].shape[1:]],
+      lambda arrays: np.asarray(call(*arrays)),
+    )
+
+  return load
+
+
+RUNTIMES = {'openvino': _openvino, 'onnxruntime': _onnxruntime, 'jax': _jax}
+
+
+def serve(runtime: str, connection: Connection) -> None:
+  """Answers until the other end closes.
+
+  It says that it is there; is given a program, and says what that takes and
+  gives; is then given inputs, and gives the output: b'+' and its bytes, or b'-'
+  and what went wrong.
+  """
+  load = RUNTIMES[runtime]()
+  connection.send_bytes(b'+')
+  try:
+    inputs, output, run = load(connection.recv_bytes())
+    answer = json.dumps([inputs, output]).encode()
+  except Exception as error:  # Each runtime raises what it likes.
+    connection.send_bytes(b'-' + _line(error))
+    return
+  connection.send_bytes(b'+' + answer)
+  while True:
+    try:
+      arrays = [
+        np.frombuffer(connection.recv_bytes(), dtype).reshape(-1, *shape)
+        for _, shape, dtype in inputs
+      ]
+    except EOFError:
+      return
+    try:
+      drawn = np.ascontiguousarray(run(arrays), np.float32)
+      connection.send_bytes(b'+' + drawn.tobytes())
+    except Exception as error:
+      connection.send_bytes(b'-' + _line(error))
+
+
+def _line(error: Exception) -> bytes:
+  """The last line of what a runtime says, for a person."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[-1][:500].encode(errors='replace')
+
+
+if __name__ == '__main__':
+  # Nobody waits for an answer any longer.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+  serve(sys.argv[1], Connection(int(sys.argv[2])))

@@ -1,0 +1,41 @@
+"""What surrounds the program of a `.stablehlo` file, read without JAX."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+import zipfile
+
+from qgan_jax.artifacts.described import read_record
+from qgan_jax.errors import UserError
+
+VERSION = 1
+RECORD, PROGRAM = 'generator.json', 'program'
+
+
+def read_stablehlo(path: Path) -> tuple[dict[str, Any], bytes]:
+  """What a file says of its program, and the program, not read yet.
+
+  Raises:
+    UserError: it is something else, cut short or changed.
+  """
+  try:
+    with zipfile.ZipFile(path) as file:
+      entries = [file.getinfo(name) for name in (RECORD, PROGRAM)]
+      if any(entry.compress_type for entry in entries):
+        raise ValueError('it is compressed')
+      text, content = map(file.read, entries)
+    record = read_record(text)
+    if record['version'] != VERSION:
+      raise ValueError(f'its version is {record["version"]!r}, not {VERSION}')
+    if record['sha256'] != hashlib.sha256(content).hexdigest():
+      raise ValueError('its checksum does not match')
+    # A shape of what it takes, for those who do not call it with latents.
+    record.setdefault('inputs', [])
+  # What a zip that is none, or one that is encrypted, makes of its reader.
+  except (OSError, zipfile.BadZipFile, LookupError, NotImplementedError,
+          RuntimeError, ValueError) as error:  # fmt: skip
+    raise UserError(
+      f'{path} is not a whole .stablehlo file ({error}): copy or export it '
+      'again'
+    ) from error
+  return record, content
