@@ -4,6 +4,7 @@ Nothing here imports JAX until a file needs it: .qgan files do.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import importlib.util
 import os
 from pathlib import Path
@@ -56,6 +57,21 @@ def open_drawer(
       installed or cannot read it.
   """
   path = Path(path)
+  drawer = _open(path, runtime, seconds)
+
+  def draw(latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    images = drawer.draw(latents, labels)
+    if not np.isfinite(images).all():
+      raise UserError(
+        f'{path} draws values that are not finite: it is damaged, or its '
+        'training diverged'
+      )
+    return images
+
+  return dataclasses.replace(drawer, draw=draw)
+
+
+def _open(path: Path, runtime: str | None, seconds: float) -> Drawer:
   kind = _kind(path)
   if runtime is not None and runtime not in RUNTIMES[kind]:
     raise UserError(

@@ -140,7 +140,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
   path = write(
     tmp_path / 'x.stablehlo', serialized(lambda z: images(jnp.log(z)))
   )
-  with pytest.raises(UserError, match='not finite'):
+  with pytest.raises(UserError, match='draws values that are not finite'):
     draw(path)
 
 
