@@ -190,7 +190,8 @@ GROUPS = (
         'Data set: `digits`, a name in TensorFlow Datasets, or `folder`.',
         follows="the experiment's name"),
     Key('data.dir', PATH, None,
-        'Where data sets lie; with `source=folder`, the folder of images.',
+        'Where data sets lie; with `source=folder`, the folder of images, or '
+        'a .zip or .tar of it: see [data](data.md).',
         unset='$TFDS_DATA_DIR, or ~/tensorflow_datasets'),
     Key('data.standin', FLAG, True,
         'Whether the digits stand in where MNIST or its like is not there; '

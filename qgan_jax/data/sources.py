@@ -8,7 +8,13 @@ from typing import Any
 
 from absl import logging
 
-from qgan_jax.data import digits, folder, mnist_family, tfds
+from qgan_jax.data import (
+  digits,
+  folder,
+  mnist_family,
+  picture_files,
+  tfds,
+)
 from qgan_jax.data.dataset import ImageDataset
 from qgan_jax.data.download import UnavailableError
 from qgan_jax.errors import expand_home, UserError
@@ -31,7 +37,7 @@ def load(
         `data_dir` as ArrayRecord; MNIST, Fashion-MNIST and KMNIST are also
         read from their original files and downloaded where these are missing;
       `'digits'`, scikit-learn's 1,797 scans, which need no file at all;
-      `'folder:PATH'`, a folder of images.
+      `'folder:PATH'`, a folder of images, or a .zip or .tar of them.
     data_dir: Where data sets lie; None means `$TFDS_DATA_DIR`, else TFDS's
       own default, `~/tensorflow_datasets`.
     image_size: Height and width of the result, in pixels: images are cropped
@@ -92,7 +98,7 @@ def check(source: str, *, data_dir: str | None = None) -> None:
   """
   kind, _, path = source.partition(':')
   if kind == 'folder':
-    folder.find(path)
+    picture_files.check(path)
   elif source != 'digits':
     _find(source, data_dir)
 

@@ -144,3 +144,25 @@ def test_the_split_is_a_fixed_partition(num, held_out):
   np.testing.assert_array_equal(np.sort([*train, *test]), np.arange(num))
   again = dataset.hold_out(num)
   np.testing.assert_array_equal(test, again[1])
+
+
+def test_a_split_in_folders_is_the_split(tmp_path, caplog):
+  for split, value in (('train', 10), ('val', 20), ('test', 30)):
+    for kind in ('ant', 'bee'):
+      for i in range(2):
+        _save(tmp_path / 'all' / split / kind / f'{i}.png', value)
+  found = _load(tmp_path)
+  assert np.unique(found.train_images) == [10]
+  assert np.unique(found.test_images) == [30]
+  assert found.train_labels.tolist() == found.test_labels.tolist()
+  assert found.test_labels.tolist() == [0, 0, 1, 1]
+  assert '4 image(s) for validation' in caplog.text
+
+
+def test_what_is_no_picture_is_counted(tmp_path, caplog):
+  for i in range(3):
+    _save(tmp_path / f'{i}.png', i)
+  (tmp_path / 'notes.txt').write_text('no picture')
+  _load(tmp_path)
+  assert '1 file(s)' in caplog.text
+  assert 'notes.txt' in caplog.text

@@ -1,0 +1,81 @@
+"""What the folders around pictures say: their classes and their split."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Parts = tuple[str, ...]
+
+# What folders of a split are called, in any case of letters.
+_SPLITS = {
+  'train': 'train',
+  'training': 'train',
+  'test': 'test',
+  'testing': 'test',
+  'val': 'validation',
+  'valid': 'validation',
+  'validation': 'validation',
+}
+
+
+class Layout(NamedTuple):
+  """What is known of N pictures by where they lie.
+
+  Attributes:
+    splits: of each, `'train'`, `'test'` or `'unused'`; None where the folders
+      say nothing of a split.
+    labels: int32 `[N]`, or None without classes.
+    class_names: in the order of the labels.
+  """
+
+  splits: tuple[str, ...] | None
+  labels: np.ndarray | None
+  class_names: tuple[str, ...]
+
+
+def layout_of(paths: Sequence[Parts]) -> Layout:
+  """Reads classes and split from the folders of pictures.
+
+  A folder that wraps all others is looked through. Folders `train` and `test`,
+  or `val`, are a split where all pictures lie in them; of three, `val` is not
+  used. Where then all pictures lie in two or more folders, these are the
+  classes: in the order of the numbers where all names are such, else of the
+  alphabet.
+
+  Args:
+    paths: of the pictures, inside the folder or archive.
+  """
+  paths = _unwrapped(paths)
+  splits = _splits(paths)
+  if splits is not None:
+    paths = [path[1:] for path in paths]
+  names = {path[0] for path in paths}
+  if len(names) < 2 or any(len(path) == 1 for path in paths):
+    return Layout(splits, None, ())
+  are_numbers = all(name.isdecimal() for name in names)
+  ordered = sorted(names, key=lambda x: (int(x) if are_numbers else 0, x))
+  numbers = {name: i for i, name in enumerate(ordered)}
+  labels = np.array([numbers[path[0]] for path in paths], np.int32)
+  return Layout(splits, labels, tuple(ordered))
+
+
+def _unwrapped(paths: Sequence[Parts]) -> Sequence[Parts]:
+  while len({path[0] for path in paths}) == 1 and all(
+    len(path) > 1 for path in paths
+  ):
+    paths = [path[1:] for path in paths]
+  return paths
+
+
+def _splits(paths: Sequence[Parts]) -> tuple[str, ...] | None:
+  """The split of each picture, where the folders are one."""
+  if any(len(path) == 1 for path in paths):
+    return None
+  splits = [_SPLITS.get(path[0].lower()) for path in paths]
+  found = set(splits)
+  if None in found or 'train' not in found or len(found) < 2:
+    return None
+  held_out = 'test' if 'test' in found else 'validation'
+  meaning = {'train': 'train', held_out: 'test'}
+  return tuple(meaning.get(split or '', 'unused') for split in splits)
