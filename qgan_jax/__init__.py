@@ -29,7 +29,7 @@ Example:
   Dense_0  weights      4     lsq per channel  -             8×16
   Dense_0  activations  8     affine           -3.92 … 3.61  8
   Dense_1  weights      4     lsq per channel  -             16×4
-  Dense_1  activations  4     affine           0 … 3.49      16
+  Dense_1  activations  4     affine           0 … 3.5       16
 
   A file holds them in as many bits:
 
