@@ -30,7 +30,7 @@ _PARTS = {
   'damages': lambda bench: damaged.damage_checkpoints(
     bench, _DAMAGES.value, seed=_SEED.value
   ),
-  'scarcity': starved.starve,
+  'scarcity': lambda bench: starved.starve(bench, jobs=_JOBS.value),
 }
 _ONLY = flags.DEFINE_multi_enum(
   'only', list(_PARTS), list(_PARTS), 'The parts to do; all unless given.'
@@ -43,7 +43,7 @@ _DAMAGES = flags.DEFINE_integer(
   'damages', 500, 'Damaged checkpoints.', lower_bound=1
 )
 _JOBS = flags.DEFINE_integer(
-  'jobs', 1, 'Runs at a time that are killed.', lower_bound=1
+  'jobs', 1, 'Runs at a time, of kills and of scarcity.', lower_bound=1
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Of moments and damages.')
 _OUT = flags.DEFINE_string(

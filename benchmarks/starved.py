@@ -7,6 +7,7 @@ the record says so.
 """
 
 from collections.abc import Callable, Iterator
+from concurrent import futures
 import contextlib
 import os
 from pathlib import Path
@@ -28,8 +29,8 @@ class Missing(Exception):
   """This machine cannot do it."""
 
 
-def starve(bench: Bench) -> dict[str, Any]:
-  """Makes a run for each scarcity; see the module's docstring."""
+def starve(bench: Bench, *, jobs: int) -> dict[str, Any]:
+  """Makes a run for each scarcity, so many at a time."""
   reference, _ = bench.undisturbed
   cases: dict[str, Callable[[Path], str]] = {}
   for size in _DISKS:
@@ -57,9 +58,11 @@ def starve(bench: Bench) -> dict[str, Any]:
   )
   cases['a slow disk'] = lambda workdir: _slow_disk(bench, workdir)
   record: dict[str, Any] = {'cases': {}, 'failures': []}
-  for i, (name, case) in enumerate(cases.items()):
+
+  def run(name: str) -> None:
+    workdir = bench.folder / f'starved-{list(cases).index(name)}'
     try:
-      outcome = _try(bench, bench.folder / f'starved-{i}', case, reference)
+      outcome = _try(bench, workdir, cases[name], reference)
     except Missing as error:
       outcome = f'not tried: {error}'
     except Broken as error:
@@ -67,6 +70,9 @@ def starve(bench: Bench) -> dict[str, Any]:
       record['failures'].append(f'{name}: {error}')
     record['cases'][name] = outcome
     print(f'{name}: {outcome}', flush=True)
+
+  with futures.ThreadPoolExecutor(jobs) as pool:
+    list(pool.map(run, cases))
   return record
 
 
@@ -142,7 +148,7 @@ def _contained(bench: Bench, workdir: Path, size: int) -> str:
   parents = [path for path in limits if (path / 'cgroup.procs').exists()]
   if not parents:
     raise Missing('there are no control groups')
-  group = parents[0] / f'endurance-{os.getpid()}'
+  group = parents[0] / f'endurance-{os.getpid()}-{size}'
   try:
     group.mkdir()
   except OSError as error:
