@@ -73,7 +73,8 @@ def test_the_pages_are_those_that_are_promised():
   own = ('mnist', 'digits', 'fashion_mnist', 'cifar10')
   expected = {name: name for name in own}
   expected |= dict.fromkeys(('images', 'cifar_jpeg'), 'folder:/a/b')
-  expected |= dict.fromkeys(('vae_mnist', 'r3gan_mnist'), 'mnist')
+  on_mnist = ('vae_mnist', 'vae_gan_mnist', 'r3gan_mnist')
+  expected |= dict.fromkeys(on_mnist, 'mnist')
   sources = {
     page.stem: config_lib.resolve(load(page).get_config('dir=/a/b')).data.source
     for page in PAGES

@@ -110,11 +110,16 @@ def _check_together(config: ConfigDict) -> None:
       f'choose a penalty ({", ".join(losses.PENALTIES)}) or leave it out'
     )
   images = loss.penalty_fraction * config.batch_size
-  if config.variant == 'gan' and loss.penalty != 'none' and images < 1:
+  if config.variant != 'vae' and loss.penalty != 'none' and images < 1:
     raise UserError(
       f'loss.penalty_fraction={loss.penalty_fraction} of batch_size='
       f'{config.batch_size} is less than one image; give a fraction of at '
       f'least {1 / config.batch_size} or a larger batch'
+    )
+  if config.variant == 'vae_gan' and losses.LOSSES[loss.name].relativistic:
+    raise UserError(
+      f'loss={loss.name} compares pairs of an image and a fake, and '
+      'variant=vae_gan has no pairs; choose another loss'
     )
   if scores.extractor == 'inception' and scores.inception_weights is None:
     raise UserError(

@@ -257,9 +257,8 @@ GROUPS = (
   )),
   Group('Loss', '', (
     Key('variant', choice(*CLASSES), 'gan',
-        'What is trained against what: a generator against a discriminator, or '
-        'a VAE, whose decoder has the keys of the generator, and its encoder '
-        'those of the discriminator.'),
+        'What is trained against what. A decoder has the keys of the '
+        'generator, and an encoder those of the discriminator.'),
     Key('loss.name', choice(*losses.LOSSES), 'nonsaturating',
         'What generator and discriminator of a GAN minimize.', name='loss'),
     Key('loss.penalty', choice('none', *losses.PENALTIES), 'r1',
@@ -272,6 +271,9 @@ GROUPS = (
         'Share of the batch that the penalty is computed on.', name=''),
     Key('loss.beta', NOT_NEGATIVE, 1.0,
         "Factor of the KL divergence in a VAE's loss."),
+    Key('loss.gamma', NOT_NEGATIVE, 0.01,
+        "Factor of the distance in features in the loss of a VAE-GAN's "
+        'decoder.'),
     Key('loss.likelihood', choice(*LIKELIHOODS), 'bernoulli',
         'Of an image, given what the decoder of a VAE draws.'),
     Key('loss.noise', POSITIVE, 0.1,

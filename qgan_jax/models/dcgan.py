@@ -129,6 +129,7 @@ class Discriminator(nn.Module):
     norm: 'group', 'batch' or 'none'.
     spectral_norm: whether every kernel is divided by its largest singular
       value (Miyato et al., https://arxiv.org/abs/1802.05957).
+    with_features: whether it returns its last feature map, too.
     dtype: of the arithmetic; parameters are float32.
   """
 
@@ -136,12 +137,13 @@ class Discriminator(nn.Module):
   num_classes: int = 0
   norm: str = 'none'
   spectral_norm: bool = False
+  with_features: bool = False
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(
     self, images: Array, labels: Array | None = None, *, train: bool = False
-  ) -> Array:
+  ) -> Array | tuple[Array, Array]:
     """Judges images.
 
     Args:
@@ -151,24 +153,26 @@ class Discriminator(nn.Module):
         spectral norm takes a step of its power iteration.
 
     Returns:
-      logits [B], float32; higher is more real.
+      logits [B], float32; higher is more real. With features, these are
+      second, [B, h, w, c].
     """
-    x, layer = _shrink(self, images, train)
+    features, layer = _shrink(self, images, train)
 
-    def dense(name, features):
+    def dense(name, outputs):
       return lambda: nn.DenseGeneral(
-        features,
+        outputs,
         axis=(-3, -2, -1),
         kernel_init=_INIT,
         dtype=self.dtype,
         name=name,
       )
 
-    logits = layer(dense('logit', 1), x)[:, 0]
+    logits = layer(dense('logit', 1), features)[:, 0]
     if labels is not None and self.num_classes:
-      classes = layer(dense('classes', self.num_classes), x)
+      classes = layer(dense('classes', self.num_classes), features)
       logits += jnp.take_along_axis(classes, labels[:, None], axis=1)[:, 0]
-    return logits.astype(jnp.float32)
+    logits = logits.astype(jnp.float32)
+    return (logits, features) if self.with_features else logits
 
 
 class Encoder(nn.Module):

@@ -193,6 +193,7 @@ class Discriminator(nn.Module):
     spectral_norm: whether every kernel is divided by its largest singular
       value.
     attention: whether it has self-attention.
+    with_features: whether it returns its last feature map, too.
     dtype: of the arithmetic; parameters are float32.
   """
 
@@ -200,12 +201,13 @@ class Discriminator(nn.Module):
   num_classes: int = 0
   spectral_norm: bool = True
   attention: bool = False
+  with_features: bool = False
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(
     self, images: Array, labels: Array | None = None, *, train: bool = False
-  ) -> Array:
+  ) -> Array | tuple[Array, Array]:
     """Judges images.
 
     Args:
@@ -214,15 +216,16 @@ class Discriminator(nn.Module):
       train: whether spectral norm takes a step of its power iteration.
 
     Returns:
-      logits [B], float32; higher is more real.
+      logits [B], float32; higher is more real. With features, these are
+      second, [B, h, w, c].
     """
-    x, layer = _shrink(self, images, train)
-    x = x.sum((1, 2))
+    features, layer = _shrink(self, images, train)
+    x = features.sum((1, 2))
 
-    def dense(name: str, features: int, *, use_bias: bool) -> Array:
+    def dense(name: str, outputs: int, *, use_bias: bool) -> Array:
       def make() -> nn.Module:
         return nn.Dense(
-          features,
+          outputs,
           use_bias=use_bias,
           kernel_init=_INIT,
           dtype=self.dtype,
@@ -235,7 +238,8 @@ class Discriminator(nn.Module):
     if labels is not None and self.num_classes:
       classes = dense('classes', self.num_classes, use_bias=False)
       logits += jnp.take_along_axis(classes, labels[:, None], axis=1)[:, 0]
-    return logits.astype(jnp.float32)
+    logits = logits.astype(jnp.float32)
+    return (logits, features) if self.with_features else logits
 
 
 class Encoder(nn.Module):

@@ -32,6 +32,7 @@ _TRACED = (
   'init_from',
   'loss.penalty_weight',
   'loss.beta',
+  'loss.gamma',
   'loss.noise',
   'ema.decay',
   *(f'{network}.bits.{role}' for network in NETWORKS for role in ROLES),

@@ -40,6 +40,7 @@ def make_variant(config: Any, dataset: ImageDataset) -> Variant:
     'latent_dim': config.generator.latent_dim,
     'spectral_norm': config.discriminator.spectral_norm,
     'attention': config.model.attention,
+    'with_features': config.variant == 'vae_gan',
     'num_classes': num_classes,
     'dtype': config.dtype,
   }
@@ -62,7 +63,7 @@ def _gan(config: Any, modules: Modules, num_classes: int) -> Variant:
     latent_dim=config.generator.latent_dim,
     num_classes=num_classes,
     loss=loss.name,
-    penalty=None if loss.penalty == 'none' else loss.penalty,
+    penalty=loss.penalty,
     penalty_weight=loss.penalty_weight,
     penalty_fraction=loss.penalty_fraction,
     d_steps=config.discriminator.steps,
@@ -80,7 +81,23 @@ def _vae(config: Any, modules: Modules, num_classes: int) -> Variant:
   )
 
 
+def _vae_gan(config: Any, modules: Modules, num_classes: int) -> Variant:
+  loss = config.loss
+  return variants.vae_gan(
+    **modules,
+    latent_dim=config.generator.latent_dim,
+    num_classes=num_classes,
+    beta=loss.beta,
+    gamma=loss.gamma,
+    loss=loss.name,
+    penalty=loss.penalty,
+    penalty_weight=loss.penalty_weight,
+    penalty_fraction=loss.penalty_fraction,
+  )
+
+
 _MAKERS: dict[str, Callable[[Any, Modules, int], Variant]] = {
   'gan': _gan,
   'vae': _vae,
+  'vae_gan': _vae_gan,
 }

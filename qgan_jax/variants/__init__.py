@@ -8,9 +8,11 @@ from qgan_jax.variants.gan import CLASSES as _GAN
 from qgan_jax.variants.gan import gan
 from qgan_jax.variants.vae import CLASSES as _VAE
 from qgan_jax.variants.vae import vae
+from qgan_jax.variants.vae_gan import CLASSES as _VAE_GAN
+from qgan_jax.variants.vae_gan import vae_gan
 
 # Of every variant that a config can name, its networks, and by what name each
 # is found in a family of `models`.
-CLASSES = {'gan': _GAN, 'vae': _VAE}
+CLASSES = {'gan': _GAN, 'vae': _VAE, 'vae_gan': _VAE_GAN}
 
-__all__ = ['Nets', 'CLASSES', 'Round', 'Variant', 'gan', 'vae']
+__all__ = ['Nets', 'CLASSES', 'Round', 'Variant', 'gan', 'vae', 'vae_gan']

@@ -1,38 +1,16 @@
 """The GAN: a generator against a discriminator."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import flax.linen as nn
 import jax
 
 from qgan_jax.variants.base import Array, Batch, Nets, Round, Variant
-from qgan_jax.variants.losses import (
-  Loss,
-  LOSSES,
-  PENALTIES,
-  Penalty,
-  PENALTY_WEIGHTS,
-)
+from qgan_jax.variants.latents import labels_of, latent_inputs
+from qgan_jax.variants.losses import Loss, LOSSES, Penalty
+from qgan_jax.variants.named import named
+from qgan_jax.variants.penalties import penalty_function, penalty_of
 
 # By which networks of a family it is made.
 CLASSES = {'generator': 'Generator', 'discriminator': 'Discriminator'}
-
-
-def named(table: Mapping[str, Any], what: str, name: str) -> Any:
-  """The entry of a table.
-
-  Args:
-    table: by name.
-    what: it is an entry of, for the message.
-    name: of the entry.
-
-  Raises:
-    ValueError: there is none of that name.
-  """
-  if name not in table:
-    raise ValueError(f'{what}={name!r}: one of {", ".join(table)}')
-  return table[name]
 
 
 def gan(
@@ -73,28 +51,15 @@ def gan(
     ValueError: there is no such loss or penalty.
   """
   both = named(LOSSES, 'loss', loss) if isinstance(loss, str) else loss
-  penalty = None if penalty == 'none' else penalty
-  of_gradient = (
-    named(PENALTIES, 'penalty', penalty)
-    if isinstance(penalty, str)
-    else penalty
-  )
-  if penalty_weight is None:
-    penalty_weight = 1.0
-    if isinstance(penalty, str):
-      penalty_weight = PENALTY_WEIGHTS[penalty]
+  of_gradient, penalty_weight = penalty_function(penalty, penalty_weight)
 
   def examples(batch, key):
     if num_classes and 'labels' not in batch:
       raise ValueError(f'num_classes={num_classes} needs labels')
     images = batch['images']
-    labels = batch['labels'] if num_classes else None
+    labels = labels_of(batch, num_classes)
     latents = jax.random.normal(key, (len(images), latent_dim))
     return {'generator': (latents, labels), 'discriminator': (images, labels)}
-
-  def inputs(keys, indices):
-    latents = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
-    return latents, indices % num_classes if num_classes else None
 
   def fakes(nets: Nets, batch: Batch, key: Array):
     del batch
@@ -110,7 +75,7 @@ def gan(
 
   def d_loss(nets: Nets, batch: Batch, fake, key: Array):
     judge = nets['discriminator']
-    labels = batch['labels'] if num_classes else None
+    labels = labels_of(batch, num_classes)
     real_logits = judge(batch['images'], labels)
     fake_logits = judge(fake['images'], fake['labels'])
     value = both.discriminator(real_logits, fake_logits)
@@ -122,16 +87,15 @@ def gan(
       'd_fake_accuracy': (fake_logits < 0).mean(),
     }
     if of_gradient is not None:
-      count, mean = nets.first(penalty_fraction)
-      still = nets.frozen('discriminator')
-      some = None if labels is None else labels[:count]
-      penalties = of_gradient(
-        lambda images: still(images, some),
-        batch['images'][:count],
-        fake['images'][:count],
-        nets.draw(jax.random.uniform, key, (1, 1, 1), count),
+      metrics['penalty'] = penalty_of(
+        nets,
+        of_gradient,
+        penalty_fraction,
+        nets.frozen('discriminator'),
+        (batch['images'], labels),
+        (fake['images'], fake['labels']),
+        key,
       )
-      metrics['penalty'] = mean(penalties)
       value += nets.hyperparameters['penalty_weight'] * metrics['penalty']
     return value, metrics
 
@@ -140,7 +104,7 @@ def gan(
     judge = nets['discriminator']
     logits = judge(fake['images'], fake['labels'])
     if both.relativistic:
-      labels = batch['labels'] if num_classes else None
+      labels = labels_of(batch, num_classes)
       real_logits = judge(batch['images'], labels)
       value = both.generator(logits, real_logits)
     else:
@@ -157,7 +121,7 @@ def gan(
     ),
     delivered='generator',
     see_images=('discriminator',),
-    inputs=inputs,
+    inputs=latent_inputs(latent_dim, num_classes),
     make=fakes,
     sources=('generator',),
     repeats=d_steps,

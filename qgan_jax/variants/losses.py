@@ -67,7 +67,9 @@ LOSSES = {
 }
 
 Logits = Callable[[Array], Array]
-# (D, real images [B, H, W, C], fakes, numbers in [0, 1) [B, 1, 1, 1]) → [B].
+# (D, real images [B, H, W, C], fakes, numbers in [0, 1) [B, 1, 1, 1]) → [B]. D
+# judges B images with the labels of the real ones, and 2B images as real ones
+# and fakes, with the labels of either.
 Penalty = Callable[[Logits, Array, Array, Array], Array]
 
 
@@ -86,7 +88,8 @@ def r1(logits: Logits, real: Array, fake: Array, mix: Array) -> Array:
 def r1_r2(logits: Logits, real: Array, fake: Array, mix: Array) -> Array:
   """½ ‖∇D(x)‖² of real images and of fakes; R3GAN, 2501.05441, eq. 3 and 4."""
   del mix
-  return 0.5 * (_squared_norms(logits, real) + _squared_norms(logits, fake))
+  squares = _squared_norms(logits, jnp.concatenate([real, fake]))
+  return 0.5 * squares.reshape(2, -1).sum(0)
 
 
 def gradient_penalty(

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.variants.base import Array, Batch, Call, Nets, Round, Variant
-from qgan_jax.variants.gan import named
+from qgan_jax.variants.latents import labels_of, latent_inputs
 from qgan_jax.variants.likelihoods import kl_to_normal, LIKELIHOODS
+from qgan_jax.variants.named import named
 
 # By which networks of a family it is made.
 CLASSES = {'encoder': 'Encoder', 'decoder': 'Generator'}
@@ -51,21 +52,14 @@ def vae(
   """
   log_likelihood = named(LIKELIHOODS, 'likelihood', likelihood)
 
-  def labels_of(batch: Batch) -> Array | None:
-    return batch['labels'] if num_classes else None
-
   def examples(batch, key):
     latents = jax.random.normal(key, (len(batch['images']), latent_dim))
-    labels = labels_of(batch)
+    labels = labels_of(batch, num_classes)
     return {'encoder': (batch['images'], labels), 'decoder': (latents, labels)}
-
-  def inputs(keys, indices):
-    latents = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
-    return latents, indices % num_classes if num_classes else None
 
   def loss(nets: Nets, batch: Batch, made, key: Array):
     del made
-    images, labels = batch['images'], labels_of(batch)
+    images, labels = batch['images'], labels_of(batch, num_classes)
     mean, log_variance = nets['encoder'](images, labels)
     unit = nets.draw(jax.random.normal, key, (latent_dim,))
     drawn = nets['decoder'](mean + jnp.exp(log_variance / 2) * unit, labels)
@@ -81,7 +75,7 @@ def vae(
 
   def measure(nets: Mapping[str, Call], numbers, batch: Batch, key: Array):
     """The ELBO, and a tighter bound by Burda et al., 1509.00519, eq. 8."""
-    images, labels = batch['images'], labels_of(batch)
+    images, labels = batch['images'], labels_of(batch, num_classes)
     mean, log_variance = nets['encoder'](images, labels)
 
     def sampled(key: Array) -> tuple[Array, Array]:
@@ -111,7 +105,7 @@ def vae(
     rounds=(Round(('encoder', 'decoder'), loss),),
     delivered='decoder',
     see_images=('encoder',),
-    inputs=inputs,
+    inputs=latent_inputs(latent_dim, num_classes),
     averaged=('encoder', 'decoder'),
     measure=measure,
     hyperparameters={'beta': beta, 'noise': noise},

@@ -136,19 +136,24 @@ def test_the_step_is_the_alternating_algorithm(d_steps):
   assert np.isfinite(metrics['d_loss'])
 
 
-def test_the_penalty_moves_d_as_its_gradient_says():
+@pytest.mark.parametrize('name', ['r1', 'r1_r2'])
+def test_the_penalty_moves_d_as_its_gradient_says(name):
   images = batch()
   plain, step = make(network(G()), network(D()))
   without, _ = step(plain, images)
   state, step = make(
-    network(G()), network(D()), penalty='r1', penalty_weight=2.0
+    network(G()), network(D()), penalty=name, penalty_weight=2.0
   )
   with_penalty, metrics = step(state, images)
-  real = images['images'][0].astype(np.float32) / 127.5 - 1
+  seen = [images['images'][0].astype(np.float32) / 127.5 - 1]
+  if name == 'r1_r2':
+    params = state.networks['generator'].params
+    seen.append(G().apply({'params': params}, latents(state)))
 
   def penalty(d):
-    gradient = jax.grad(lambda x: D().apply({'params': d}, x).sum())(real)
-    return jnp.sum(gradient**2) / 4  # weight 2 × ½ × mean of 4 images
+    gradient = jax.grad(lambda x: D().apply({'params': d}, x).sum())
+    # Weight 2 × ½ × the mean of 4 images.
+    return sum(jnp.sum(gradient(x) ** 2) for x in seen) / 4
 
   expected = jax.tree.map(
     lambda w, g: w - RATE * g,

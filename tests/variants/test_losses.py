@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from qgan_jax.variants import losses
+from qgan_jax.variants.penalties import penalty_of
 
 REAL = np.array([-2.0, 0.3, 5.0])
 FAKE = np.array([-1.5, 0.0, 4.0])
@@ -98,3 +99,38 @@ def test_gradient_penalty_of_a_flat_d_has_a_finite_gradient():
     ).mean()
 
   assert jnp.isfinite(jax.grad(value)(0.0))
+
+
+class Half:
+  """Networks of a loss, of which half of the batch counts."""
+
+  def first(self, fraction):
+    return round(4 * fraction), jnp.mean
+
+  def draw(self, draw, key, shape, rows):
+    return draw(key, (rows, *shape))
+
+
+@pytest.mark.parametrize(
+  ('penalty', 'expected'), [('r1', [3, 1]), ('r1_r2', [3, 1, 0, 2])]
+)
+def test_either_kind_of_images_is_judged_by_its_own_labels(penalty, expected):
+  seen = []
+
+  def judge(images, labels):
+    seen.append(labels)
+    return jnp.sum(images, (1, 2, 3))
+
+  real, fake = jnp.zeros((2, 4, 2, 2, 1))
+  value = penalty_of(
+    Half(), losses.PENALTIES[penalty], 0.5, judge,
+    (real, jnp.array([3, 1, 1, 1])), (fake, jnp.array([0, 2, 2, 2])),
+    jax.random.key(0),
+  )  # fmt: skip
+  np.testing.assert_array_equal(seen[0], expected)
+  assert value == (2 if penalty == 'r1' else 4)
+  penalty_of(
+    Half(), losses.PENALTIES[penalty], 0.5, judge, (real, None), (fake, None),
+    jax.random.key(0),
+  )  # fmt: skip
+  assert seen[1] is None

@@ -1,0 +1,29 @@
+"""VAE-GAN on MNIST, 28×28 grey: three networks, quantized while they train.
+
+  python -m qgan_jax.main --config=experiments/vae_gan_mnist.py:bits=8,seed=0
+
+`decoder.qgan` draws digits from latents. Keys that begin with g_ speak of the
+decoder, those with d_ of the encoder and the discriminator.
+
+Not measured yet: neither time nor score.
+"""
+
+from qgan_jax.config import base, override
+
+
+def get_config(arg=None):
+  """The configuration, with a config string on top."""
+  config = base(
+    experiment='vae_gan_mnist',
+    source='mnist',
+    variant='vae_gan',
+    latent_dim=32,
+    steps=8_000,
+  )
+  return override(config, arg)
+
+
+def sweep(add):
+  """Float against four mixtures of widths in one compiled program."""
+  for w_bits, a_bits in ((32, 32), (8, 8), (4, 8), (4, 4), (2, 8)):
+    add(f'w_bits={w_bits},a_bits={a_bits},seed=0')

@@ -1,0 +1,32 @@
+"""Latents and labels that networks draw from."""
+
+from collections.abc import Callable
+
+import jax
+
+from qgan_jax.variants.base import Array, Batch
+
+Inputs = Callable[[Array, Array], tuple[Array, Array | None]]
+
+
+def labels_of(batch: Batch, num_classes: int) -> Array | None:
+  """The labels of a batch, [B]; None without classes."""
+  return batch['labels'] if num_classes else None
+
+
+def latent_inputs(latent_dim: int, num_classes: int) -> Inputs:
+  """What a `Variant` draws from: standard normal latents, classes in turn.
+
+  Args:
+    latent_dim: length of a latent.
+    num_classes: 0 for none.
+
+  Returns:
+    (keys [N], indices [N]) → latents [N, latent_dim] and labels [N] or None.
+  """
+
+  def inputs(keys: Array, indices: Array) -> tuple[Array, Array | None]:
+    latents = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
+    return latents, indices % num_classes if num_classes else None
+
+  return inputs
