@@ -203,6 +203,9 @@ GROUPS = (
         unset='what the images have', name='image_channels'),
     Key('data.conditional', FLAG, False,
         'Whether the networks are told the class of an image.'),
+    Key('data.group', choice('content', 'name'), 'content',
+        'Which pictures of a folder stay together when a tenth is held out: '
+        'only those whose files are the same, or all that share a file name.'),
   )),
   Group('Bits', (
       'The most specific key that is given wins, and no quantizer takes a '

@@ -1,6 +1,9 @@
 """What every source returns, and the test split of sources without one."""
 
+import collections
+from collections.abc import Sequence
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -15,13 +18,15 @@ class ImageDataset:
 
   Attributes:
     name: What was really used: `'mnist:3.0.1'`, `'mnist (original files)'`,
-      `'digits'`, `'digits (stand-in for mnist)'`, `'folder:cats-1a2b3c4d'`.
+      `'digits'`, `'digits (stand-in for mnist)'`, `'pictures-1a2b3c4d5e6f'`.
     train_images: uint8 `[N, H, W, C]`, values 0..255, `H == W`, `C` 1 or 3.
     train_labels: int32 `[N]` in `[0, num_classes)`, or None.
     test_images: The held-out images, uint8 `[M, H, W, C]`.
     test_labels: int32 `[M]`, or None.
     num_classes: 0 without labels.
     is_standin: Whether this replaces the data set that was asked for.
+    pictures: A digest of each picture's file, sorted; empty where the name
+      says all.
   """
 
   name: str
@@ -31,6 +36,7 @@ class ImageDataset:
   test_labels: np.ndarray | None
   num_classes: int
   is_standin: bool = False
+  pictures: tuple[str, ...] = ()
 
 
 def hold_out(
@@ -54,6 +60,46 @@ def hold_out(
   words = np.random.Philox(key=_HOLDOUT_KEY).random_raw(num_examples)
   order = np.argsort(words, kind='stable')
   return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def hold_out_by_content(
+  keys: Sequence[bytes],
+  labels: np.ndarray | None = None,
+  *,
+  fraction: float = 0.1,
+) -> np.ndarray:
+  """Chooses what is held out by what it is, whatever else there is.
+
+  A key is held out if its SHA-256, as a number in [0, 1), is below a limit. So
+  what joins or leaves moves nothing else to the other side, except in classes
+  so small that they would lack one: the key of such a class that is nearest to
+  the limit then changes sides, if the class has another.
+
+  Args:
+    keys: Of each example; those with the same key stay together.
+    labels: Integers `[N]`, or None without classes.
+    fraction: The limit, lowered where more than 10,000 would be held out.
+
+  Returns:
+    Whether each example is held out, bool `[N]`.
+  """
+  places = {
+    key: int.from_bytes(hashlib.sha256(key).digest()[:8]) / 2**64
+    for key in set(keys)
+  }
+  limit = min(fraction, _MAX_HELD_OUT / max(1, len(keys)))
+  held_out = {key for key, place in places.items() if place < limit}
+  classes = collections.defaultdict(set)
+  for key, label in zip(
+    keys, np.zeros(len(keys)) if labels is None else labels, strict=True
+  ):
+    classes[label].add(key)
+  for label in sorted(classes):
+    ordered = sorted(classes[label], key=places.__getitem__)
+    if len(ordered) > 1:
+      held_out.add(ordered[0])
+      held_out.discard(ordered[-1])
+  return np.array([key in held_out for key in keys])
 
 
 def split_off_test(

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 import hashlib
 import io
+import json
 import os
-from typing import TypeVar
+from pathlib import PurePath
+from typing import NamedTuple, TypeVar
 
 from absl import logging
 import numpy as np
@@ -14,9 +16,9 @@ from PIL import Image, ImageOps
 import tqdm
 
 from qgan_jax.data import images, picture_files
-from qgan_jax.data.dataset import ImageDataset, split_off_test
+from qgan_jax.data.dataset import hold_out_by_content, ImageDataset
 from qgan_jax.data.layout import Layout, layout_of
-from qgan_jax.data.picture_files import PictureFile
+from qgan_jax.data.picture_files import PictureFile, Source
 from qgan_jax.errors import UserError
 
 T = TypeVar('T')
@@ -25,41 +27,61 @@ R = TypeVar('R')
 _NAMES_IN_WARNING = 5
 # Files that are read ahead of the one that is waited for.
 _AHEAD = 64
+# Of a digest: two of a million pictures have the same in one of 37 million such
+# sets.
+_DIGITS = 16
+
+
+class _Picture(NamedTuple):
+  """A file that has been read.
+
+  Attributes:
+    parts: its path inside the folder or archive.
+    digest: of its bytes, hexadecimal.
+    pixels: uint8 `[image_size, image_size, C]`; None where it is broken.
+    fault: what is wrong with it then.
+  """
+
+  parts: tuple[str, ...]
+  digest: str = ''
+  pixels: np.ndarray | None = None
+  fault: str = ''
 
 
 def load(
-  path: str, *, image_size: int, channels: int | None = None
+  path: str,
+  *,
+  image_size: int,
+  channels: int | None = None,
+  group: str = 'content',
 ) -> ImageDataset:
   """Loads every picture in a folder or an archive, whatever it is like.
 
   Pictures are turned as their EXIF data says, then treated by
   `images.to_array`. Their folders say what `layout.layout_of` reads from them.
-  Where that is no split, a tenth, at most 10,000, is held out; which, depends
-  on the number of pictures alone.
+  Where that is no split, about a tenth is held out by
+  `dataset.hold_out_by_content`. Neither where the pictures lie nor, without
+  groups, what their files are called changes anything, order included.
 
   Args:
     path: The folder, .zip or .tar; `~` is expanded, hidden files and folders
       are skipped.
     image_size: Height and width of the result, in pixels.
     channels: 1 or 3; None means 1 if all images are grey, else 3.
+    group: What stays together when a part is held out: `'content'`, the same
+      file, or `'name'`, all that have the same file name but for its extension.
 
   Returns:
-    The data set, named `'folder:<last part of the path>-<digest>'`: the digest
-    is of the images' files, wherever they lie.
+    The data set, named `'pictures-<digest>'`: the digest is of the images'
+    files, their classes and their split.
 
   Raises:
     UserError: There is no such path, or fewer than two images can be read.
   """
 
-  def read(
-    file: PictureFile,
-  ) -> tuple[tuple[str, ...], np.ndarray | str, bytes]:
-    """The path, the pixels or what is wrong, and a digest of both."""
-    name = '/'.join(file.parts)
-    digest = hashlib.sha256(os.fsencode(name))
+  def read(file: PictureFile) -> _Picture:
     try:
       data = file.read()
-      digest.update(data)
       with Image.open(io.BytesIO(data)) as image:
         upright = ImageOps.exif_transpose(image)
         pixels = images.to_array(
@@ -67,8 +89,8 @@ def load(
         )
     # Pillow raises many types for broken files; one must not stop the loading.
     except Exception as error:  # noqa: BLE001
-      return file.parts, f'{name} ({error})', digest.digest()
-    return file.parts, pixels, digest.digest()
+      return _Picture(file.parts, fault=str(error))
+    return _Picture(file.parts, hashlib.sha256(data).hexdigest(), pixels)
 
   with picture_files.opened(path) as source:
     shown = tqdm.tqdm(
@@ -78,64 +100,96 @@ def load(
       disable=None,
       leave=False,
     )
-    found = sorted(shown, key=lambda file: file[0])
+    # In an order that depends on content alone; names decide between copies.
+    found = sorted(shown, key=lambda picture: (picture.digest, picture.parts))
+  good = _readable(found, source)
+  layout = layout_of([picture.parts for picture in good])
+  held_out = _held_out(good, layout, group)
+  if held_out.all() or not held_out.any():
+    raise UserError(
+      f'The images in {str(source.path)!r} are all alike, or of one group: one '
+      'part is to be held out, and one to train on; add others.'
+    )
+  return _dataset(good, layout, held_out)
+
+
+def _readable(found: list[_Picture], source: Source) -> list[_Picture]:
+  """The pictures that are whole; a warning counts everything else."""
+  where = str(source.path)
   if not found:
     raise picture_files.no_pictures(source)
   if source.ignored:
     logging.warning(
       '%d file(s) in %r are no pictures, or not inside, and are left out: %s',
       len(source.ignored),
-      str(source.path),
+      where,
       _some(source.ignored),
     )
-  failures = [result for _, result, _ in found if isinstance(result, str)]
-  if failures:
+  faults = [f'{"/".join(p.parts)} ({p.fault})' for p in found if p.fault]
+  good = [picture for picture in found if picture.pixels is not None]
+  if faults:
     message = (
-      f'{len(failures)} of {len(found)} image(s) in {str(source.path)!r} '
-      f'cannot be read: {_some(failures)}'
+      f'{len(faults)} of {len(found)} image(s) in {where!r} cannot be read: '
+      f'{_some(faults)}'
     )
-    if len(found) - len(failures) < 2:
+    if len(good) < 2:
       raise UserError(f'{message}. At least two readable ones are needed.')
     logging.warning('%s. They are left out.', message)
-  good = [
-    (parts, pixels) for parts, pixels, _ in found if not isinstance(pixels, str)
-  ]
   if len(good) < 2:
     raise UserError(
-      f'The folder {str(source.path)!r} holds one image; at least two are '
-      'needed, one to train on and one to hold out.'
+      f'The folder {where!r} holds one image; at least two are needed, one to '
+      'train on and one to hold out.'
     )
-  depth = max(pixels.shape[-1] for _, pixels in good)
-  content = hashlib.sha256(b''.join(digest for _, _, digest in found))
-  return _split(
-    f'folder:{source.path.resolve().name}-{content.hexdigest()[:8]}',
-    np.stack([images.with_channels(pixels, depth) for _, pixels in good]),
-    layout_of([parts for parts, _ in good]),
-  )
+  return good
 
 
-def _split(name: str, pixels: np.ndarray, layout: Layout) -> ImageDataset:
-  """The data set, split as its folders say."""
-  labels, num_classes = layout.labels, len(layout.class_names)
-  if layout.splits is None:
-    return split_off_test(
-      name=name, images=pixels, labels=labels, num_classes=num_classes
-    )
-  splits = np.array(layout.splits)
-  unused = np.count_nonzero(splits == 'unused')
-  if unused:
+def _held_out(
+  pictures: list[_Picture], layout: Layout, group: str
+) -> np.ndarray:
+  """Whether each picture is held out, bool `[N]`."""
+  if layout.splits is not None:
+    return np.array([split == 'test' for split in layout.splits])
+  keys = [
+    PurePath(picture.parts[-1]).stem if group == 'name' else picture.digest
+    for picture in pictures
+  ]
+  return hold_out_by_content([os.fsencode(key) for key in keys], layout.labels)
+
+
+def _dataset(
+  pictures: list[_Picture], layout: Layout, held_out: np.ndarray
+) -> ImageDataset:
+  """The data set, named by its content."""
+  used = np.ones(len(pictures), bool)
+  if layout.splits is not None:
+    used = np.array([split != 'unused' for split in layout.splits])
+  if not used.all():
     logging.warning(
       '%d image(s) for validation are left out, as there are others for tests',
-      unused,
+      np.count_nonzero(~used),
     )
-  train, test = splits == 'train', splits == 'test'
+  arrays = [p.pixels for p in pictures if p.pixels is not None]
+  depth = max(array.shape[-1] for array in arrays)
+  pixels = np.stack([images.with_channels(array, depth) for array in arrays])
+  labels = layout.labels
+  classes = [''] * len(pictures)
+  if labels is not None:
+    classes = [layout.class_names[label] for label in labels]
+  # Names may hold anything, so that they are parted by their JSON.
+  content = sorted(
+    (bool(held_out[i]), classes[i], pictures[i].digest)
+    for i in np.flatnonzero(used)
+  )
+  digest = hashlib.sha256(json.dumps([layout.class_names, content]).encode())
+  train, test = used & ~held_out, used & held_out
   return ImageDataset(
-    name=name,
+    name=f'pictures-{digest.hexdigest()[:12]}',
     train_images=pixels[train],
     train_labels=None if labels is None else labels[train],
     test_images=pixels[test],
     test_labels=None if labels is None else labels[test],
-    num_classes=num_classes,
+    num_classes=len(layout.class_names),
+    pictures=tuple(sorted(digest[:_DIGITS] for _, _, digest in content)),
   )
 
 

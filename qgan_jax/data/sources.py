@@ -28,6 +28,7 @@ def load(
   channels: int | None = None,
   standin: bool = True,
   download: bool = True,
+  group: str = 'content',
 ) -> ImageDataset:
   """Loads a data set into memory.
 
@@ -46,6 +47,8 @@ def load(
     standin: Whether `'digits'` may replace a set of the MNIST family that
       cannot be had. A warning says so, and the result records it.
     download: Whether the network may be used.
+    group: Which pictures of a folder stay together when a part is held out:
+      `'content'` or `'name'`, see `folder.load`.
 
   Returns:
     The data set; its `name` says what was really used.
@@ -61,7 +64,9 @@ def load(
     )
   kind, _, path = source.partition(':')
   if kind == 'folder':
-    return folder.load(path, image_size=image_size, channels=channels)
+    return folder.load(
+      path, image_size=image_size, channels=channels, group=group
+    )
   if source == 'digits':
     return digits.load(image_size=image_size, channels=channels)
 

@@ -15,11 +15,20 @@ from qgan_jax.records.files import (
   write_json,
 )
 from qgan_jax.records.lock import alone, LOCK, LOCK_VARIABLE, try_lock
-from qgan_jax.records.schemas import RUN, Schema, SCORES, STATES, SWEEP, TRIALS
+from qgan_jax.records.schemas import (
+  PICTURES,
+  RUN,
+  Schema,
+  SCORES,
+  STATES,
+  SWEEP,
+  TRIALS,
+)
 
 __all__ = [
   'LOCK',
   'LOCK_VARIABLE',
+  'PICTURES',
   'RUN',
   'SCORES',
   'STATES',

@@ -184,6 +184,8 @@ RUN = table(
     'devices': list_of(text),
   },
 )
+# pictures.json
+PICTURES = table({'pictures': list_of(text)})
 # scores.json
 SCORES = table(
   {

@@ -128,7 +128,7 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
     open_folder(
       folder,
       Experiment(config, 'qgan_jax.quantize', f'{workdir}:{how}', {}),
-      run.setup.dataset.name,
+      run.setup.dataset,
       saved=Checkpoints(folder / 'checkpoints', primary=False).origins(),
       primary=True,
     )

@@ -58,6 +58,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
     image_size=config.data.image_size,
     channels=config.data.channels,
     standin=standin and config.data.standin,
+    group=config.data.group,
   )
   if config.data.conditional and not dataset.num_classes:
     raise UserError(

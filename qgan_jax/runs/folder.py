@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 from pathlib import Path
 import platform
+import re
 import sys
 from typing import Any
 
@@ -13,7 +14,10 @@ import jax
 from qgan_jax import config as config_lib
 from qgan_jax import models, records
 from qgan_jax.config import flags as config_flags
+from qgan_jax.config.resolution import leaves
+from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
+from qgan_jax.runs import pictures
 
 _VERSIONS = ('qgan_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
@@ -26,7 +30,7 @@ def identity(config: Any, dataset: str) -> dict[str, Any]:
 def open_folder(
   workdir: Path,
   experiment: config_flags.Experiment,
-  dataset: str,
+  dataset: ImageDataset,
   *,
   saved: Iterable[tuple[Path, Mapping[str, Any]]] = (),
   primary: bool,
@@ -36,7 +40,7 @@ def open_folder(
   Args:
     workdir: the run's folder.
     experiment: what is run.
-    dataset: name of the data set that is really used.
+    dataset: what is really used.
     saved: checkpoints that are there, each with the `identity` of its run.
     primary: whether this process writes.
 
@@ -46,7 +50,7 @@ def open_folder(
   """
   path = workdir / 'config.json'
   record = {
-    **identity(experiment.config, dataset),
+    **identity(experiment.config, dataset.name),
     'file': experiment.file,
     'arg': experiment.arg,
     'overrides': experiment.overrides,
@@ -56,8 +60,7 @@ def open_folder(
   before = records.read(path, records.RUN)
   for source, old in [*([(path, before)] if before else []), *saved]:
     lines = differences(config_of(old['config'], source), experiment.config)
-    if old['dataset'] != dataset:
-      lines.append(f'dataset: {old["dataset"]} -> {dataset}')
+    lines += pictures.differences(workdir, old['dataset'], dataset)
     if lines:
       raise UserError(
         f'{workdir} holds a run with another config, says {source}; take '
@@ -66,19 +69,29 @@ def open_folder(
   if not primary:
     return
   if before is None:
+    pictures.record(workdir, dataset)
     records.write_json(path, record)
     return
   where = experiment.config.data.dir
   if before['config'].get('data', {}).get('dir') != where:
     # So that scoring the run again finds the data where they lie now.
-    print(f'{dataset} is taken from data.dir={where} now', file=sys.stderr)
-    records.write_json(path, before | identity(experiment.config, dataset))
+    print(f'{dataset.name} is taken from data.dir={where} now', file=sys.stderr)
+    records.write_json(path, before | identity(experiment.config, dataset.name))
 
 
 def differences(old: Any, new: Any) -> list[str]:
   """Lines of what differs between configs, but for where the data lie."""
-  lines = config_lib.diff(old, new)
-  return [line for line in lines if not line.startswith('data.dir: ')]
+  return config_lib.diff(_without_place(old), _without_place(new))
+
+
+def _without_place(config: Any) -> dict[str, Any]:
+  values = leaves(config)
+  values.pop('data.dir', None)
+  source = values.get('data.source')
+  if source is not None:
+    # Of a folder of pictures, the source is the place.
+    values['data.source'] = re.sub('^folder:.*', 'folder', source, flags=re.S)
+  return values
 
 
 def config_of(record: Mapping[str, Any], source: Path) -> Any:

@@ -107,9 +107,7 @@ def open_trial(
   if primary:
     held.enter_context(records.alone(workdir))
     saved = Checkpoints(folder, primary=False).origins()
-  open_folder(
-    workdir, trial.experiment, dataset.name, saved=saved, primary=primary
-  )
+  open_folder(workdir, trial.experiment, dataset, saved=saved, primary=primary)
   if primary:
     table = [choice._asdict() for choice in setup.table]
     records.write_json(workdir / 'precision.json', table)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from qgan_jax import artifacts, errors, metrics
+from qgan_jax import artifacts, metrics
 from qgan_jax.artifacts import drawer as drawer_lib
 from qgan_jax.data import ImageDataset
-from qgan_jax.runs import build, inputs, memory
+from qgan_jax.runs import build, inputs, memory, pictures
 from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.state import TrainState
@@ -76,10 +76,7 @@ def score_checkpoint(
   config, name = read_run(workdir)
   inputs.check([config])
   dataset = build.load_dataset(config, standin=True)
-  if dataset.name != name:
-    raise errors.UserError(
-      f'the run learned {name}, and what is found now is {dataset.name}'
-    )
+  pictures.check(workdir, name, dataset)
   samples = samples or config.scores.samples
   check_samples(samples, dataset)
   setup = build.set_up(config, dataset)

@@ -8,9 +8,9 @@ from ml_collections import FrozenConfigDict
 import numpy as np
 
 from qgan_jax import config as config_lib
-from qgan_jax import errors, post_training
+from qgan_jax import post_training
 from qgan_jax.precision import Quantized
-from qgan_jax.runs import build, inputs
+from qgan_jax.runs import build, inputs, pictures
 from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.state import average_of, fill, TrainState
@@ -84,11 +84,7 @@ class TrainedRun:
     config, name = read_run(workdir)
     inputs.check([config])
     dataset = build.load_dataset(config, standin=True)
-    if dataset.name != name:
-      raise errors.UserError(
-        f'{workdir} was trained on {name}, and here is {dataset.name}; '
-        'prepare that data set first'
-      )
+    pictures.check(workdir, name, dataset)
     self.setup = build.set_up(config, dataset)
     checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
     shapes = self.setup.state_shapes()

@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from qgan_jax import config as config_lib
 from qgan_jax.config.flags import Experiment
 from qgan_jax.config.keys import REMOVED
+from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.runs import plan
 from qgan_jax.runs.folder import identity, open_folder, read_run
+from qgan_jax.runs.pictures import check as check_pictures
 
 
 def make_config(arg):
@@ -17,9 +20,19 @@ def make_config(arg):
   return config_lib.resolve(config)
 
 
-def open_run(folder, arg):
+def data_of(name, pictures=()):
+  images = np.zeros((2, 16, 16, 1), np.uint8)
+  return ImageDataset(
+    name, images, None, images, None, 0, pictures=tuple(pictures)
+  )
+
+
+DIGITS = data_of('digits')
+
+
+def open_run(folder, arg, dataset=DIGITS):
   experiment = Experiment(make_config(arg), 'digits.py', arg, {})
-  open_folder(folder, experiment, 'digits', primary=True)
+  open_folder(folder, experiment, dataset, primary=True)
 
 
 def open_sweep(folder, arg):
@@ -82,9 +95,47 @@ def test_data_may_move(tmp_path, capsys):
   assert read_run(tmp_path)[0].data.dir == '/b'
   experiment = Experiment(make_config('data.dir=/b'), 'digits.py', '', {})
   with pytest.raises(UserError, match='dataset: digits -> other'):
-    open_folder(tmp_path, experiment, 'other', primary=True)
+    open_folder(tmp_path, experiment, data_of('other'), primary=True)
   open_sweep(tmp_path, 'data.dir=/a')
   open_sweep(tmp_path, 'data.dir=/b')
+
+
+def test_pictures_may_move(tmp_path, capsys):
+  dataset = data_of('pictures-1', ['a', 'b', 'b'])
+  open_run(tmp_path, 'source=folder,dir=/a', dataset)
+  open_run(tmp_path, 'source=folder,dir=/b.zip', dataset)
+  assert (
+    'pictures-1 is taken from data.dir=/b.zip now' in capsys.readouterr().err
+  )
+  assert read_run(tmp_path)[0].data.source == 'folder:/b.zip'
+  with pytest.raises(UserError, match='data.source: .folder. -> .digits.'):
+    open_run(tmp_path, 'source=digits', dataset)
+
+
+@pytest.mark.parametrize(
+  ('pictures', 'says'),
+  [
+    (['a', 'b', 'b', 'c', 'd'], r'2 picture\(s\) added, 0 removed'),
+    (['a', 'b', 'c'], r'1 picture\(s\) added, 1 removed'),
+    (['a', 'b', 'b'], 'the same pictures, in other classes'),
+    ([], 'dataset: pictures-1 -> pictures-2'),
+  ],
+)
+def test_what_changed_in_the_pictures_is_said(tmp_path, pictures, says):
+  arg = 'source=folder,dir=/a'
+  open_run(tmp_path, arg, data_of('pictures-1', ['a', 'b', 'b']))
+  changed = data_of('pictures-2', pictures)
+  with pytest.raises(UserError, match=says):
+    open_run(tmp_path, arg, changed)
+  with pytest.raises(UserError, match=says):
+    check_pictures(tmp_path, 'pictures-1', changed)
+
+
+def test_runs_that_split_by_number_are_refused(tmp_path):
+  arg = 'source=folder,dir=/a'
+  open_run(tmp_path, arg, data_of('folder:a-12345678'))
+  with pytest.raises(UserError, match='held-out pictures by their number'):
+    open_run(tmp_path, arg, data_of('pictures-1', ['a']))
 
 
 def test_checkpoints_are_of_the_run(tmp_path):
@@ -97,7 +148,7 @@ def test_checkpoints_are_of_the_run(tmp_path):
 
   def open_it():
     saved = [(path, said)]
-    open_folder(tmp_path, experiment, 'digits', saved=saved, primary=True)
+    open_folder(tmp_path, experiment, DIGITS, saved=saved, primary=True)
 
   said['config']['generator']['learning_rate'] = 0.25
   with pytest.raises(UserError, match=f'another config, says {path};') as error:

@@ -1,0 +1,58 @@
+"""Which pictures a run has learned, and whether they are still the same."""
+
+from collections import Counter
+from pathlib import Path
+
+from qgan_jax import records
+from qgan_jax.data import ImageDataset
+from qgan_jax.errors import UserError
+
+_FILE = 'pictures.json'
+
+
+def record(workdir: Path, dataset: ImageDataset) -> None:
+  """Writes down the digests of a run's pictures, if the data set has any."""
+  if dataset.pictures:
+    found = {'pictures': list(dataset.pictures)}
+    records.write_json(workdir / _FILE, found)
+
+
+def differences(workdir: Path, before: str, dataset: ImageDataset) -> list[str]:
+  """What differs between a run's data and those that are here, in lines.
+
+  Args:
+    workdir: the run's folder.
+    before: name of the data set that it has learned.
+    dataset: what is here, wherever it lies.
+  """
+  if before == dataset.name:
+    return []
+  line = f'dataset: {before} -> {dataset.name}'
+  if before.startswith('folder:'):
+    return [
+      f'{line}: an earlier version made this run and chose the held-out '
+      'pictures by their number, not by their content; only that version can '
+      'go on with it or score it'
+    ]
+  known = records.read(workdir / _FILE, records.PICTURES)
+  if known is None or not dataset.pictures:
+    return [line]
+  then, now = Counter(known['pictures']), Counter(dataset.pictures)
+  added, removed = (now - then).total(), (then - now).total()
+  if added or removed:
+    return [f'{line}: {added:,} picture(s) added, {removed:,} removed']
+  return [f'{line}: the same pictures, in other classes or split otherwise']
+
+
+def check(workdir: Path, before: str, dataset: ImageDataset) -> None:
+  """Refuses other data than a run has learned.
+
+  Raises:
+    UserError: they are, with what differs.
+  """
+  lines = differences(workdir, before, dataset)
+  if lines:
+    raise UserError(
+      f'{workdir} has learned other data than those that are here '
+      f'({lines[0]}); bring them back'
+    )

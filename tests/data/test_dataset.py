@@ -1,0 +1,52 @@
+from hypothesis import given
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from qgan_jax.data import dataset
+
+
+@pytest.mark.parametrize(
+  ('num', 'held_out'), [(2, 1), (15, 2), (1000, 100), (200_000, 10_000)]
+)
+def test_the_split_is_a_fixed_partition(num, held_out):
+  train, test = dataset.hold_out(num)
+  assert len(test) == held_out
+  np.testing.assert_array_equal(np.sort([*train, *test]), np.arange(num))
+  again = dataset.hold_out(num)
+  np.testing.assert_array_equal(test, again[1])
+
+
+def _keys(num, name='key'):
+  return [f'{name}{i}'.encode() for i in range(num)]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6))
+def test_every_class_is_in_both_parts(sizes):
+  labels = np.repeat(np.arange(len(sizes)), sizes)
+  held_out = dataset.hold_out_by_content(_keys(len(labels)), labels)
+  for label, size in enumerate(sizes):
+    if size > 1:
+      assert set(held_out[labels == label]) == {False, True}
+
+
+def test_a_tenth_is_held_out_and_at_most_ten_thousand():
+  share = dataset.hold_out_by_content(_keys(20_000)).mean()
+  assert abs(share - 0.1) < 0.01
+  count = dataset.hold_out_by_content(_keys(200_000)).sum()
+  assert abs(count - 10_000) < 500
+
+
+def test_each_is_held_out_for_itself():
+  keys = _keys(500)
+  held_out = dataset.hold_out_by_content(keys)
+  more = dataset.hold_out_by_content(_keys(500, 'another') + keys[::-1])
+  np.testing.assert_array_equal(more[500:][::-1], held_out)
+  twice = dataset.hold_out_by_content(keys * 2)
+  np.testing.assert_array_equal(twice, np.tile(held_out, 2))
+
+
+def test_the_split_is_for_ever():
+  """Runs of earlier versions are scored with the same pictures."""
+  held_out = dataset.hold_out_by_content(_keys(30))
+  assert np.flatnonzero(held_out).tolist() == [5, 10, 12, 27]
