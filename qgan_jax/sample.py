@@ -9,8 +9,9 @@ names one. The same seed gives the same latents in all of them.
 
 `--out` says what is made: `….png` one picture with all images, `….npz` an
 array `images` (uint8 [N, H, W, C]; and `labels` of a conditional generator),
-`…/` a folder with a PNG for each image. A seed gives the same images whatever
-their number: the first 8 of `--num=64` are those of `--num=8`.
+`…/` a folder with a PNG for each image. Transparent images are RGBA in the last
+two, and lie over a checkerboard in the first. A seed gives the same images
+whatever their number: the first 8 of `--num=64` are those of `--num=8`.
 """
 
 from collections.abc import Sequence

@@ -10,12 +10,41 @@ from PIL import Image, PngImagePlugin
 from qgan_jax.artifacts.files import replacing
 
 PADDING = 2  # Pixels, between the images and around them.
+# A checkerboard under what is transparent: two greys, and pixels of a square.
+_CHECKERS = (102, 153)
+_CHECKER = 4
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
   """Pixels in [−1, 1] as bytes: round((x + 1) · 127.5), clipped to [0, 255]."""
   pixels = np.rint((np.asarray(images, np.float32) + 1) * 127.5)
   return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def straight(images: np.ndarray) -> np.ndarray:
+  """Colours as files have them, of RGBA whose colours are multiplied by alpha.
+
+  Args:
+    images: uint8 [..., C]; networks draw such RGBA where C is 4.
+
+  Returns:
+    uint8 [..., C], black where alpha is 0; images of other channels as they
+    are.
+  """
+  if images.shape[-1] != 4:
+    return images
+  alpha = images[..., 3:]
+  colours = images[..., :3] * np.uint32(255) + alpha // 2
+  colours = np.minimum(colours // np.maximum(alpha, 1), 255).astype(np.uint8)
+  return np.concatenate([colours * (alpha > 0), alpha], axis=-1)
+
+
+def _over_checkers(images: np.ndarray) -> np.ndarray:
+  """RGBA as `straight` takes it, laid over a checkerboard: [..., 3]."""
+  y, x = np.indices(images.shape[-3:-1]) // _CHECKER
+  board = np.array(_CHECKERS, np.uint32)[(x + y) % 2][..., None]
+  under = (board * (255 - images[..., 3:]) + 127) // 255
+  return np.minimum(images[..., :3] + under, 255).astype(np.uint8)
 
 
 def grid_shape(num: int, height: int, width: int) -> tuple[int, int]:
@@ -31,12 +60,12 @@ def grid_shape(num: int, height: int, width: int) -> tuple[int, int]:
 def save_png(
   file: BinaryIO, image: np.ndarray, description: str | None = None
 ) -> None:
-  """Writes one image, uint8 [H, W, C] of 1 or 3 channels, as PNG."""
-  if image.shape[-1] not in (1, 3):
+  """Writes one image, uint8 [H, W, C] as in `straight`, as PNG."""
+  if image.shape[-1] not in (1, 3, 4):
     raise ValueError(
-      f'image of shape {image.shape}: 1 or 3 channels have a PNG'
+      f'image of shape {image.shape}: 1, 3 or 4 channels have a PNG'
     )
-  pixels = image[..., 0] if image.shape[-1] == 1 else image
+  pixels = image[..., 0] if image.shape[-1] == 1 else straight(image)
   text = PngImagePlugin.PngInfo()
   if description is not None:
     text.add_itxt('Description', description)
@@ -47,11 +76,14 @@ def grid(images: np.ndarray) -> np.ndarray:
   """Lays images out as one, row by row, near-square, black around.
 
   Args:
-    images: uint8 [N, H, W, C], N > 0. There are ceil(√N) columns.
+    images: uint8 [N, H, W, C], N > 0. There are ceil(√N) columns. RGBA, with
+      colours multiplied by alpha, is laid over a checkerboard.
 
   Returns:
-    uint8 [rows · (H + 2) + 2, columns · (W + 2) + 2, C].
+    uint8 [rows · (H + 2) + 2, columns · (W + 2) + 2, 1 or 3].
   """
+  if images.shape[-1] == 4:
+    images = _over_checkers(images)
   num, height, width, channels = images.shape
   shape = grid_shape(num, height, width)
   canvas = np.zeros((*shape, channels), np.uint8)
@@ -73,7 +105,7 @@ def save_grid(
 
   Args:
     path: of the PNG, which appears whole or not at all.
-    images: uint8 [N, H, W, C] of 1 or 3 channels, N > 0.
+    images: uint8 [N, H, W, C] of 1, 3 or 4 channels, N > 0.
     description: what the picture shows, kept inside the file.
 
   Raises:

@@ -77,7 +77,7 @@ def _npz(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
       )
 
       def write(images: np.ndarray, labels: np.ndarray | None) -> None:
-        entry.write(images.tobytes())
+        entry.write(grids.straight(images).tobytes())
         if labels is not None:
           parts.append(labels)
 

@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+import functools
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ import tqdm
 from qgan_jax.data import images, picture_files
 from qgan_jax.data.dataset import hold_out_by_content, ImageDataset
 from qgan_jax.data.layout import Layout, layout_of
-from qgan_jax.data.picture_files import PictureFile, Source
+from qgan_jax.data.picture_files import PictureFile
 from qgan_jax.errors import UserError
 
 T = TypeVar('T')
@@ -40,12 +41,14 @@ class _Picture(NamedTuple):
     digest: of its bytes, hexadecimal.
     pixels: uint8 `[image_size, image_size, C]`; None where it is broken.
     fault: what is wrong with it then.
+    brightest: its largest value where it has more than 8 bits, else 0.
   """
 
   parts: tuple[str, ...]
   digest: str = ''
   pixels: np.ndarray | None = None
   fault: str = ''
+  brightest: int = 0
 
 
 def load(
@@ -67,7 +70,8 @@ def load(
     path: The folder, .zip or .tar; `~` is expanded, hidden files and folders
       are skipped.
     image_size: Height and width of the result, in pixels.
-    channels: 1 or 3; None means 1 if all images are grey, else 3.
+    channels: 1, 3 or 4 (RGBA, colours multiplied by alpha); None means the
+      most that an image needs: 1 if it is grey, 4 if some of it is transparent.
     group: What stays together when a part is held out: `'content'`, the same
       file, or `'name'`, all that have the same file name but for its extension.
 
@@ -78,43 +82,69 @@ def load(
   Raises:
     UserError: There is no such path, or fewer than two images can be read.
   """
-
-  def read(file: PictureFile) -> _Picture:
-    try:
-      data = file.read()
-      with Image.open(io.BytesIO(data)) as image:
-        upright = ImageOps.exif_transpose(image)
-        pixels = images.to_array(
-          upright, image_size=image_size, channels=channels
-        )
-    # Pillow raises many types for broken files; one must not stop the loading.
-    except Exception as error:  # noqa: BLE001
-      return _Picture(file.parts, fault=str(error))
-    return _Picture(file.parts, hashlib.sha256(data).hexdigest(), pixels)
-
-  with picture_files.opened(path) as source:
-    shown = tqdm.tqdm(
-      _in_threads(read, source),
-      desc='reading images',
-      unit='image',
-      disable=None,
-      leave=False,
-    )
-    # In an order that depends on content alone; names decide between copies.
-    found = sorted(shown, key=lambda picture: (picture.digest, picture.parts))
-  good = _readable(found, source)
+  to_array = functools.partial(
+    images.to_array, image_size=image_size, channels=channels
+  )
+  good = _readable(path, to_array)
+  brightest = max(picture.brightest for picture in good)
+  for bits in (8, 12):
+    white = 2**bits - 1
+    if 0 < brightest <= white:
+      logging.warning(
+        'The images of 16 bits in %r have no value above %d: they are read as '
+        'such of %d bits, in which %d is white',
+        path,
+        white,
+        bits,
+        white,
+      )
+      good = _readable(path, functools.partial(to_array, white=white))
+      break
   layout = layout_of([picture.parts for picture in good])
   held_out = _held_out(good, layout, group)
   if held_out.all() or not held_out.any():
     raise UserError(
-      f'The images in {str(source.path)!r} are all alike, or of one group: one '
+      f'The images in {path!r} are all alike, or of one group: one '
       'part is to be held out, and one to train on; add others.'
     )
   return _dataset(good, layout, held_out)
 
 
-def _readable(found: list[_Picture], source: Source) -> list[_Picture]:
-  """The pictures that are whole; a warning counts everything else."""
+def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> _Picture:
+  try:
+    data = file.read()
+    with Image.open(io.BytesIO(data)) as image:
+      upright = ImageOps.exif_transpose(image)
+      pixels = to_array(upright)
+      is_deep = upright.mode.startswith('I')
+      brightest = int(np.asarray(upright).max()) if is_deep else 0
+  # Pillow raises many types for broken files; one must not stop the loading.
+  except Exception as error:  # noqa: BLE001
+    return _Picture(file.parts, fault=str(error))
+  digest = hashlib.sha256(data).hexdigest()
+  return _Picture(file.parts, digest, pixels, brightest=brightest)
+
+
+def _readable(path: str, to_array: Callable[..., np.ndarray]) -> list[_Picture]:
+  """The pictures that are whole; a warning counts everything else.
+
+  Args:
+    path: of the folder or archive.
+    to_array: makes an array of a picture.
+
+  Returns:
+    The pictures in an order that depends on their content alone.
+  """
+  with picture_files.opened(path) as source:
+    shown = tqdm.tqdm(
+      _in_threads(functools.partial(_read, to_array), source),
+      desc='reading images',
+      unit='image',
+      disable=None,
+      leave=False,
+    )
+    # Names decide between copies, which may be of several classes.
+    found = sorted(shown, key=lambda picture: (picture.digest, picture.parts))
   where = str(source.path)
   if not found:
     raise picture_files.no_pictures(source)

@@ -10,17 +10,25 @@ _GREY_MODES = frozenset(
 
 
 def to_array(
-  image: Image.Image, *, image_size: int, channels: int | None = None
+  image: Image.Image,
+  *,
+  image_size: int,
+  channels: int | None = None,
+  white: int = 65535,
 ) -> np.ndarray:
   """Crops the centre square and resizes it (bicubic, antialiased).
 
-  Transparency is laid over white, 16 bits are scaled to 8, and an image that
-  already has the right size keeps its pixels bit for bit.
+  With 4 channels, colours are multiplied by their alpha: what cannot be seen is
+  0, whatever colour a file has there. With 1 or 3, transparency is laid over
+  white. 16 bits are scaled to 8, and an image that already has the right size
+  keeps its pixels bit for bit.
 
   Args:
     image: A picture of any size and of any mode but float.
     image_size: Height and width of the result, in pixels.
-    channels: 1 or 3; None keeps grey grey and makes everything else RGB.
+    channels: 1, 3 or 4 (RGBA); None keeps transparency where there is any, and
+      grey grey, and makes everything else RGB.
+    white: The brightest value where the picture has more than 8 bits.
 
   Returns:
     uint8 `[image_size, image_size, C]`.
@@ -29,13 +37,20 @@ def to_array(
     ValueError: The picture's values have no defined range in 8 bits.
     OSError: The picture cannot be decoded.
   """
+  is_grey = image.mode in _GREY_MODES
+  image = _eight_bit(image, white)
   if channels is None:
-    channels = 1 if image.mode in _GREY_MODES else 3
-  image = _eight_bit(image)
-  if image.mode not in ('L', 'RGB'):
-    image = image.convert('RGB')
-  if channels == 1 and image.mode == 'RGB':
-    image = image.convert('L')
+    channels = 4 if image.mode == 'RGBA' else 1 if is_grey else 3
+  if channels == 4:
+    image = image.convert('RGBA').convert('RGBa')
+  else:
+    if image.mode == 'RGBA':
+      under = Image.new('RGBA', image.size, 'white')
+      image = Image.alpha_composite(under, image)
+    if is_grey or channels == 1:
+      image = image.convert('L')
+    elif image.mode != 'RGB':
+      image = image.convert('RGB')
   if image.size != (image_size, image_size):
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -43,14 +58,20 @@ def to_array(
     image = image.crop((left, top, left + side, top + side))
     image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
   pixels = np.asarray(image).reshape(image_size, image_size, -1)
+  if channels == 4:
+    # Bicubic filters overshoot.
+    return np.minimum(pixels, pixels[..., 3:])
   return with_channels(pixels, channels)
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-  """Repeats a grey last axis where `channels` asks for more of them."""
-  if pixels.shape[-1] == channels:
-    return pixels
-  return np.repeat(pixels, channels, axis=-1)
+  """Repeats grey, and adds an opaque alpha, where `channels` asks for more."""
+  if pixels.shape[-1] == 1 < channels:
+    pixels = np.repeat(pixels, 3, axis=-1)
+  if pixels.shape[-1] == 3 < channels:
+    opaque = np.full_like(pixels[..., :1], 255)
+    pixels = np.concatenate([pixels, opaque], axis=-1)
+  return pixels
 
 
 def resize_all(
@@ -70,19 +91,26 @@ def resize_all(
   return result
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-  """Returns the image in 8 bits a channel and without transparency."""
+def _eight_bit(image: Image.Image, white: int) -> Image.Image:
+  """Returns the image in 8 bits a channel, RGBA if some of it is transparent.
+
+  Args:
+    image: Of any mode.
+    white: The value of 16 bits that becomes 255.
+  """
   if image.mode.startswith('I'):
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
       raise ValueError(f'32-bit values up to {values.max()}')
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+    scaled = np.round(np.minimum(values / white, 1) * 255).astype(np.uint8)
+    alpha = np.uint8(255) * (values != image.info.get('transparency'))
+    image = Image.fromarray(scaled)
+    image.putalpha(Image.fromarray(alpha))
   if image.mode == 'F':
     raise ValueError('float values of unknown range')
   if image.has_transparency_data:
-    grey = image.mode in _GREY_MODES
     layer = image.convert('RGBA')
-    white = Image.new('RGBA', layer.size, 'white')
-    flat = Image.alpha_composite(white, layer)
-    return flat.convert('L' if grey else 'RGB')
+    # Many files have an alpha channel and no use for it.
+    is_opaque = layer.getextrema()[3][0] == 255
+    return layer.convert('RGB') if is_opaque else layer
   return image

@@ -43,7 +43,8 @@ def load(
       own default, `~/tensorflow_datasets`.
     image_size: Height and width of the result, in pixels: images are cropped
       to the centre square and resized.
-    channels: 1 (grey) or 3 (RGB); None keeps what the source has.
+    channels: 1 (grey), 3 (RGB) or 4 (RGBA, colours multiplied by alpha); None
+      keeps what the source has.
     standin: Whether `'digits'` may replace a set of the MNIST family that
       cannot be had. A warning says so, and the result records it.
     download: Whether the network may be used.
@@ -58,9 +59,10 @@ def load(
   """
   if image_size < 1:
     raise UserError(f'The image size is {image_size}; give at least 1 pixel.')
-  if channels not in (None, 1, 3):
+  if channels not in (None, 1, 3, 4):
     raise UserError(
-      f'Images cannot have {channels} channels; give 1 (grey) or 3 (RGB).'
+      f'Images cannot have {channels} channels; give 1 (grey), 3 (RGB) or 4 '
+      '(RGBA).'
     )
   kind, _, path = source.partition(':')
   if kind == 'folder':

@@ -41,6 +41,26 @@ class Extractor(NamedTuple):
   extract: Callable[[np.ndarray], Features]
 
 
+def over_grey(images: np.ndarray) -> np.ndarray:
+  """Lays images of 4 channels over a grey of 128, for networks that want 3.
+
+  On grey, unlike black or white, dark and bright outlines both show.
+
+  Args:
+    images: uint8 `[N, H, W, C]`; where `C` is 4, RGBA whose colours are
+      multiplied by alpha.
+
+  Returns:
+    uint8 `[N, H, W, 3]`; images of other channels as they are.
+  """
+  if images.shape[-1] != 4:
+    return images
+  through = 255 - images[..., 3:].astype(np.uint16)
+  result = images[..., :3] + (through * 128 + 127) // 255
+  # A generator may draw colours that are brighter than their alpha.
+  return np.minimum(result, 255).astype(np.uint8)
+
+
 def hash_weights(weights: Mapping[str, np.ndarray]) -> str:
   """SHA-256 of named arrays in any order; its first 12 hexadecimal digits."""
   digest = hashlib.sha256()

@@ -69,16 +69,23 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
 
 
 def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
-  """The extractor of the features that scores compare."""
+  """The extractor of the features that scores compare.
+
+  It sees transparent images over grey.
+  """
   if config.scores.extractor == 'inception':
-    return metrics.inception_extractor(config.scores.inception_weights)
-  return metrics.classifier_extractor(
-    dataset.name,
-    dataset.train_images,
-    dataset.train_labels,
-    dataset.test_images,
-    dataset.test_labels,
-    dataset.num_classes,
+    found = metrics.inception_extractor(config.scores.inception_weights)
+  else:
+    found = metrics.classifier_extractor(
+      dataset.name,
+      metrics.over_grey(dataset.train_images),
+      dataset.train_labels,
+      metrics.over_grey(dataset.test_images),
+      dataset.test_labels,
+      dataset.num_classes,
+    )
+  return found._replace(
+    extract=lambda images: found.extract(metrics.over_grey(images))
   )
 
 

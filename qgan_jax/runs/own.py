@@ -65,7 +65,8 @@ def train(
 
   Args:
     variant: what is trained against what, such as `variants.gan(…)`.
-    images: uint8 [N, H, W, C], as square as the scores need them.
+    images: uint8 [N, H, W, C], as square as the scores need them. 4 channels
+      are taken as RGBA, with colours multiplied by alpha.
     labels: integers [N] from 0 up, for a variant that reads them.
     workdir: the run's folder.
     bits: of weights and activations of all networks; 32 is float.

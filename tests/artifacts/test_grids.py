@@ -28,6 +28,40 @@ def test_grid_holds_every_image_once_in_rows(tmp_path, channels):
   assert grid.sum() == images.sum()  # Everything else is black.
 
 
+def test_a_grid_of_what_is_transparent_lies_over_a_checkerboard():
+  images = np.zeros((1, 8, 8, 4), np.uint8)
+  images[0, 0] = [10, 20, 30, 255]
+  images[0, 1] = [51, 0, 0, 51]
+  canvas = grids.grid(images)
+  assert canvas.shape == (12, 12, 3)
+  image = canvas[2:-2, 2:-2]
+  assert (image[0] == [10, 20, 30]).all()
+  # A fifth of it is red: the rest is that of the board.
+  assert image[1, 0].tolist() == [133, 82, 82]
+  assert image[1, 4].tolist() == [173, 122, 122]
+  assert image[2, [0, 3, 4, 7], 0].tolist() == [102, 102, 153, 153]
+  assert image[4, [0, 3, 4, 7], 0].tolist() == [153, 153, 102, 102]
+
+
+def test_a_png_has_the_colours_that_were_multiplied_by_alpha(tmp_path):
+  rng = np.random.default_rng(1)
+  file = rng.integers(0, 256, (9, 9, 4), np.uint8)
+  file[0, 0, 3] = 0
+  drawn = np.round(file[..., :3] * (file[..., 3:] / 255)).astype(np.uint8)
+  drawn = np.concatenate([drawn, file[..., 3:]], -1)
+  with open(tmp_path / 'a.png', 'wb') as stream:
+    grids.save_png(stream, drawn)
+  with Image.open(tmp_path / 'a.png') as picture:
+    assert picture.mode == 'RGBA'
+    got = np.asarray(picture).astype(float)
+  np.testing.assert_array_equal(got[..., 3], file[..., 3])
+  again = got[..., :3] * got[..., 3:] / 255
+  assert np.abs(again - drawn[..., :3]).max() <= 0.5
+  # More than its alpha is as bright as can be.
+  bright = np.array([[[200, 50, 0, 100]]], np.uint8)
+  assert grids.straight(bright).tolist() == [[[255, 128, 0, 100]]]
+
+
 def test_a_failed_grid_leaves_the_old_one(tmp_path):
   path = tmp_path / 'grid.png'
   grids.save_grid(path, np.zeros((1, 4, 4, 1), np.uint8))

@@ -10,8 +10,8 @@ from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
 
 
-def save(path, num_classes=0):
-  kwargs = {
+def save(path, num_classes=0, **kwargs):
+  kwargs |= {
     'image_size': 8, 'channels': 8, 'latent_dim': 5, 'num_classes': num_classes
   }  # fmt: skip
   module = models.make_generator('dcgan', **kwargs)
@@ -83,6 +83,21 @@ def test_npz_folder_and_grid_hold_the_same_images(artifact, tmp_path, capsys):
   assert f'wrote 100 images to {tmp_path}/x.png' in told
   assert 'images/s' in told
   assert 'weights 4-bit uniform, activations 8-bit affine' in told
+
+
+def test_transparency_is_written(tmp_path):
+  save(tmp_path / 'g.qgan', image_channels=4)
+  artifact = str(tmp_path / 'g.qgan')
+  images = draw(artifact, tmp_path / 'x.npz', num=2)['images']
+  assert images.shape == (2, 8, 8, 4)
+  draw(artifact, f'{tmp_path}/folder/', num=2)
+  for i, image in enumerate(images):
+    with Image.open(tmp_path / 'folder' / f'{i}.png') as png:
+      assert png.mode == 'RGBA'
+      np.testing.assert_array_equal(png, image)
+  draw(artifact, tmp_path / 'x.png', num=2)
+  with Image.open(tmp_path / 'x.png') as png:
+    assert png.mode == 'RGB'
 
 
 def test_images_depend_on_the_seed_and_not_on_their_number(artifact, tmp_path):

@@ -208,3 +208,31 @@ def test_what_is_no_picture_is_counted(tmp_path, caplog):
   _load(tmp_path)
   assert '1 file(s)' in caplog.text
   assert 'notes.txt' in caplog.text
+
+
+def test_transparency_is_kept_where_there_is_some(tmp_path):
+  for i in range(3):
+    _save(tmp_path / f'{i}.png', i + 1)
+  picture = Image.new('RGBA', (6, 6), (200, 100, 50, 0))
+  picture.save(tmp_path / 'transparent.png')
+  everything = _everything(_load(tmp_path))
+  assert everything.shape[-1] == 4
+  assert sorted(everything[:, 0, 0].tolist()) == [
+    [0, 0, 0, 0], *([i, i, i, 255] for i in (1, 2, 3))
+  ]  # fmt: skip
+  flat = _everything(_load(tmp_path, channels=3))
+  assert sorted(flat[:, 0, 0, 0]) == [1, 2, 3, 255]
+
+
+@pytest.mark.parametrize(
+  ('most', 'bits'), [(200, 8), (4095, 12), (4096, 16), (60_000, 16)]
+)
+def test_16_bit_files_of_fewer_bits(tmp_path, caplog, most, bits):
+  values = np.array([most, most // 2, most // 4])
+  for i, value in enumerate(values):
+    picture = np.full((6, 6), value, np.uint16)
+    Image.fromarray(picture).save(tmp_path / f'{i}.png')
+  found = _everything(_load(tmp_path))[:, 0, 0, 0]
+  expected = np.round(values / (2**bits - 1) * 255)
+  np.testing.assert_array_equal(sorted(found), sorted(expected))
+  assert (f'of {bits} bits' in caplog.text) == (bits < 16)

@@ -67,7 +67,7 @@ def _half_transparent_red():
   ids=['16 bit', '32 bit', '1 bit', 'RGBA', 'LA', 'palette', 'CMYK'],
 )
 def test_every_mode_becomes_eight_bits(picture, expected):
-  got = images.to_array(picture, image_size=2)
+  got = images.to_array(picture, image_size=2, channels=np.shape(expected)[-1])
   assert got.dtype == np.uint8
   np.testing.assert_array_equal(got, expected)
 
@@ -75,7 +75,60 @@ def test_every_mode_becomes_eight_bits(picture, expected):
 def test_a_palette_entry_can_be_transparent():
   picture = _picture(_half_transparent_red()[..., :3], 'P')
   picture.info['transparency'] = picture.getpixel((0, 0))
-  assert (images.to_array(picture, image_size=2) == 255).all()
+  assert (images.to_array(picture, image_size=2, channels=3) == 255).all()
+  assert (images.to_array(picture, image_size=2) == 0).all()
+
+
+def test_colours_are_multiplied_by_alpha():
+  pixels = np.random.default_rng(3).integers(0, 256, (9, 9, 4), np.uint8)
+  got = images.to_array(_picture(pixels), image_size=9)
+  wide = pixels.astype(float)
+  expected = np.round(wide[..., :3] * wide[..., 3:] / 255)
+  np.testing.assert_array_equal(got[..., :3], expected)
+  np.testing.assert_array_equal(got[..., 3], pixels[..., 3])
+
+
+@pytest.mark.parametrize('size', [8, 5, 20])
+def test_colour_that_cannot_be_seen_does_not_matter(size):
+  pixels = np.random.default_rng(4).integers(0, 256, (8, 8, 4), np.uint8)
+  pixels[2:6, 2:6, 3] = 0
+  other = pixels.copy()
+  other[2:6, 2:6, :3] = 255 - other[2:6, 2:6, :3]
+  got, again = (
+    images.to_array(_picture(x), image_size=size) for x in (pixels, other)
+  )
+  np.testing.assert_array_equal(got, again)
+  assert (got[..., :3] <= got[..., 3:]).all()
+
+
+def test_an_alpha_channel_without_transparency_is_dropped():
+  pixels = np.full((4, 4, 4), 255, np.uint8)
+  assert images.to_array(_picture(pixels), image_size=4).shape[-1] == 3
+  grey = _picture(pixels, 'LA')
+  assert images.to_array(grey, image_size=4).shape[-1] == 1
+  assert images.to_array(grey, image_size=4, channels=4).tolist() == (
+    np.full((4, 4, 4), 255).tolist()
+  )
+
+
+def test_16_bit_grey_can_have_a_transparent_value(tmp_path):
+  values = np.array([[0, 65535], [257, 25700]], np.uint16)
+  Image.fromarray(values).save(tmp_path / 'a.png', transparency=25700)
+  with Image.open(tmp_path / 'a.png') as picture:
+    assert picture.mode == 'I;16'
+    got = images.to_array(picture, image_size=2)
+    flat = images.to_array(picture, image_size=2, channels=1)
+  assert got.tolist() == [
+    [[0, 0, 0, 255], [255] * 4], [[1, 1, 1, 255], [0] * 4]
+  ]  # fmt: skip
+  assert flat[..., 0].tolist() == [[0, 255], [1, 255]]
+
+
+def test_missing_channels_are_opaque_and_grey():
+  grey, rgb = np.full((2, 2, 1), 7, np.uint8), np.full((2, 2, 3), 7, np.uint8)
+  assert images.with_channels(grey, 4)[0, 0].tolist() == [7, 7, 7, 255]
+  assert images.with_channels(rgb, 4)[0, 0].tolist() == [7, 7, 7, 255]
+  assert images.with_channels(grey, 3)[0, 0].tolist() == [7, 7, 7]
 
 
 def test_channels_can_be_forced():
