@@ -32,10 +32,10 @@ def main(argv: Sequence[str]) -> None:
   errors.define_path('out', '….png, ….npz or a folder …/', values)
   errors.define_module(values)
   errors.define_seed('Of the latents.', values)
-  flags.DEFINE_integer(
+  flags.DEFINE_string(
     'label',
     None,
-    'Class of all images; without it, the classes in turn.',
+    'Class of all images, by its name or number; without it, all in turn.',
     flag_values=values,
   )
   names = sorted({name for names in RUNTIMES.values() for name in names})

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qgan_jax.artifacts.grids import to_uint8
-from qgan_jax.errors import UserError
+from qgan_jax.errors import did_you_mean, UserError
 
 BATCH = 64  # Images drawn at a time: one compiled program, bounded memory.
 METADATA_KEY = 'qgan'  # Of an ONNX file's own metadata.
@@ -24,6 +25,7 @@ class Drawer:
     num_classes: 0 for an unconditional generator.
     runtime: what it runs in.
     description: what it is quantized to, for a person.
+    class_names: of the labels; empty where they are not known.
   """
 
   draw: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
@@ -31,6 +33,47 @@ class Drawer:
   num_classes: int
   runtime: str
   description: str
+  class_names: tuple[str, ...] = ()
+
+
+def class_names_of(metadata: Any, num_classes: int) -> tuple[str, ...]:
+  """The names of classes that a file's metadata, not trusted, hold.
+
+  Args:
+    metadata: of the file.
+    num_classes: of its generator.
+
+  Returns:
+    As many names as classes, all of them different; else none.
+  """
+  names = metadata.get('class_names') if isinstance(metadata, dict) else None
+  if not isinstance(names, list) or len(names) != num_classes:
+    return ()
+  # Each becomes a text, so that a set can hold it.
+  different = {str(name) for name in names}
+  are_names = all(isinstance(name, str) for name in names)
+  return tuple(names) if are_names and len(different) == num_classes else ()
+
+
+def label_of(drawer: Drawer, text: str) -> int:
+  """The label that a class's name, or else its number, stands for.
+
+  Raises:
+    UserError: there is no such class.
+  """
+  names, classes = drawer.class_names, drawer.num_classes
+  if text in names:
+    return names.index(text)
+  if text.isdecimal() and len(text) < 10 and int(text) < classes:
+    return int(text)
+  if not classes:
+    raise UserError(f'--label={text}: this generator has no labels; leave it')
+  hint = did_you_mean(text, names)
+  known = f', called {", ".join(names)}' if names else ''
+  raise UserError(
+    f'--label={text}: this generator has the labels 0 to {classes - 1}{known}'
+    + (hint and f'; {hint}')
+  )
 
 
 def latents(seed: int, batch: int, latent_dim: int) -> np.ndarray:

@@ -15,7 +15,12 @@ from absl import logging
 import numpy as np
 
 from qgan_jax.artifacts.described import check_signature
-from qgan_jax.artifacts.drawer import BATCH, Drawer, not_from_latents
+from qgan_jax.artifacts.drawer import (
+  BATCH,
+  class_names_of,
+  Drawer,
+  not_from_latents,
+)
 from qgan_jax.artifacts.onnx_file import read_onnx
 from qgan_jax.artifacts.program import (
   MEMORY,
@@ -117,9 +122,10 @@ def _open_packed(path: Path) -> Drawer:
     latents_of,
     memory_of,
   )
-  from qgan_jax.artifacts.packed import load
+  from qgan_jax.artifacts.packed import read
 
-  network = load(path)
+  artifact = read(path)
+  network = artifact.network
   latents = latents_of(network)
   if latents is None:
     raise not_from_latents(path, [x.shape for x in network.inputs or ()])
@@ -135,6 +141,7 @@ def _open_packed(path: Path) -> Drawer:
     *latents,
     'jax',
     describe(network),
+    class_names_of(artifact.metadata, latents[1]),
   )
 
 
@@ -216,6 +223,7 @@ def _open_program(
       record['num_classes'],
       name,
       record['description'],
+      class_names_of(record.get('metadata'), record['num_classes']),
     )
   raise UserError(
     f'{path} cannot be read ({"; ".join(reasons)}): copy or export it again, '

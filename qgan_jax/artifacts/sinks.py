@@ -14,7 +14,7 @@ import numpy as np
 import tqdm
 
 from qgan_jax.artifacts import grids
-from qgan_jax.artifacts.drawer import batches
+from qgan_jax.artifacts.drawer import batches, label_of
 from qgan_jax.artifacts.drawing import open_drawer, TIME_LIMIT
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.errors import UserError
@@ -115,7 +115,7 @@ def sample(
   num: int,
   out: str,
   seed: int,
-  label: int | None,
+  label: str | None,
   runtime: str | None = None,
   seconds: float = TIME_LIMIT,
 ) -> None:
@@ -126,7 +126,7 @@ def sample(
     num: how many images.
     out: ….png, ….npz or a folder …/; `qgan_jax.sample` says what each holds.
     seed: of the latents.
-    label: the class of all images, or None.
+    label: the class of all images, by its name or its number, or None.
     runtime: what draws, or None for the fastest.
     seconds: that a program may take for a batch; see `open_drawer`.
 
@@ -139,18 +139,13 @@ def sample(
   if not 0 <= seed < 2**32:
     raise UserError(f'--seed={seed}: give 0 to {2**32 - 1}')
   drawer = open_drawer(artifact, runtime, seconds=seconds)
-  classes = drawer.num_classes
-  if label is not None and not 0 <= label < classes:
-    raise UserError(
-      f'--label={label}: this generator has '
-      + (f'the labels 0 to {classes - 1}' if classes else 'no labels; leave it')
-    )
+  number = None if label is None else label_of(drawer, label)
   # The first batch compiles, and says how large the images are.
-  ((first, _),) = batches(drawer, num=1, seed=seed, label=label)
+  ((first, _),) = batches(drawer, num=1, seed=seed, label=number)
   with _open(out, (num, *first.shape[1:])) as write:
     start = time.perf_counter()
     with tqdm.tqdm(total=num, unit='image', leave=False, disable=None) as bar:
-      for images, labels in batches(drawer, num=num, seed=seed, label=label):
+      for images, labels in batches(drawer, num=num, seed=seed, label=number):
         write(images, labels)
         bar.update(len(images))
     seconds = time.perf_counter() - start

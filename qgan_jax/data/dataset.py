@@ -25,6 +25,7 @@ class ImageDataset:
     test_images: The held-out images, uint8 `[M, H, W, C]`.
     test_labels: int32 `[M]`, or None.
     num_classes: 0 without labels.
+    class_names: What the labels mean; empty where that is not known.
     is_standin: Whether this replaces the data set that was asked for.
     pictures: A digest of each picture's file, sorted; empty where the name
       says all.
@@ -36,6 +37,7 @@ class ImageDataset:
   test_images: np.ndarray
   test_labels: np.ndarray | None
   num_classes: int
+  class_names: tuple[str, ...] = ()
   is_standin: bool = False
   pictures: tuple[str, ...] = ()
 
@@ -109,6 +111,7 @@ def split_off_test(
   images: np.ndarray,
   labels: np.ndarray | None,
   num_classes: int,
+  class_names: tuple[str, ...] = (),
   fraction: float = 0.1,
 ) -> ImageDataset:
   """Builds a data set from one array of images by `hold_out`."""
@@ -120,4 +123,5 @@ def split_off_test(
     test_images=images[test],
     test_labels=None if labels is None else labels[test],
     num_classes=num_classes,
+    class_names=class_names,
   )

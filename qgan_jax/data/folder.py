@@ -219,6 +219,7 @@ def _dataset(
     test_images=pixels[test],
     test_labels=None if labels is None else labels[test],
     num_classes=len(layout.class_names),
+    class_names=layout.class_names,
     pictures=tuple(sorted(digest[:_DIGITS] for _, _, digest in content)),
   )
 

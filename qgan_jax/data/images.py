@@ -111,6 +111,6 @@ def _eight_bit(image: Image.Image, white: int) -> Image.Image:
   if image.has_transparency_data:
     layer = image.convert('RGBA')
     # Many files have an alpha channel and no use for it.
-    is_opaque = layer.getextrema()[3][0] == 255
+    is_opaque = np.asarray(layer)[..., 3].min() == 255
     return layer.convert('RGB') if is_opaque else layer
   return image

@@ -134,6 +134,7 @@ def load(
   label = features.get('label')
   labelled = isinstance(label, tfds.features.ClassLabel)
   num_classes = label.num_classes if label and labelled else 0
+  class_names = tuple(label.names) if label and labelled else ()
   if channels is None:
     channels = 1 if image.shape[-1] == 1 else 3
 
@@ -155,6 +156,7 @@ def load(
       images=train_images,
       labels=train_labels,
       num_classes=num_classes,
+      class_names=class_names,
     )
   test_images, test_labels = read(held_out[0])
   return ImageDataset(
@@ -164,6 +166,7 @@ def load(
     test_images=test_images,
     test_labels=test_labels,
     num_classes=num_classes,
+    class_names=class_names,
   )
 
 

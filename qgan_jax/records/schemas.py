@@ -177,6 +177,7 @@ _SCORE = table(
 RUN = table(
   {'config': _CONFIG, 'dataset': text},
   {
+    'class_names': list_of(text),
     'file': text,
     'arg': text,
     'overrides': mapping(anything),

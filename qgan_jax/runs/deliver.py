@@ -40,10 +40,13 @@ def deliver(
   config, dataset, sampler = setup.config, setup.dataset, setup.sampler()
   path = workdir / f'{setup.variant.delivered}.qgan'
   network = sampler.quantized(best)
+  # Names of labels, for a network that takes some.
+  names = {'class_names': list(dataset.class_names)}
   sizes = artifacts.save(
     path,
     network,
     metadata={
+      **(names if setup.labels is not None else {}),
       'dataset': dataset.name,
       'config': config_string_of(config),
       'experiment': config.experiment,

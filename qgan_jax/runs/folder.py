@@ -51,6 +51,7 @@ def open_folder(
   path = workdir / 'config.json'
   record = {
     **identity(experiment.config, dataset.name),
+    'class_names': list(dataset.class_names),
     'file': experiment.file,
     'arg': experiment.arg,
     'overrides': experiment.overrides,

@@ -42,7 +42,9 @@ def save(path, *, bits=(8, 8), num_classes=0, weights='uniform', dynamic=False):
   network = Quantized(
     module, precision, widths, variables, {} if dynamic else ranges
   )
-  artifacts.save(path, network, metadata={'dataset': 'none', 'step': 7})
+  names = ['ant', 'bee', '0'][:num_classes]
+  metadata = {'dataset': 'none', 'step': 7, 'class_names': names}
+  artifacts.save(path, network, metadata=metadata)
   return path
 
 
@@ -76,7 +78,7 @@ def draw(path, out, runtime=None, num=100, seed=5, label=None):
     return file['images'].astype(int), file['labels']
 
 
-@pytest.mark.parametrize('label', [None, 2])
+@pytest.mark.parametrize('label', [None, '2'])
 def test_the_same_seed_draws_the_same_images_from_all(folder, tmp_path, label):
   images, labels = draw(
     folder / 'generator.qgan', tmp_path / 'x.npz', label=label
@@ -95,6 +97,8 @@ def test_the_same_seed_draws_the_same_images_from_all(folder, tmp_path, label):
         assert 0.1 < off.mean() < 10
       else:
         assert (off <= 1).mean() >= 0.999
+      opened = drawing.open_drawer(str(folder / name), runtime)
+      assert opened.class_names == ('ant', 'bee', '0')
       if kind == 'stablehlo':
         assert (off == 0).mean() > 0.999
 

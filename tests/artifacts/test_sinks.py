@@ -5,6 +5,7 @@ from PIL import Image
 import pytest
 
 from qgan_jax import artifacts, models
+from qgan_jax.artifacts.drawer import class_names_of
 from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
@@ -29,7 +30,8 @@ def save(path, num_classes=0, **kwargs):
       lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes
     ),
   )
-  artifacts.save(path, network)
+  names = {'class_names': ['ant', 'bee', '0'][:num_classes]}
+  artifacts.save(path, network, metadata=names)
 
 
 @pytest.fixture(scope='module')
@@ -115,7 +117,7 @@ def test_images_depend_on_the_seed_and_not_on_their_number(artifact, tmp_path):
 def test_labels(conditional, tmp_path):
   turns = draw(conditional, tmp_path / 'x.npz')
   np.testing.assert_array_equal(turns['labels'], np.arange(100) % 3)
-  ones = draw(conditional, tmp_path / 'y.npz', label=1)
+  ones = draw(conditional, tmp_path / 'y.npz', label='1')
   assert (ones['labels'] == 1).all()
   same = (turns['images'] == ones['images']).all(axis=(1, 2, 3))
   assert not same[turns['labels'] != 1].any()
@@ -126,7 +128,7 @@ def test_labels(conditional, tmp_path):
   [
     ({'num': 0}, '--num=0'),
     ({'seed': -1}, '--seed=-1'),
-    ({'label': 3}, '--label=3.* no labels'),
+    ({'label': '3'}, '--label=3.* no labels'),
     ({'runtime': 'openvino'}, '--runtime=openvino: .* packed, .* jax'),
     ({'out': 'no/such/x.png'}, 'no folder no/such'),
     ({'out': 'x.jpg'}, '--out=x.jpg: ….png, ….npz or a folder'),
@@ -143,7 +145,34 @@ def test_wrong_arguments(artifact, tmp_path, monkeypatch, arguments, message):
 
 def test_a_label_out_of_range(conditional, tmp_path):
   with pytest.raises(UserError, match='--label=3: .* labels 0 to 2'):
-    draw(conditional, tmp_path / 'x.png', label=3)
+    draw(conditional, tmp_path / 'x.png', label='3')
+
+
+def test_a_label_has_a_name(conditional, tmp_path):
+  for name, number in (('ant', 0), ('bee', 1), ('0', 2)):
+    drawn = draw(conditional, tmp_path / 'x.npz', num=1, label=name)
+    assert drawn['labels'].tolist() == [number]
+  with pytest.raises(UserError, match='called ant, bee, 0; did you mean .bee'):
+    draw(conditional, tmp_path / 'y.npz', label='beee')
+  for wrong in ('-1', '1.0', '٣', '9' * 5000):
+    with pytest.raises(UserError, match='labels 0 to 2'):
+      draw(conditional, tmp_path / 'y.npz', label=wrong)
+
+
+@pytest.mark.parametrize(
+  'metadata',
+  [
+    None,
+    {},
+    {'class_names': 'abc'},
+    {'class_names': ['a', 'b']},
+    {'class_names': ['a', 'b', 'a']},
+    {'class_names': ['a', 'b', 3]},
+    {'class_names': ['a', 'b', []]},
+  ],
+)
+def test_names_that_are_none_are_left_out(metadata):
+  assert class_names_of(metadata, 3) == ()
 
 
 def test_images_are_not_mixed_with_others(artifact, tmp_path):

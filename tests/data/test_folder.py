@@ -135,6 +135,7 @@ def test_subfolders_are_classes(tmp_path):
       _save(tmp_path / kind / f'{i}.png', 10 * label + i)
   found = _load(tmp_path)
   assert found.num_classes == 3
+  assert found.class_names == ('ant', 'bee', 'cat')
   assert found.train_labels.dtype == np.int32
   assert set(found.test_labels) == set(found.train_labels) == {0, 1, 2}
   labels = np.concatenate([found.train_labels, found.test_labels])

@@ -20,10 +20,10 @@ def make_config(arg):
   return config_lib.resolve(config)
 
 
-def data_of(name, pictures=()):
+def data_of(name, pictures=(), classes=()):
   images = np.zeros((2, 16, 16, 1), np.uint8)
   return ImageDataset(
-    name, images, None, images, None, 0, pictures=tuple(pictures)
+    name, images, None, images, None, 0, classes, pictures=tuple(pictures)
   )
 
 
@@ -98,6 +98,13 @@ def test_data_may_move(tmp_path, capsys):
     open_folder(tmp_path, experiment, data_of('other'), primary=True)
   open_sweep(tmp_path, 'data.dir=/a')
   open_sweep(tmp_path, 'data.dir=/b')
+
+
+def test_names_of_classes_are_recorded(tmp_path):
+  open_run(tmp_path, '', data_of('pictures-1', classes=('ant', 'bee')))
+  record = json.loads((tmp_path / 'config.json').read_text())
+  assert record['class_names'] == ['ant', 'bee']
+  open_run(tmp_path, '', data_of('pictures-1'))
 
 
 def test_pictures_may_move(tmp_path, capsys):
