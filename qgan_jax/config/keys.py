@@ -29,7 +29,7 @@ from qgan_jax.errors import did_you_mean, UserError
 from qgan_jax.models import NAMES as FAMILIES
 from qgan_jax.precision.activations import RANGES
 from qgan_jax.training import optimizers
-from qgan_jax.variants import CLASSES, losses
+from qgan_jax.variants import augmentation, CLASSES, losses
 from qgan_jax.variants.likelihoods import LIKELIHOODS
 
 # The networks, and what the short names of their keys begin with: `g_bits`.
@@ -207,6 +207,9 @@ GROUPS = (
     Key('data.group', choice('content', 'name'), 'content',
         'Which pictures of a folder stay together when a tenth is held out: '
         'only those whose files are the same, or all that share a file name.'),
+    Key('data.flip', FLAG, False,
+        'Whether training images are mirrored, left to right, half of the '
+        'time.'),
   )),
   Group('Bits', (
       'The most specific key that is given wins, and no quantizer takes a '
@@ -282,6 +285,13 @@ GROUPS = (
         'Of an image, given what the decoder of a VAE draws.'),
     Key('loss.noise', POSITIVE, 0.1,
         'Standard deviation of a pixel, in [−1, 1], for `gaussian`.'),
+    Key('loss.augment', choice(*augmentation.AUGMENTATIONS), 'none',
+        'How all images are changed at random that the discriminator sees, '
+        'for [few images](variants.md#few-images).'),
+    Key('loss.augment_target', SHARE, augmentation.TARGET,
+        'Mean sign of its logits of real images that `ada` aims at.'),
+    Key('loss.augment_images', POSITIVE, augmentation.IMAGES,
+        'Images in which the probability of `ada` goes from 0 to 1.'),
   )),
   Group('Networks', (
       'A name without a prefix stands for all networks; '

@@ -194,6 +194,7 @@ class Setup:
       networks,
       averaged=self.variant.averaged,
       hyperparameters=self.variant.hyperparameters,
+      adapted=self.variant.adapted,
     )
 
   def examples(self, key: jax.Array) -> Mapping[str, tuple[Any, ...]]:

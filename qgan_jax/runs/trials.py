@@ -34,6 +34,8 @@ _TRACED = (
   'loss.beta',
   'loss.gamma',
   'loss.noise',
+  'loss.augment_target',
+  'loss.augment_images',
   'ema.decay',
   *(f'{network}.bits.{role}' for network in NETWORKS for role in ROLES),
   *(f'{network}.learning_rate' for network in NETWORKS),

@@ -67,6 +67,10 @@ def _gan(config: Any, modules: Modules, num_classes: int) -> Variant:
     penalty_weight=loss.penalty_weight,
     penalty_fraction=loss.penalty_fraction,
     d_steps=config.discriminator.steps,
+    flip=config.data.flip,
+    augment=loss.augment,
+    augment_target=loss.augment_target,
+    augment_images=loss.augment_images,
   )
 
 
@@ -78,6 +82,7 @@ def _vae(config: Any, modules: Modules, num_classes: int) -> Variant:
     beta=config.loss.beta,
     likelihood=config.loss.likelihood,
     noise=config.loss.noise,
+    flip=config.data.flip,
   )
 
 
@@ -93,6 +98,7 @@ def _vae_gan(config: Any, modules: Modules, num_classes: int) -> Variant:
     penalty=loss.penalty,
     penalty_weight=loss.penalty_weight,
     penalty_fraction=loss.penalty_fraction,
+    flip=config.data.flip,
   )
 
 

@@ -23,7 +23,7 @@ class Nets:
 
   Attributes:
     states: of the networks, after the calls so far.
-    hyperparameters: the variant's, by name.
+    hyperparameters: the variant's, by name, with those that it adapts.
   """
 
   def __init__(
@@ -51,7 +51,7 @@ class Nets:
       dropout: name → the key of the randomness of its module.
       rows: examples of the batch on this replica.
       replicas: the devices that share the batch.
-      hyperparameters: of the variant.
+      hyperparameters: of the variant, with those that it adapts.
     """
     self.states = dict(states)
     self.hyperparameters = hyperparameters

@@ -84,6 +84,7 @@ class TrainState(struct.PyTreeNode):
     average: of each network that has moving averages, {'params': …, 'stats': …,
       'learned': …}: a learned scale is averaged like the weights it belongs to.
     hyperparameters: the same at every step.
+    adapted: numbers of the variant that a step changes, float32, by name.
   """
 
   step: Array
@@ -92,6 +93,7 @@ class TrainState(struct.PyTreeNode):
   networks: dict[str, NetworkState]
   average: dict[str, dict[str, PyTree]]
   hyperparameters: Hyperparameters
+  adapted: dict[str, Array] = struct.field(default_factory=dict)
 
   def averaged(self, name: str) -> NetworkState:
     """A network's part, with its moving averages where it has them."""
@@ -158,6 +160,7 @@ def init_state(
   *,
   averaged: Collection[str] = (),
   hyperparameters: Mapping[str, float] | None = None,
+  adapted: Mapping[str, float] | None = None,
   ema_decay: float = 0.999,
 ) -> TrainState:
   """The state before the first step.
@@ -167,12 +170,16 @@ def init_state(
     networks: of each network, its part.
     averaged: names of those that have moving averages.
     hyperparameters: of the variant.
+    adapted: numbers that the variant adapts.
     ema_decay: of the moving averages.
 
   Returns:
     The state; its moving averages are copies, since a step donates its input.
   """
-  given = hyperparameters or {}
+
+  def arrays(numbers: Mapping[str, float] | None) -> dict[str, Any]:
+    return {name: jnp.float32(x) for name, x in (numbers or {}).items()}
+
   average = {name: average_of(networks[name]) for name in averaged}
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -181,9 +188,9 @@ def init_state(
     networks=networks,
     average=jax.tree.map(jnp.copy, average),
     hyperparameters=Hyperparameters(
-      {name: jnp.float32(value) for name, value in given.items()},
-      jnp.float32(ema_decay),
+      arrays(hyperparameters), jnp.float32(ema_decay)
     ),
+    adapted=arrays(adapted),
   )
 
 

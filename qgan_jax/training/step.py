@@ -116,6 +116,7 @@ def make_step(
       name: part.replace(bits=bits_at(part.bits, state.step))
       for name, part in state.networks.items()
     }
+    numbers = {**state.hyperparameters.variant, **state.adapted}
     last_grads: dict[str, Trained] = {}
     metrics: Metrics = {}
 
@@ -144,7 +145,7 @@ def make_step(
         dropout=functools.partial(dropout, update),
         rows=batch['images'].shape[1],
         replicas=replicas,
-        hyperparameters=state.hyperparameters.variant,
+        hyperparameters=numbers,
       )
 
     def make(
@@ -212,16 +213,23 @@ def make_step(
     first, *rest = variant.rounds
     for i in range(repeats):
       make_key, round_key = jax.random.split(jax.random.fold_in(key, i))
-      data = {
+      data: Batch = {
         name: to_float(x[i]) if x.dtype == jnp.uint8 else x[i]
         for name, x in batch.items()
       }
+      own_key = jax.random.fold_in(round_key, len(variant.rounds))
+      data = variant.prepare(nets(states, {}, (), i), data, own_key)
       made, states = make(states, data, make_key, i)
       own_key = jax.random.fold_in(round_key, 0)
       states = run(first, states, data, made, own_key, i)
     for i, round_ in enumerate(rest):
       own_key = jax.random.fold_in(round_key, 1 + i)
       states = run(round_, states, data, made, own_key, repeats + i)
+
+    adapted = state.adapted
+    if variant.adapt is not None:
+      images = batch['images'].shape[1] * replicas.place[1]
+      adapted = variant.adapt(numbers, metrics, images)
 
     for name, grads in last_grads.items():
       norm = optax.global_norm(grads.params)
@@ -252,6 +260,7 @@ def make_step(
         for name, part in states.items()
       },
       average=average,
+      adapted=adapted,
     )
     halted = state.halted | ~good
     metrics['halted'] = halted

@@ -26,6 +26,7 @@ class Nets(Protocol):
 
   Attributes:
     hyperparameters: the variant's numbers, by name; scalars that may be traced.
+      Those that it adapts are among them.
   """
 
   hyperparameters: Mapping[str, Any]
@@ -85,6 +86,17 @@ Measure = Callable[
 ]
 
 
+# (hyperparameters and adapted numbers, the step's metrics, images of a batch
+# over all devices) → adapted numbers for the next step.
+Adapt = Callable[[Mapping[str, Any], Metrics, int], dict[str, Array]]
+
+
+def unchanged(nets: Nets, batch: Batch, key: Array) -> Batch:
+  """The batch as it is."""
+  del nets, key
+  return batch
+
+
 def _nothing(nets: Nets, batch: Batch, key: Array) -> dict[str, Any]:
   del nets, batch, key
   return {}
@@ -105,6 +117,8 @@ class Variant:
       k/127.5 − 1 for bytes k.
     inputs: (keys [N], indices [N]) → arguments of the delivered network for N
       images; an image depends on its own key and index alone.
+    prepare: (nets, batch, key) → batch, as `make` and the rounds see it: a
+      change at random, such as flips.
     make: (nets, batch, key) → what the rounds share, such as fakes. It is
       computed once for each batch; a round that trains one of `sources` pulls
       its gradient back through it.
@@ -121,6 +135,9 @@ class Variant:
       are arrays of the state, so that one compiled step serves all values.
     penalized: names of the networks whose loss has a term that the
       hyperparameter 'penalty_weight' multiplies.
+    adapted: numbers that losses read like hyperparameters, by name, as they are
+      before the first step; the state keeps them.
+    adapt: changes them after each step; None where there are none.
   """
 
   modules: Mapping[str, nn.Module]
@@ -130,6 +147,7 @@ class Variant:
   delivered: str
   see_images: tuple[str, ...]
   inputs: Callable[[Array, Array], tuple[Any, ...]]
+  prepare: Callable[[Nets, Batch, Array], Batch] = unchanged
   make: Callable[[Nets, Batch, Array], Any] = _nothing
   sources: tuple[str, ...] = ()
   repeats: int = 1
@@ -137,6 +155,8 @@ class Variant:
   measure: Measure | None = None
   hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
   penalized: tuple[str, ...] = ()
+  adapted: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  adapt: Adapt | None = None
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
@@ -154,6 +174,7 @@ class Variant:
       dict(self.hyperparameters),
       self.penalized,
       dict(self.settings),
+      *([dict(self.adapted)] if self.adapted else []),
     )
     # Functions among a module's attributes are printed with their address.
     text = re.sub(r' at 0x[0-9a-f]+', '', repr(about))

@@ -2,10 +2,26 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from qgan_jax.variants.base import Array, Batch, Nets, Round, Variant
+from qgan_jax.variants.augmentation import (
+  adapt,
+  ADAPTED,
+  AUGMENTATIONS,
+  IMAGES,
+  mirror,
+  TARGET,
+)
+from qgan_jax.variants.base import (
+  Array,
+  Batch,
+  Nets,
+  Round,
+  unchanged,
+  Variant,
+)
 from qgan_jax.variants.latents import labels_of, latent_inputs
-from qgan_jax.variants.losses import Loss, LOSSES, Penalty
+from qgan_jax.variants.losses import Loss, LOSSES, Penalty, SIGNED
 from qgan_jax.variants.named import named
 from qgan_jax.variants.penalties import penalty_function, penalty_of
 
@@ -24,6 +40,10 @@ def gan(
   penalty_weight: float | None = None,
   penalty_fraction: float = 1.0,
   d_steps: int = 1,
+  flip: bool = False,
+  augment: str = 'none',
+  augment_target: float = TARGET,
+  augment_images: float = IMAGES,
 ) -> Variant:
   """A generator G that is trained against a discriminator D.
 
@@ -43,15 +63,31 @@ def gan(
     penalty_fraction: share of the batch that the penalty is computed on. The
       time shrinks with it; the expected penalty stays the same.
     d_steps: updates of D for one of G.
+    flip: whether real images are mirrored, left to right, half of the time.
+    augment: how all images are changed that D sees, real and fake: a name in
+      `augmentation.AUGMENTATIONS`. The penalty is of D's gradient by what it
+      sees, as in the code of DiffAugment (`ns_r1_DiffAugment`).
+    augment_target: of 'ada', the mean sign of D's logits of real images at
+      which D neither overfits nor underfits.
+    augment_images: of 'ada', how many images it takes to go from no change to
+      every change of every image.
 
   Returns:
     The variant; its networks are 'generator' and 'discriminator'.
 
   Raises:
-    ValueError: there is no such loss or penalty.
+    ValueError: there is no such loss, penalty or augmentation, or 'ada' is
+      asked for with a loss for which signs of logits mean nothing.
   """
   both = named(LOSSES, 'loss', loss) if isinstance(loss, str) else loss
   of_gradient, penalty_weight = penalty_function(penalty, penalty_weight)
+  change = named(AUGMENTATIONS, 'augment', augment)
+  adaptive = augment == 'ada'
+  if adaptive and not both.signed:
+    raise ValueError(
+      'augment=ada follows the signs of logits, which mean nothing with this '
+      f'loss; take one of {", ".join(SIGNED)}, or augment=diffaugment'
+    )
 
   def examples(batch, key):
     if num_classes and 'labels' not in batch:
@@ -59,7 +95,18 @@ def gan(
     images = batch['images']
     labels = labels_of(batch, num_classes)
     latents = jax.random.normal(key, (len(images), latent_dim))
+    numbers_key = jax.random.fold_in(key, 0)
+    numbers = jax.random.uniform(numbers_key, (len(images), change.numbers))
+    images = change.apply(images, numbers, 1.0)
     return {'generator': (latents, labels), 'discriminator': (images, labels)}
+
+  def seen(nets: Nets, images: Array, key: Array) -> Array:
+    """Images as D sees them."""
+    if augment == 'none':
+      return images
+    numbers = nets.draw(jax.random.uniform, key, (change.numbers,))
+    p = nets.hyperparameters['augment_p'] if adaptive else 1.0
+    return change.apply(images, numbers, p)
 
   def fakes(nets: Nets, batch: Batch, key: Array):
     del batch
@@ -76,8 +123,10 @@ def gan(
   def d_loss(nets: Nets, batch: Batch, fake, key: Array):
     judge = nets['discriminator']
     labels = labels_of(batch, num_classes)
-    real_logits = judge(batch['images'], labels)
-    fake_logits = judge(fake['images'], fake['labels'])
+    real_images = seen(nets, batch['images'], jax.random.fold_in(key, 0))
+    fake_images = seen(nets, fake['images'], jax.random.fold_in(key, 1))
+    real_logits = judge(real_images, labels)
+    fake_logits = judge(fake_images, fake['labels'])
     value = both.discriminator(real_logits, fake_logits)
     metrics = {
       'd_loss': value,
@@ -86,26 +135,30 @@ def gan(
       'd_real_accuracy': (real_logits > 0).mean(),
       'd_fake_accuracy': (fake_logits < 0).mean(),
     }
+    if adaptive:
+      metrics['d_real_sign'] = jnp.sign(real_logits).mean()
+      metrics['augment_p'] = nets.hyperparameters['augment_p']
     if of_gradient is not None:
       metrics['penalty'] = penalty_of(
         nets,
         of_gradient,
         penalty_fraction,
         nets.frozen('discriminator'),
-        (batch['images'], labels),
-        (fake['images'], fake['labels']),
+        (real_images, labels),
+        (fake_images, fake['labels']),
         key,
       )
       value += nets.hyperparameters['penalty_weight'] * metrics['penalty']
     return value, metrics
 
   def g_loss(nets: Nets, batch: Batch, fake, key: Array):
-    del key
     judge = nets['discriminator']
-    logits = judge(fake['images'], fake['labels'])
+    fake_images = seen(nets, fake['images'], jax.random.fold_in(key, 0))
+    logits = judge(fake_images, fake['labels'])
     if both.relativistic:
       labels = labels_of(batch, num_classes)
-      real_logits = judge(batch['images'], labels)
+      real_images = seen(nets, batch['images'], jax.random.fold_in(key, 1))
+      real_logits = judge(real_images, labels)
       value = both.generator(logits, real_logits)
     else:
       value = both.generator(logits)
@@ -120,13 +173,24 @@ def gan(
       Round(('generator',), g_loss),
     ),
     delivered='generator',
-    see_images=('discriminator',),
+    # What is augmented has values between those of bytes, and outside.
+    see_images=('discriminator',) if augment == 'none' else (),
     inputs=latent_inputs(latent_dim, num_classes),
+    prepare=mirror if flip else unchanged,
     make=fakes,
     sources=('generator',),
     repeats=d_steps,
     averaged=('generator',),
-    hyperparameters={'penalty_weight': penalty_weight},
+    hyperparameters={
+      'penalty_weight': penalty_weight,
+      **(
+        {'augment_target': augment_target, 'augment_images': augment_images}
+        if adaptive
+        else {}
+      ),
+    },
+    adapted=ADAPTED if adaptive else {},
+    adapt=adapt if adaptive else None,
     penalized=('discriminator',) if of_gradient is not None else (),
     settings={
       'loss': loss if isinstance(loss, str) else 'own',
@@ -134,5 +198,7 @@ def gan(
       'penalty_fraction': penalty_fraction,
       'latent_dim': latent_dim,
       'num_classes': num_classes,
+      **({'flip': True} if flip else {}),
+      **({'augment': augment} if augment != 'none' else {}),
     },
   )

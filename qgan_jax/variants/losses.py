@@ -17,11 +17,13 @@ class Loss(NamedTuple):
     generator: (logits of fakes [B]) → scalar; where the loss is relativistic,
       (logits of fakes, of real images) → scalar.
     relativistic: whether G's loss compares fakes with real images.
+    signed: whether a logit above 0 says that an image is real.
   """
 
   discriminator: Callable[[Array, Array], Array]
   generator: Callable[..., Array]
   relativistic: bool = False
+  signed: bool = False
 
 
 # Goodfellow et al., https://arxiv.org/abs/1406.2661, section 3.
@@ -30,6 +32,7 @@ nonsaturating = Loss(
     jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
   ),
   lambda fake: jnp.mean(jax.nn.softplus(-fake)),
+  signed=True,
 )
 # Mao et al., https://arxiv.org/abs/1611.04076, eq. 9 (a = 0, b = c = 1).
 least_squares = Loss(
@@ -44,6 +47,7 @@ hinge = Loss(
     jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))
   ),
   lambda fake: -jnp.mean(fake),
+  signed=True,
 )
 # Arjovsky et al., https://arxiv.org/abs/1701.07875.
 wasserstein = Loss(
@@ -65,6 +69,7 @@ LOSSES = {
   'wasserstein': wasserstein,
   'relativistic': relativistic,
 }
+SIGNED = tuple(name for name, loss in LOSSES.items() if loss.signed)
 
 Logits = Callable[[Array], Array]
 # (D, real images [B, H, W, C], fakes, numbers in [0, 1) [B, 1, 1, 1]) → [B]. D

@@ -6,7 +6,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.variants.base import Array, Batch, Call, Nets, Round, Variant
+from qgan_jax.variants.augmentation import mirror
+from qgan_jax.variants.base import (
+  Array,
+  Batch,
+  Call,
+  Nets,
+  Round,
+  unchanged,
+  Variant,
+)
 from qgan_jax.variants.latents import labels_of, latent_inputs
 from qgan_jax.variants.likelihoods import kl_to_normal, LIKELIHOODS
 from qgan_jax.variants.named import named
@@ -25,6 +34,7 @@ def vae(
   beta: float = 1.0,
   likelihood: str = 'bernoulli',
   noise: float = 0.1,
+  flip: bool = False,
 ) -> Variant:
   """An encoder and a decoder that are trained to bound log p(image).
 
@@ -43,6 +53,7 @@ def vae(
     beta: factor of the KL divergence.
     likelihood: of an image given what is drawn: a name in `LIKELIHOODS`.
     noise: standard deviation of a pixel, for 'gaussian'.
+    flip: whether images are mirrored, left to right, half of the time.
 
   Returns:
     The variant; its networks are 'encoder' and 'decoder'.
@@ -106,6 +117,7 @@ def vae(
     delivered='decoder',
     see_images=('encoder',),
     inputs=latent_inputs(latent_dim, num_classes),
+    prepare=mirror if flip else unchanged,
     averaged=('encoder', 'decoder'),
     measure=measure,
     hyperparameters={'beta': beta, 'noise': noise},
@@ -113,5 +125,6 @@ def vae(
       'likelihood': likelihood,
       'latent_dim': latent_dim,
       'num_classes': num_classes,
+      **({'flip': True} if flip else {}),
     },
   )

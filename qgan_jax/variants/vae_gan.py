@@ -6,7 +6,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.variants.base import Array, Batch, Call, Nets, Round, Variant
+from qgan_jax.variants.augmentation import mirror
+from qgan_jax.variants.base import (
+  Array,
+  Batch,
+  Call,
+  Nets,
+  Round,
+  unchanged,
+  Variant,
+)
 from qgan_jax.variants.latents import labels_of, latent_inputs
 from qgan_jax.variants.likelihoods import kl_to_normal
 from qgan_jax.variants.losses import Loss, LOSSES, Penalty
@@ -34,6 +43,7 @@ def vae_gan(
   penalty: str | Penalty | None = None,
   penalty_weight: float | None = None,
   penalty_fraction: float = 1.0,
+  flip: bool = False,
 ) -> Variant:
   """A VAE and a GAN that share the decoder.
 
@@ -58,6 +68,7 @@ def vae_gan(
     penalty: of D's gradient, a name in `losses.PENALTIES`, a function, or None.
     penalty_weight: its factor; that of its paper if None.
     penalty_fraction: share of the batch that the penalty is computed on.
+    flip: whether images are mirrored, left to right, half of the time.
 
   Returns:
     The variant; its networks are 'encoder', 'decoder' and 'discriminator'.
@@ -166,6 +177,7 @@ def vae_gan(
     delivered='decoder',
     see_images=('encoder', 'discriminator'),
     inputs=latent_inputs(latent_dim, num_classes),
+    prepare=mirror if flip else unchanged,
     make=make,
     sources=('encoder', 'decoder'),
     averaged=('encoder', 'decoder'),
