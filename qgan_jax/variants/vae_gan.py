@@ -194,5 +194,6 @@ def vae_gan(
       'penalty_fraction': penalty_fraction,
       'latent_dim': latent_dim,
       'num_classes': num_classes,
+      **({'flip': True} if flip else {}),
     },
   )
