@@ -13,7 +13,8 @@ with latents float32 [batch, latent_dim] for any batch, labels int32 [batch],
 images float32 [batch, H, W, C] in [−1, 1].
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import hashlib
 import io
 import json
@@ -74,7 +75,10 @@ def stablehlo_model(network: Quantized, metadata: Mapping[str, Any]) -> bytes:
     for shape, dtype in network.inputs or ()
   ]
   try:
-    exported = export.export(jax.jit(program), platforms=PLATFORMS)(*arguments)
+    with _no_folders():
+      exported = export.export(jax.jit(program), platforms=PLATFORMS)(
+        *arguments
+      )
   except Exception as error:  # Whatever a module of one's own raises.
     raise UserError(
       f'{type(network.module).__name__} cannot be compiled for a batch of any '
@@ -101,6 +105,21 @@ def stablehlo_model(network: Quantized, metadata: Mapping[str, Any]) -> bytes:
       # It has a fixed date: the same generator makes the same file.
       archive.writestr(zipfile.ZipInfo(name), data)
   return file.getvalue()
+
+
+@contextlib.contextmanager
+def _no_folders() -> Iterator[None]:
+  """JAX notes the source of every instruction: here by the file's name alone.
+
+  Where the files lie is nobody's business who is given the program.
+  """
+  option = 'jax_hlo_source_file_canonicalization_regex'
+  before = getattr(jax.config, option)
+  jax.config.update(option, '^.*/')  # What is removed.
+  try:
+    yield
+  finally:
+    jax.config.update(option, before)
 
 
 def _pack(weight: np.ndarray) -> Any:

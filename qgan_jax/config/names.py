@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import Path
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from qgan_jax.config import grammar
 from qgan_jax.config.keys import KEYS, NETWORKS, ROLES, SHARED, SHORT_NAMES
+from qgan_jax.config.kinds import PATH
 from qgan_jax.config.resolution import base, leaves, resolve
 
 _SAFE_VALUE = re.compile(r'[A-Za-z0-9._+-]*')
@@ -27,6 +29,25 @@ def config_string_of(config: ConfigDict) -> str:
     config: what `resolve` returned.
   """
   return grammar.join(_settings(config))
+
+
+def public_string_of(config: ConfigDict) -> str:
+  """As `config_string_of`, for files that are given away.
+
+  Paths tell how a person's machine is laid out: of each, such as that of the
+  data set, the last part alone is left.
+
+  Args:
+    config: what `resolve` returned.
+  """
+  settings = _settings(config)
+  for name, value in settings.items():
+    if KEYS[SHORT_NAMES.get(name, name)].kind is PATH:
+      settings[name] = Path(value).name
+  source, colon, folder = settings.get('source', '').partition(':')
+  if folder:
+    settings['source'] = source + colon + Path(folder).name
+  return grammar.join(settings)
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:

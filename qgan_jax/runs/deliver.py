@@ -8,7 +8,7 @@ import flax.linen as nn
 
 from qgan_jax import artifacts, metrics
 from qgan_jax.artifacts import architecture
-from qgan_jax.config.names import config_string_of
+from qgan_jax.config.names import config_string_of, public_string_of
 from qgan_jax.records import write_json
 from qgan_jax.runs import build
 from qgan_jax.runs.folder import versions
@@ -48,7 +48,7 @@ def deliver(
     metadata={
       **(names if setup.labels is not None else {}),
       'dataset': dataset.name,
-      'config': config_string_of(config),
+      'config': public_string_of(config),
       'experiment': config.experiment,
       'seed': config.seed,
       'step': int(best.step),
