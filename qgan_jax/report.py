@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
   except ModuleNotFoundError as error:
     raise UserError(
       f'{error.name} is not installed; a report needs '
-      "pip install -e '.[report]'"
+      "pip install 'qgan_jax[report]'"
     ) from None
   command = shlex.join(['python', '-m', 'qgan_jax.report', *argv])
   folders = [errors.expand_home(folder) for folder in folders]

@@ -165,7 +165,7 @@ def _open_onnx(path: Path, runtime: str | None, seconds: float) -> Drawer:
     extra = 'openvino' if runtime == 'openvino' else 'onnx'
     raise UserError(
       f'to draw from {path}, install {" or ".join(choices)}: '
-      f"pip install -e '.[{extra}]'"
+      f"pip install 'qgan_jax[{extra}]'"
     )
   if record.get('needs_vnni') and not has_vnni():
     logging.warning(

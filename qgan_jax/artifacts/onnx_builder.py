@@ -18,14 +18,12 @@ _VERSIONS = {4: (21, 10), 2: (25, 13)}
 
 
 def require(package: str) -> Any:
-  """Imports an optional package, or says how to get it."""
+  """Imports a package of the extra `onnx`, or says how to get it."""
   try:
     return importlib.import_module(package)
   except ImportError:
-    extra = package.partition('.')[0]
-    extra = 'onnx' if extra.startswith('onnx') else extra
     raise UserError(
-      f"{package} is not installed: pip install -e '.[{extra}]'"
+      f"{package} is not installed: pip install 'qgan_jax[onnx]'"
     ) from None
 
 

@@ -26,7 +26,7 @@ def _import_ray() -> Any:
     import ray
   except ImportError:
     raise UserError(
-      "--launcher=ray needs Ray: pip install -e '.[ray]'"
+      "--launcher=ray needs Ray: pip install 'qgan_jax[ray]'"
     ) from None
   return ray
 

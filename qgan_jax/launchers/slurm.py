@@ -79,7 +79,7 @@ class SlurmLauncher:
       import submitit
     except ImportError:
       raise UserError(
-        "--launcher=slurm needs submitit: pip install -e '.[slurm]'"
+        "--launcher=slurm needs submitit: pip install 'qgan_jax[slurm]'"
       ) from None
     # submitit warns of a missing sacct and of its stand-in; neither matters.
     logging.getLogger('submitit').setLevel(logging.ERROR)
