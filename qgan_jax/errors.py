@@ -243,7 +243,7 @@ def parse_flags(
   if rest and not arguments:
     raise UserError(
       f'unexpected argument {rest[0]!r}; config strings follow the file, '
-      '--config=experiments/mnist.py:bits=8'
+      '--config=mnist:bits=8'
     )
   return rest
 
@@ -277,6 +277,7 @@ def _add_common_flags(flag_values: flags.FlagValues, description: str) -> None:
   usage = f'{description}\nflags:\n{own}\n'
   short = f'{usage}\nTry --helpfull to get a list of all flags.'
   flag_values['help'] = _HelpFlag('help', short, '?')
+  flag_values['h'] = _HelpFlag('h', short)
   flag_values['helpshort'] = _HelpFlag('helpshort', short)
   flag_values['helpfull'] = _HelpFlag('helpfull', usage + str(flags.FLAGS))
   for name in flags.FLAGS:

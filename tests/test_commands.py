@@ -1,6 +1,7 @@
 """Commands as functions in this process, and in processes of their own."""
 
 import importlib
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from qgan_jax import __main__ as qgan
 from qgan_jax import artifacts, export, post_training, sample, sweep
 from qgan_jax.artifacts import formats
 from qgan_jax.errors import UserError
@@ -43,7 +45,34 @@ def workdir(tmp_path_factory):
 
 def test_every_command_is_here():
   files = {path.stem for path in (ROOT / 'qgan_jax').glob('*.py')}
-  assert files - {'__init__', 'errors'} == set(FLAGS)
+  assert files - {'__init__', '__main__', 'errors'} == set(FLAGS)
+  assert set(qgan.COMMANDS.values()) == set(FLAGS)
+
+
+def test_qgan_calls_the_command_that_is_named(capsys):
+  for arguments in [], ['-h'], ['--help']:
+    assert qgan.main(arguments) == 0
+    told = capsys.readouterr().out
+    lines = re.findall('^  ([a-z]+)  ', told, re.MULTILINE)
+    assert sorted([*lines, 'main']) == sorted(qgan.COMMANDS)
+  for name, module in qgan.COMMANDS.items():
+    with pytest.raises(SystemExit, match='^0$'):
+      qgan.main([name, '-h'])
+    assert capsys.readouterr().out.startswith(MODULES[module].__doc__)
+  with pytest.raises(UserError, match="no such command; did you mean 'sample'"):
+    qgan.main(['sampel', '--num=3'])
+  with pytest.raises(UserError, match='say one of train, main, sweep'):
+    qgan.main(['--num=3'])
+
+
+def test_qgan_in_a_process(workdir, tmp_path):
+  arguments = (f'--artifact={workdir}/generator.qgan', '--num=5')
+  done = run('__main__', 'sample', *arguments, f'--out={tmp_path}/x.png')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('wrote 5 images')
+  failed = run('__main__', 'sample', *arguments)
+  assert failed.returncode == 2
+  assert failed.stderr.startswith('error: --out=… is missing')
 
 
 def test_importing_a_command_defines_no_flag():
@@ -53,7 +82,7 @@ def test_importing_a_command_defines_no_flag():
 
 @pytest.mark.parametrize('name', FLAGS)
 def test_help_describes_a_command_and_its_flags(name, capsys):
-  for argument in ('--help', '-?', '--helpfull'):
+  for argument in ('--help', '-h', '-?', '--helpfull'):
     with pytest.raises(SystemExit) as ended:
       MODULES[name].main([argument])
     assert ended.value.code == 0
@@ -124,7 +153,7 @@ def test_a_class_of_ones_own_is_imported_by_its_module(tmp_path, monkeypatch):
       main([*arguments, '--module=strange'])
     main([*arguments, '--module=stranger'])
   assert (tmp_path / 'x.png').exists()
-  assert (tmp_path / 'generator.stablehlo').exists()
+  assert (tmp_path / 'g.stablehlo').exists()
 
 
 def test_configs_and_their_keys_are_those_of_a_call(monkeypatch, capsys):

@@ -62,6 +62,7 @@ ALLOWED = {
   },
   'experiments': {'config'},
   # Commands.
+  '__main__': {'errors'},
   'evaluate': {'config', 'errors', 'runs'},
   'export': {'artifacts', 'errors'},
   'main': {'config', 'errors', 'runs', 'training'},
@@ -198,6 +199,8 @@ def test_one_file_knows_each_heavy_library():
       'qgan_jax.artifacts.formats',
       ('qgan_jax.training', 'qgan_jax.data', 'orbax', 'ml_collections'),
     ),
+    # `qgan` tells its commands without importing one.
+    ('qgan_jax.__main__', 'absl.flags', ('numpy', 'ml_collections')),
     # Its --help is there without the libraries of the extra `report`.
     ('qgan_jax.report', 'absl.flags', ('jax', 'pandas', 'qgan_jax.reports')),
     ('qgan_jax.quantizers', 'jax', ('flax', 'ml_collections', 'absl.app')),
