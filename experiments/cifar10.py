@@ -1,6 +1,6 @@
 """DCGAN with spectral norm on CIFAR-10, 32×32 RGB.
 
-  python -m qgan_jax.main --config=experiments/cifar10.py:bits=8,seed=0
+  python -m qgan_jax.main --config=cifar10:bits=8,seed=0
 
 Not measured yet: neither time nor score.
 """

@@ -1,7 +1,7 @@
 """SNGAN's ResNet on CIFAR-10's images as JPEG, 32×32 RGB.
 
   python -m qgan_jax.main \
-    --config=experiments/cifar_jpeg.py:dir=/path/to/train,bits=8
+    --config=cifar_jpeg:dir=/path/to/train,bits=8
 
 The folder has a sub-folder for each class, whose names `conditional=true`
 makes labels of. A tenth of it is held out. JPEG loses detail, so scores of

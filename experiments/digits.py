@@ -1,6 +1,6 @@
 """DCGAN on scikit-learn's 1,797 digits: minutes on a CPU, and no download.
 
-  python -m qgan_jax.main --config=experiments/digits.py:bits=8,seed=0
+  python -m qgan_jax.main --config=digits:bits=8,seed=0
 
 Time: see README.
 """

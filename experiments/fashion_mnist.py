@@ -1,6 +1,6 @@
 """DCGAN on Fashion-MNIST, 28×28 grey.
 
-  python -m qgan_jax.main --config=experiments/fashion_mnist.py:bits=8,seed=0
+  python -m qgan_jax.main --config=fashion_mnist:bits=8,seed=0
 
 One run each, `bits=32` and `bits=4` beside each other, a thread each, on 2
 cores of an AMD EPYC: 20 minutes and Fréchet distance 0.73 (best and last), 25

@@ -1,6 +1,6 @@
 """DCGAN on a folder of your own images, cropped and resized to 64×64.
 
-  python -m qgan_jax.main --config=experiments/images.py:dir=/path/to/images
+  python -m qgan_jax.main --config=images:dir=/path/to/images
 
 Not measured yet: neither time nor score.
 """

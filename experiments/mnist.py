@@ -1,6 +1,6 @@
 """DCGAN on MNIST, 28×28 grey, both networks quantized while they train.
 
-  python -m qgan_jax.main --config=experiments/mnist.py:bits=8,seed=1
+  python -m qgan_jax.main --config=mnist:bits=8,seed=1
 
 Time and score: see README.
 """

@@ -1,6 +1,6 @@
 """R3GAN on MNIST, 28×28 grey: no normalization, relativistic, R1 and R2.
 
-  python -m qgan_jax.main --config=experiments/r3gan_mnist.py:bits=8,seed=0
+  python -m qgan_jax.main --config=r3gan_mnist:bits=8,seed=0
 
 Not measured yet: neither time nor score.
 """

@@ -1,6 +1,6 @@
 """A VAE on MNIST, 28×28 grey: encoder and decoder quantized while they train.
 
-  python -m qgan_jax.main --config=experiments/vae_mnist.py:bits=8,seed=0
+  python -m qgan_jax.main --config=vae_mnist:bits=8,seed=0
 
 `decoder.qgan` draws digits from latents. Keys that begin with g_ speak of the
 decoder, those with d_ of the encoder. The ELBO is of a Bernoulli likelihood

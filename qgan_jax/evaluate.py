@@ -3,7 +3,7 @@ r"""Scores a run's checkpoints, or an artifact, again.
   python -m qgan_jax.evaluate --workdir=runs/mnist/bits=8-s0
   python -m qgan_jax.evaluate --workdir=runs/mnist/bits=8-s0 --step=15000
   python -m qgan_jax.evaluate --artifact=generator.qgan \
-      --config=experiments/digits.py
+      --config=digits
 
 The data set, the held-out images and the extractor are those of the config.
 Prints the scores as JSON.

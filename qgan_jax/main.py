@@ -1,6 +1,6 @@
 """Trains one experiment, scores it and delivers its packed generator.
 
-  python -m qgan_jax.main --config=experiments/digits.py:bits=8
+  python -m qgan_jax.main --config=digits:bits=8
 
 Everything goes to --workdir, runs/EXPERIMENT/CONFIG-sSEED unless given. The
 same command again resumes: a run that was stopped, killed or lost its power

@@ -4,7 +4,7 @@ r"""Trains many trials in one program, each as `qgan_jax.main` would alone.
 
 The file holds a JSON list with an object for each trial:
 
-  {"workdir": "runs/a", "args": ["--config=experiments/mnist.py:bits=4"]}
+  {"workdir": "runs/a", "args": ["--config=mnist:bits=4"]}
 
 `args` are the flags that `qgan_jax.main` would be given. Trials that differ
 only in bit widths, seeds, learning rates, the optimizers' other arguments, the

@@ -1,6 +1,6 @@
 r"""Runs many trials of an experiment: on this machine, on Ray or on Slurm.
 
-  python -m qgan_jax.sweep --config=experiments/mnist.py \
+  python -m qgan_jax.sweep --config=mnist \
       --sweep='bits=1,2,3,4,6,8,32;seed=0..2'
 
 `;` multiplies, `&` takes values side by side, `a..b` is a range; without

@@ -7,6 +7,7 @@ from absl import flags
 import pytest
 
 from qgan_jax import config as config_lib
+from qgan_jax.config import experiments
 from qgan_jax.config import flags as config_flags
 from qgan_jax.errors import UserError
 
@@ -62,7 +63,7 @@ def test_a_page_is_valid_and_so_are_its_trials(page):
     config_lib.validate(configs[-1])
     assert configs[-1].experiment == page.stem
   assert configs[0] == configs[1]
-  command = f'--config=experiments/{page.name}:'
+  command = f'--config={page.stem}:'
   assert command in module.__doc__
   # The documented command is a valid one.
   documented = module.__doc__.split(command)[1].split()[0]
@@ -111,12 +112,16 @@ MNIST = '--config=experiments/mnist.py'
 @pytest.mark.parametrize(
   ('arguments', 'said'),
   [
-    ([], 'no experiment is given; say for example --config=experiments/mni'),
-    (['--config'], 'Missing value|no experiment file'),
-    (['--config='], 'no experiment file'),
+    ([], 'no experiment is given; say for example --config=mnist:bits=8'),
+    (['--config'], 'Missing value|neither an experiment'),
+    (['--config='], 'neither an experiment'),
     (['--config=experiments/mnits.py'], 'did you mean experiments/mnist.py'),
-    (['--config=mnist'], 'did you mean experiments/mnist.py'),
-    (['--config=experiments'], 'is no experiment file'),
+    (
+      ['--config=mnits'],
+      "package, cifar10, .*, vae_mnist; did you mean 'mnist'",
+    ),
+    (['--config=mnist.py'], f'file in {ROOT} nor one of'),
+    (['--config=experiments'], 'is neither an experiment file'),
     (['--confg=x'], 'Did you mean: config'),
     ([MNIST, 'bits=8'], "unexpected argument 'bits=8'"),
     ([MNIST, '--config.bitz=8'], "'bitz'; did you mean 'bits'"),
@@ -127,7 +132,10 @@ MNIST = '--config=experiments/mnist.py'
     ([MNIST, '--config.ema.decay=nan'], 'takes a finite number'),
     ([MNIST, '--config.batch_size=0'], 'batch_size=0'),
     (['--config.bits=4', MNIST], 'before a value for --config'),
-    (['--config=experiments/images.py'], r'dir=PATH, for example .*images\.py'),
+    (
+      ['--config=experiments/images.py'],
+      'dir=PATH, for example --config=images:dir=',
+    ),
     ([f'{MNIST}:bitz=8'], "'bitz'; did you mean 'bits'"),
     ([f'{MNIST}:bits=8,'], 'is not key=value'),
   ],
@@ -136,6 +144,27 @@ def test_what_is_wrong_is_one_line(monkeypatch, arguments, said):
   with pytest.raises(UserError, match=said) as caught:
     parse(monkeypatch, *arguments)
   assert '\n' not in str(caught.value)
+
+
+def test_the_name_of_a_page_is_enough_anywhere(monkeypatch, tmp_path):
+  there = parse(monkeypatch, '--config=experiments/mnist.py:bits=4')
+  values = flags.FlagValues()
+  monkeypatch.chdir(tmp_path)
+  arguments = ['--config=mnist:bits=4', '--config.seed=3']
+  config_flags.define_flags(arguments, values)
+  here = config_flags.parse_flags(arguments, values)
+  # What is recorded, and what trials are started with, holds elsewhere, too.
+  assert (here.file, here.arg) == ('mnist', 'bits=4')
+  assert config_lib.diff(there.config, here.config) == ['seed: 0 -> 3']
+
+
+def test_a_page_of_ones_own_is_no_name(monkeypatch, tmp_path):
+  (tmp_path / 'digits.py').write_text('1 / 0')
+  monkeypatch.chdir(tmp_path)
+  assert experiments.load('digits').get_config().experiment == 'digits'
+  for file in 'digits.py', str(tmp_path / 'digits.py'):
+    with pytest.raises(UserError, match='digits.py, line 1: ZeroDivisionErr'):
+      experiments.load(file)
 
 
 def test_a_page_that_returns_nothing_is_named(monkeypatch, tmp_path):
@@ -155,7 +184,7 @@ def test_a_page_that_returns_nothing_is_named(monkeypatch, tmp_path):
       '',
       "error: there is no config key 'bitz'; did you mean 'bits'?\n",
     ),
-    (['--help'], 0, 'experiments/mnist.py:bits=8,seed=1', ''),
+    (['--help'], 0, 'mnist:bits=8,seed=1', ''),
     (['--help_config'], 0, '  steps\n', ''),
     (
       ['--help_config', f'{MNIST}:steps=9', '--config.ema.decay=0.5'],

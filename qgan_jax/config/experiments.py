@@ -15,43 +15,56 @@ from qgan_jax.config.keys import KEYS
 from qgan_jax.config.resolution import leaves
 from qgan_jax.errors import did_you_mean, expand_home, UserError
 
-EXAMPLE = '--config=experiments/mnist.py:bits=8,seed=1'
+EXAMPLE = '--config=mnist:bits=8,seed=1'
+# In a checkout this is a link to experiments/ at its top.
+SHIPPED = Path(__file__).parents[1] / 'experiments'
 
 
 def split(value: str) -> tuple[str, str | None]:
-  """(file, config string) of what --config says; None without a colon.
+  """(experiment, config string) of what --config says; None without a colon.
+
+  The experiment is the name of one that ships with the package, or a file.
 
   Raises:
-    UserError: there is no such file.
+    UserError: there is no such experiment.
   """
-  file, colon, arg = value.partition(':')
-  file = expand_home(file)
-  _check_file(file)
-  return file, arg if colon else None
+  experiment, colon, arg = value.partition(':')
+  experiment = expand_home(experiment)
+  find(experiment)
+  return experiment, arg if colon else None
 
 
-def _check_file(file: str) -> None:
-  """Refuses an experiment's file that is not there, and names the nearest."""
-  path = Path(file)
+def find(experiment: str) -> Path:
+  """The file of an experiment: `mnist` ships with the package.
+
+  Raises:
+    UserError: there is none, with the nearest name and what there is.
+  """
+  path = Path(experiment)
+  shipped = {page.stem: page for page in sorted(SHIPPED.glob('*.py'))}
+  if experiment in shipped:
+    return shipped[experiment]
   if path.is_file() and path.suffix == '.py':
-    return
-  folders = {path.parent, Path('experiments')}
-  near = {p.stem: p for folder in folders for p in folder.glob('*.py')}
-  hint = did_you_mean(path.stem, near, shown=lambda stem: str(near[stem]))
+    return path
+  near = {name: repr(name) for name in shipped}
+  near |= {page.stem: str(page) for page in path.parent.glob('*.py')}
+  hint = did_you_mean(path.stem, near, shown=near.__getitem__)
   where = '' if path.is_absolute() else f' in {os.getcwd()}'
   raise UserError(
-    f'--config: {file!r} is no experiment file{where}; '
-    + (hint or f'say {EXAMPLE}')
+    f'--config: {experiment!r} is neither an experiment file{where} nor one of '
+    f'those that come with the package, {", ".join(shipped)}'
+    + (f'; {hint}' if hint else '')
   )
 
 
 @contextlib.contextmanager
-def explained(file: str) -> Iterator[None]:
+def explained(experiment: str) -> Iterator[None]:
   """Turns what an experiment's file raises into a sentence with its line.
 
   Raises:
     UserError: anything was raised; a `UserError` is left as it is.
   """
+  file = os.path.abspath(find(experiment))
   try:
     yield
   except UserError:
@@ -65,20 +78,20 @@ def explained(file: str) -> Iterator[None]:
     what = str(error)
     if isinstance(error, SyntaxError) and error.filename == file:
       lines, what = [error.lineno], error.msg
-    where = f'{file}, line {lines[-1]}' if lines else file
+    where = f'{experiment}, line {lines[-1]}' if lines else experiment
     raise UserError(f'{where}: {type(error).__name__}: {what}') from None
 
 
-def load(file: str) -> ModuleType:
+def load(experiment: str) -> ModuleType:
   """The module of an experiment's file.
 
   Raises:
-    UserError: the file cannot be run.
+    UserError: there is no such file, or it cannot be run.
   """
-  spec = importlib.util.spec_from_file_location('experiment', file)
+  spec = importlib.util.spec_from_file_location('experiment', find(experiment))
   assert spec is not None and spec.loader is not None
   module = importlib.util.module_from_spec(spec)
-  with explained(file):
+  with explained(experiment):
     spec.loader.exec_module(module)
   return module
 
@@ -95,21 +108,21 @@ class ConfigParser(flags.ArgumentParser):
     """
     if isinstance(argument, ConfigDict):
       return argument
-    file, arg = split(argument)
-    module = load(file)
+    experiment, arg = split(argument)
+    module = load(experiment)
     if not callable(getattr(module, 'get_config', None)):
       raise UserError(
-        f'{file} has no function get_config(arg); take experiments/digits.py '
+        f'{experiment} has no function get_config(arg); take {SHIPPED}/digits.py '
         'for an example'
       )
-    with explained(file):
+    with explained(experiment):
       config = module.get_config(*([] if arg is None else [arg]))
     if not isinstance(config, ConfigDict):
-      raise UserError(f'get_config in {file!r} returns no ConfigDict')
+      raise UserError(f'get_config in {experiment!r} returns no ConfigDict')
     missing = KEYS.keys() - leaves(config).keys()
     if missing:
       raise UserError(
-        f'get_config in {file!r} returns a config without {min(missing)}; '
+        f'get_config in {experiment!r} returns a config without {min(missing)}; '
         'begin with qgan_jax.config.base(), which has all keys'
       )
     return config.lock()

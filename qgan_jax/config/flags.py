@@ -27,7 +27,7 @@ class Experiment(NamedTuple):
 
   Attributes:
     config: resolved, frozen and validated.
-    file: the experiment's file.
+    file: the experiment: its file, or the name of one of the package's.
     arg: its config string as given, '' for none.
     overrides: what --config.KEY=VALUE flags set, by path.
   """

@@ -1,6 +1,6 @@
 """The grammar of config strings.
 
-`--config=experiments/mnist.py:bits=4,loss=hinge` hands everything after the
+`--config=mnist:bits=4,loss=hinge` hands everything after the
 first colon to the experiment: `key=value` pairs between commas. A key is a
 short name or a dotted path of `keys` (`generator.channels=64`). Values are
 plain text, read as the type that the key has; they hold no comma (use

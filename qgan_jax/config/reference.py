@@ -20,15 +20,15 @@ Made by `python -m qgan_jax.config.reference > docs/config.md` from the table in
 [`qgan_jax/config/keys.py`](../qgan_jax/config/keys.py).
 
 `key=value,key=value` follows the experiment's file, by short names or paths:
-`--config=experiments/mnist.py:bits=4,loss=hinge`. A flag `--config.PATH=VALUE`
+`--config=mnist:bits=4,loss=hinge`. A flag `--config.PATH=VALUE`
 sets a key by its path, and wins. Where a default says something about other
 keys, it means what they are once the string and all flags are read.
-`python -m qgan_jax.main --config=experiments/mnist.py --help_config` prints
+`python -m qgan_jax.main --config=mnist --help_config` prints
 these tables with the values of an experiment.
 """
 _TERMINAL = """\
 Keys of a config. NAME=VALUE,NAME=VALUE follows the experiment's file, as in
---config=experiments/mnist.py:bits=4,loss=hinge; --config.PATH=VALUE sets a key
+--config=mnist:bits=4,loss=hinge; --config.PATH=VALUE sets a key
 by its path, here in parentheses. Values behind = are those that the experiment
 has instead of the defaults.
 """

@@ -180,7 +180,7 @@ def _source(experiment: str, source: str | None, folder: str | None) -> str:
   if folder is None:
     raise UserError(
       'which folder of images? Say dir=PATH, for example '
-      f'--config=experiments/{experiment}.py:dir=/path/to/images'
+      f'--config={experiment}:dir=/path/to/images'
     )
   return f'folder:{folder}'
 

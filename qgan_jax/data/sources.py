@@ -149,7 +149,7 @@ def _ways_out(source: str, root: Path, *, why: str) -> str:
     f'Either (1) prepare it where there is TensorFlow, '
     f'`{tfds.prepare_command(name)}`, and set data.dir or TFDS_DATA_DIR to '
     f'DIR; or (2) {files}; or (3) train on the digits that need no file: '
-    '--config=experiments/digits.py.'
+    '--config=digits.'
   )
 
 

@@ -187,14 +187,15 @@ def _flat(value: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 def _command(folder: Path, record: dict[str, Any]) -> str:
   """The command of a run that no sweep started."""
-  if not str(record.get('file', '')).endswith('.py'):
+  file = str(record.get('file', ''))
+  if not file or file.startswith('qgan_jax.'):
     return ''  # Of no command: quantized after training, or made in Python.
   arg = f':{record["arg"]}' if record.get('arg') else ''
   overrides = [
     f'--config.{path}={value}'
     for path, value in (record.get('overrides') or {}).items()
   ]
-  config = f'--config={record["file"]}{arg}'
+  config = f'--config={file}{arg}'
   words = ['python', '-m', 'qgan_jax.main', config, *overrides]
   return shlex.join([*words, f'--workdir={folder}'])
 

@@ -32,7 +32,7 @@ def read_trials(path: Path) -> list[Trial]:
   except records.DamagedFile as error:
     raise UserError(
       f'{path} is no list of trials ({error}); a trial is an object such as '
-      '{"workdir": "runs/a", "args": ["--config=experiments/mnist.py:bits=4"]}'
+      '{"workdir": "runs/a", "args": ["--config=mnist:bits=4"]}'
     ) from None
   if not listed:
     what = 'there is no such file' if listed is None else 'it is empty'
