@@ -3,7 +3,7 @@
   qgan train --config=digits:bits=8,steps=200
   qgan sample --artifact=generator.qgan --num=64 --out=grid.png
 
-  train       trains an experiment, scores it and packs its generator; also `main`
+  train       trains an experiment, scores it, packs its generator; also `main`
   sweep       trains many: on this machine, on Ray or on Slurm
   population  trains many in one compiled program
   quantize    quantizes a trained run without training it again
@@ -12,8 +12,8 @@
   sample      draws images from an artifact
   report      makes one page of runs: how few bits are enough?
 
-`qgan COMMAND --help` tells all of one. `python -m qgan_jax.sample` is the same as
-`qgan sample`, as is `python -m qgan_jax sample`.
+`qgan COMMAND --help` tells all of one. `qgan sample` is the same as
+`python -m qgan_jax.sample`.
 """
 
 from collections.abc import Sequence

@@ -112,8 +112,8 @@ class ConfigParser(flags.ArgumentParser):
     module = load(experiment)
     if not callable(getattr(module, 'get_config', None)):
       raise UserError(
-        f'{experiment} has no function get_config(arg); take {SHIPPED}/digits.py '
-        'for an example'
+        f'{experiment} has no function get_config(arg); take '
+        f'{SHIPPED}/digits.py for an example'
       )
     with explained(experiment):
       config = module.get_config(*([] if arg is None else [arg]))
@@ -122,7 +122,7 @@ class ConfigParser(flags.ArgumentParser):
     missing = KEYS.keys() - leaves(config).keys()
     if missing:
       raise UserError(
-        f'get_config in {experiment!r} returns a config without {min(missing)}; '
-        'begin with qgan_jax.config.base(), which has all keys'
+        f'get_config in {experiment!r} returns a config without '
+        f'{min(missing)}; begin with qgan_jax.config.base(), which has all keys'
       )
     return config.lock()

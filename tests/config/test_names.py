@@ -6,7 +6,7 @@ from test_config import resolved
 
 from qgan_jax import config as config_lib
 from qgan_jax import quantizers
-from qgan_jax.config import names
+from qgan_jax.config import grammar, keys, kinds, names
 
 _OVERRIDES = {
   'bits': st.sampled_from([1, 4, 8, 32]),
@@ -102,3 +102,21 @@ def test_folders_as_a_person_would_name_them():
   config = config_lib.resolve(config)
   assert names.default_workdir(config) != folder('dir=a,steps=5')
   assert folder('dir=/a/b') != folder('dir=/a_b')
+
+
+def test_what_is_given_away_names_no_path():
+  paths = [key.path for key in keys.KEYS.values() if key.kind is kinds.PATH]
+  assert {'data.dir', 'init_from'} <= set(paths)
+  given = {path: f'/home/me/{path.replace(".", "-")}/' for path in paths}
+  config = resolved(bits=4, source='folder', **given)
+  assert names.config_string_of(config).count('/home/me/') == len(paths) + 1
+  string = names.public_string_of(config)
+  assert '/' not in string
+  parsed = grammar.parse(string)
+  found = {keys.SHORT_NAMES.get(name, name): v for name, v in parsed.items()}
+  for path in paths:
+    assert found[path] == path.replace('.', '-')
+  assert found['data.source'] == 'folder:data-dir'
+  # Nothing else changes.
+  plain = resolved('bits=4,steps=9,source=digits,g_norm=batch')
+  assert names.public_string_of(plain) == names.config_string_of(plain)
