@@ -224,7 +224,7 @@ def _experiments():
   yield from (f'sweep --config={name}.py' for name in ('none', *SWEEPS))
   yield 'evaluate --artifact=g.qgan --config=exits.py'
   yield from _with('main', 'config', (
-    '', 'none.py', 'digits', 'folder', 'folder.py', 'run/config.json',
+    '', 'none.py', 'digit', 'folder', 'folder.py', 'run/config.json',
     '/none/digits.py', '~no_such_user/digits.py', ':bits=8', 'empty.py',
   ))  # fmt: skip
   main = f'main {DIGITS}'
