@@ -30,6 +30,8 @@ from absl import flags, logging
 from qgan_jax import errors
 from qgan_jax.artifacts.drawing import open_drawer
 from qgan_jax.artifacts.formats import export, FORMATS, PAGE
+from qgan_jax.artifacts.inference import latents_of
+from qgan_jax.artifacts.packed import read
 from qgan_jax.errors import UserError
 
 
@@ -63,9 +65,15 @@ def main(argv: Sequence[str]) -> None:
   folder = Path(values.out) if values.out else source.parent
   errors.import_module(values.module)
   ort_web = Path(values.ort_web) if values.ort_web else None
+  drawn = latents_of(read(source).network) is not None
   for path in export(source, values.format, folder, ort_web=ort_web):
-    where = 'a browser' if path.suffix == PAGE else open_drawer(path).runtime
-    print(f'{path}: {path.stat().st_size:,} bytes, drawn from in {where}')
+    if path.suffix == PAGE:
+      use = 'drawn from in a browser'
+    elif drawn:
+      use = f'drawn from in {open_drawer(path).runtime}'
+    else:
+      use = 'to be called with what its network takes'
+    print(f'{path}: {path.stat().st_size:,} bytes, {use}')
 
 
 if __name__ == '__main__':

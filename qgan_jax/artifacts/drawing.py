@@ -156,6 +156,9 @@ def _open_onnx(path: Path, runtime: str | None, seconds: float) -> Drawer:
       f'{path} is not a whole ONNX file that qgan_jax exported ({error}): copy '
       'or export it again'
     ) from None
+  if record['latent_dim'] is None:
+    shapes = [shape for shape, _ in record.get('inputs', [])]
+    raise not_from_latents(path, shapes)
   choices = (runtime,) if runtime else RUNTIMES['onnx']
   # A graph made for ONNX Runtime; OpenVINO draws the same from it.
   if record.get('form') == 'gathered':

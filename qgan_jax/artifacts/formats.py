@@ -20,15 +20,21 @@ PAGE = '.html'
 def _onnx(
   artifact: Artifact, *, form: str, integer: bool, split: bool = True
 ) -> bytes:
-  plan = make_plan(artifact.network, integer=integer, split=split)
   description = describe(artifact.network)
   if not integer:
     description = f'{description.partition(",")[0]}, arithmetic in float32'
-  return onnx_model(
-    plan,
-    form,
-    {'description': description, 'metadata': artifact.metadata},
-  )
+  said = {'description': description, 'metadata': artifact.metadata}
+  try:
+    plan = make_plan(artifact.network, integer=integer, split=split)
+    return onnx_model(plan, form, said)
+  except UserError:
+    raise
+  except Exception as error:  # What a module of one's own may compute.
+    reason = f'{type(error).__name__}: {str(error).strip().splitlines()[:1]}'
+    raise UserError(
+      f'{type(artifact.network.module).__name__} computes something that '
+      f'cannot be written in ONNX ({reason}): export it as packed or stablehlo'
+    ) from error
 
 
 # Format → {what a file's name ends in: what makes its content}. `export` itself

@@ -18,6 +18,7 @@ from qgan_jax.artifacts.layer import Layer, Window
 from qgan_jax.artifacts.levels import Codes, Steps
 from qgan_jax.artifacts.onnx_builder import Builder
 from qgan_jax.artifacts.onnx_layers import cut, full_size, product
+from qgan_jax.errors import UserError
 
 Array = np.ndarray
 # Up to here, adding up what overlaps costs less than gathering windows.
@@ -25,9 +26,28 @@ _FEW_CHANNELS = 4
 
 
 def channels_last(b: Builder, x: str, layer: Layer, window: Window, size: Any):
-  """[B, h, w, I] of codes to [B, H, W, O] of floats; its bias is left out."""
+  """A convolution of codes [B, h, w, I] to floats [B, H, W, O].
+
+  Args:
+    b: the builder.
+    x: the codes.
+    layer: its bias is left out.
+    window: of the layer.
+    size: (h, w).
+
+  Raises:
+    UserError: it is a transposed one of a kind that this cannot write.
+  """
   kernel, inputs = layer.kernel.shape[:2], layer.kernel.shape[2]
   outputs = layer.kernel.shape[3]
+  spread = max(window.spread) > 1
+  narrow = any(k < s for k, s in zip(kernel, window.spread, strict=True))
+  if spread and (narrow or max(window.dilation) > 1):
+    raise UserError(
+      f'{layer.name} is a transposed convolution whose kernel is dilated or '
+      'smaller than its stride, which cannot be written as products: export it '
+      'as packed or stablehlo'
+    )
   if window.groups > 1:
     parts = []
     each = outputs // window.groups

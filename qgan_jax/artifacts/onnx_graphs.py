@@ -31,9 +31,10 @@ FORMS = ('transposed', 'gathered')
 def onnx_model(plan: Plan, form: str, metadata: Mapping[str, Any]) -> bytes:
   """The ONNX file of a network.
 
-  Its inputs are `latents`, float32 [batch, latent_dim], or `images`, float32
-  [batch, H, W, C] in [−1, 1], and `labels`, int64 [batch], of a conditional
-  network; its output is `images`, float32 [batch, H, W, C] in [−1, 1].
+  Its inputs are `latents`, float32 [batch, latent_dim], or `input_images`,
+  float32 [batch, H, W, C] in [−1, 1], and `labels`, int64 [batch], of a
+  conditional network; its output is `images`, float32 [batch, H, W, C] in
+  [−1, 1].
 
   Args:
     plan: of integers or of floats.
@@ -66,6 +67,7 @@ def onnx_model(plan: Plan, form: str, metadata: Mapping[str, Any]) -> bytes:
       'needs_vnni': plan.needs_vnni,
       'latent_dim': plan.inputs[0].shape[1] if from_latents else None,
       'num_classes': plan.num_classes,
+      'inputs': [[x.shape[1:], x.dtype.name] for x in plan.inputs],
       'image_shape': plan.output.shape[1:],
     },
   )
@@ -110,21 +112,21 @@ class _Graph(Operations):
       return shaped.reshape(values.shape)
 
     name, depth = x.name, x.shape[-1]
-    if self.first and rank > 2:
+    if self.first and rank > 2 and layer.steps is not None:
       name = self.b.reshape(name, depth)  # OpenVINO's integers are of matrices.
     elif bias is not None and rank == 2 and not self.first:
       # ONNX Runtime makes a `Gemm` of a product of matrices and a bias, which
       # it runs in float.
       name = self.b.reshape(name, 1, depth)
-    name = self.coded(x._replace(name=name)).name
-    y = product(self.b, name, layer, order)
+    codes = self.coded(x._replace(name=name)).name
+    y = product(self.b, codes, layer, order)
     columns = [layer.columns[a - 1] for a in axes[1:]] if whole else [-1]
     if whole:
       y = self.b.reshape(y, *columns)
     if bias is not None:
       y = self.b.op('Add', y, self.b.constant(order(bias).reshape(columns)))
-    if not whole:
-      y = self.b.reshape(y, *shape[1:])
+    if not whole and name != x.name:
+      y = self.b.op('Reshape', y, self.b.constant(np.array(shape)))
     return Value(y, shape, axes)
 
   def _op_group_norm(self, node: Node) -> Value:

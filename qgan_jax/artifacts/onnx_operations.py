@@ -78,6 +78,8 @@ class Operations(Values):
 
   def _op_clamp(self, node: Node) -> Value:
     low, x, high = node.inputs
+    if low.shape or high.shape:
+      raise self.unknown(node)
     return self._elementwise(node._replace(inputs=(x, low, high)), 'Clip')
 
   def _op_integer_pow(self, node: Node) -> Value:
@@ -208,7 +210,10 @@ class Operations(Values):
     return value._replace(name=name, shape=node.output.shape)
 
   def _op_concatenate(self, node: Node) -> Value:
-    values = [self.read(x) for x in node.inputs]
+    values = [self.moving(x) for x in node.inputs]
+    steps, coded = values[0].steps, values[0].coded
+    if any((v.steps, v.coded) != (steps, coded) for v in values):
+      values, steps, coded = [self.read(x) for x in node.inputs], None, False
     axes = next((v.axes for v, x in zip(values, node.inputs, strict=True)
                  if not isinstance(x, Constant)), values[0].axes)  # fmt: skip
     name = self.b.op(
@@ -216,7 +221,7 @@ class Operations(Values):
       *(self.turned(v, axes).name for v in values),
       axis=axes.index(node.params['dimension']),
     )
-    return Value(name, node.output.shape, axes)
+    return Value(name, node.output.shape, axes, steps, coded)
 
   def _op_repeat(self, node: Node) -> Value:
     """Nearest neighbours, on codes where there are some."""

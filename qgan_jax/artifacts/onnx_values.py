@@ -57,7 +57,8 @@ class Values:
   def _declare(self, tensor: Tensor) -> None:
     whole = np.issubdtype(tensor.dtype, np.integer)
     rank = len(tensor.shape)
-    kind = 'labels' if whole else 'images' if rank == 4 else 'latents'
+    # `images` is the output's name.
+    kind = 'labels' if whole else 'input_images' if rank == 4 else 'latents'
     name = kind
     while name in self.inputs:
       name = f'{kind}{len(self.inputs)}'

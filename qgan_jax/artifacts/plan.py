@@ -169,6 +169,12 @@ class _Planner:
         self.steps[call] = Steps(step.scale, 0, step.levels - step.zero_point)
     elif node.op in MOVES | {'repeat'} and x in self._call:
       self._call[y] = self._call[x]
+    elif node.op == 'concatenate':
+      # Of parts of one input, as circular padding has them.
+      found = {self._call.get(part) for part in node.inputs}
+      (call, *others) = found
+      if call is not None and not others:
+        self._call[y] = call
     return y
 
   # What follows makes layers.

@@ -12,6 +12,7 @@ tracing, since they could hardly be found again in the arithmetic:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 from flax import traverse_util
@@ -24,12 +25,11 @@ import numpy as np
 from qgan_jax.artifacts.levels import integer_codes
 from qgan_jax.errors import UserError
 from qgan_jax.models.convolution import as_written
-from qgan_jax.precision import Quantized
+from qgan_jax.precision import is_layer, Quantized
 from qgan_jax.precision.arguments import arguments_for
-from qgan_jax.precision.network import is_layer
 
 Array = np.ndarray
-BATCH = -1  # Stands in shapes for every size that depends on the batch's.
+BATCH = -1  # Stands in shapes for the batch's size, and for multiples of it.
 MAX_CODE = 128  # Largest magnitude of a weight's code.
 
 # Operations that leave values as they are and put them elsewhere.
@@ -38,7 +38,12 @@ MOVES = frozenset({
   'broadcast_in_dim',
 })  # fmt: skip
 # Those that do nothing to what is drawn.
-_NOTHING = ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier')
+_NOTHING = ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier', 'name')
+# Those that stand for the program that they hold.
+_CALLS = frozenset({
+  'jit', 'pjit', 'closed_call', 'core_call', 'checkpoint', 'remat', 'remat2',
+  'custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr',
+})  # fmt: skip
 
 _quantize = jex.core.Primitive('quantize')
 _quantize.def_abstract_eval(lambda x, *, call: x)
@@ -175,6 +180,11 @@ def trace(network: Quantized, *, mark: bool) -> Trace:
   (output,) = reader.read(jaxpr, [*weights, *inputs], '')
   if isinstance(output, Constant):
     raise UserError('the network gives the same for every input')
+  if str(jaxpr.out_avals[0].shape[:1]) != str((batch,)):
+    raise UserError(
+      f'{type(network.module).__name__} does not give one image for each '
+      'example, which a graph has to: export it as packed'
+    )
   nodes = needed(reader.nodes, output)
   return Trace(inputs, nodes, output, tuple(calls))
 
@@ -201,8 +211,8 @@ def _marker(calls: list[str], mark: bool) -> Callable[..., Any]:
       return next_fun(x, *rest, **kwargs)
     y = next_fun(*args, **kwargs)
     groups = _groups(module, y)
-    if groups is None:
-      return y
+    if groups is None or len(args) != 1 or kwargs:
+      return y  # Its arithmetic, where a mask has a part in it.
     (x,) = args
     given = module.variables.get('params', {})
     ones = np.ones(x.shape[-1], np.float32)
@@ -248,6 +258,13 @@ def _constant(
 
 
 def _tensor(aval: Any) -> Tensor:
+  for n in aval.shape:
+    # 'batch', or '16*batch' where pixels are put into one axis with it.
+    if not isinstance(n, int) and not re.fullmatch(r'(\d+\*)?batch', str(n)):
+      raise UserError(
+        f'the network computes with the number of examples (an array has a '
+        f'side of {n}), which a graph cannot hold: export it as packed'
+      )
   shape = tuple(n if isinstance(n, int) else BATCH for n in aval.shape)
   return Tensor(shape, np.dtype(aval.dtype))
 
@@ -285,8 +302,8 @@ class _Reader:
     self, eqn: Any, inputs: list[Operand], where: str
   ) -> list[Operand]:
     name = eqn.primitive.name
-    inner = eqn.params.get('jaxpr', eqn.params.get('call_jaxpr'))
-    if inner is not None and name not in ('scan', 'while', 'cond'):
+    if name in _CALLS:
+      inner = eqn.params.get('jaxpr', eqn.params.get('call_jaxpr'))
       if not hasattr(inner, 'consts'):
         inner = jex.core.ClosedJaxpr(inner, ())
       return self.read(inner, inputs, where)

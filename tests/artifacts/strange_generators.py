@@ -83,7 +83,9 @@ def _calibrate(module, precision, variables, bits, *inputs):
   return precision.init(module, variables, bits, *inputs)
 
 
-def make(name, *, bits=(8, 8), num=32, precision=None, labels=None):
+def make(
+  name, *, bits=(8, 8), num=32, precision=None, labels=None, inputs=None
+):
   """(network with calibrated ranges, its inputs), all near 1.
 
   Args:
@@ -92,10 +94,11 @@ def make(name, *, bits=(8, 8), num=32, precision=None, labels=None):
     num: of the inputs.
     precision: None for the defaults.
     labels: whether it takes some; None for what the name tells.
+    inputs: None for latents.
   """
   module = GENERATORS.get(name, name)()
   rng = np.random.default_rng(0)
-  inputs = [rng.standard_normal((num, 12)).astype(np.float32)]
+  inputs = inputs or [rng.standard_normal((num, 12)).astype(np.float32)]
   if labels or (labels is None and name == 'residual'):
     inputs.append(np.arange(num, dtype=np.int32) % CLASSES)
   shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)

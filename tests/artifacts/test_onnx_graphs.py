@@ -123,6 +123,7 @@ def test_batch_is_free_and_the_file_says_what_it_is(tmp_path):
       'needs_vnni': False,
       'latent_dim': 16,
       'num_classes': 3,
+      'inputs': [[[16], 'float32'], [[], 'int32']],
       'image_shape': [28, 28, 1],
     }
 

@@ -1,13 +1,15 @@
 """ONNX graphs of networks that the exporter has never heard of."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from runtimes import in_integers, run_onnxruntime, run_openvino
 import strange_generators
 
-from qgan_jax import models
+from qgan_jax import artifacts, models
+from qgan_jax.artifacts.formats import FORMATS
 from qgan_jax.artifacts.inference import images
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.plan import make_plan
@@ -147,3 +149,82 @@ def test_neighbours_are_repeated_as_bytes():
   made = {node.output: node.op for node in plan.nodes}
   sources = [made[n.inputs[0]] for n in plan.nodes if n.op == 'repeat']
   assert sources == ['quantize'] * 4
+
+
+class Image(nn.Module):
+  """Called with images, and padded round its edges."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.Conv(4, (3, 3), padding='CIRCULAR')(x))
+    x = jax.image.resize(x, (x.shape[0], 8, 6, 4), 'bilinear')
+    return jnp.tanh(nn.Conv(3, (3, 3))(x))
+
+
+class Masked(nn.Module):
+  """A norm of some channels."""
+
+  @nn.compact
+  def __call__(self, z):
+    x = nn.Dense(64)(z).reshape(-1, 4, 4, 4)
+    mask = jnp.arange(4) < 3
+    return nn.GroupNorm(1)(x, mask=jnp.broadcast_to(mask, x.shape))
+
+
+def test_networks_of_images_resized_and_padded_round(tmp_path):
+  images_in = np.random.default_rng(0).uniform(-1, 1, (5, 4, 3, 3))
+  images_in = images_in.astype(np.float32)
+  network, _ = strange_generators.make(Image, inputs=[images_in])
+  expected = images(network, images_in)
+  plan = make_plan(network, integer=True)
+  for form, run in (
+    ('gathered', run_onnxruntime),
+    ('transposed', run_openvino),
+  ):
+    model = onnx_model(plan, form, {})
+    drawn, _ = run(model, {'input_images': images_in}, tmp_path)
+    assert (127.5 * np.abs(drawn - expected) <= 1).mean() >= 0.99
+
+
+def test_a_norm_of_some_channels_keeps_its_mask(tmp_path):
+  network, inputs = strange_generators.make(Masked, bits=(32, 32))
+  model = onnx_model(make_plan(network, integer=False), 'transposed', {})
+  drawn, _ = run_onnxruntime(model, feeds(inputs), tmp_path)
+  np.testing.assert_allclose(drawn, network(*inputs), atol=1e-4)
+
+
+def _dense(z):
+  return nn.Dense(12)(z).reshape(-1, 2, 2, 3)
+
+
+@pytest.mark.parametrize(
+  ('compute', 'message'),
+  [
+    (lambda z: jnp.roll(_dense(z), 1, 0), 'number of examples'),
+    (lambda z: jnp.concatenate([_dense(z)] * 2), 'one image for each example'),
+    (
+      lambda z: nn.ConvTranspose(2, (3, 3), (2, 2), kernel_dilation=(2, 2))(
+        nn.relu(_dense(z))
+      ),
+      'ConvTranspose_0 is a transposed .* dilated',
+    ),
+    (
+      lambda z: nn.ConvTranspose(2, (1, 1), (2, 2))(nn.relu(_dense(z))),
+      'ConvTranspose_0 is a transposed .* smaller',
+    ),
+    (
+      lambda z: _dense(z) + jax.random.normal(jax.random.key(0), (2, 2, 3)),
+      'cannot be written in ONNX',
+    ),
+  ],
+)
+def test_refused_in_a_sentence(compute, message):
+  class Own(nn.Module):
+    @nn.compact
+    def __call__(self, z):
+      return compute(z)
+
+  network, _ = strange_generators.make(Own)
+  artifact = artifacts.Artifact(network, {})
+  with pytest.raises(UserError, match=message):
+    FORMATS['onnx']['-onnxruntime.onnx'](artifact)
