@@ -7,6 +7,7 @@ and called, in one process.
 
 from collections.abc import Callable, Iterable, Sequence
 import difflib
+import errno
 import importlib
 import io
 import math
@@ -59,10 +60,10 @@ def did_you_mean(
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
   """Runs a command with the process's arguments, and ends the process.
 
-  A `UserError` becomes one line and exit code 2, and so does a file or folder
-  that cannot be used. A reader that closes the pipe early (`| head`) gets no
-  traceback, nor does Ctrl-C. Characters that the output cannot show become
-  question marks.
+  A `UserError` becomes one line and exit code 2, and so do a file or folder
+  that cannot be used and a want of memory. A reader that closes the pipe early
+  (`| head`) gets no traceback, nor does Ctrl-C. Characters that the output
+  cannot show become question marks.
 
   Args:
     main: the command: a function of the arguments, without the program's name,
@@ -83,11 +84,27 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
   except BrokenPipeError:
     _drop_output()
     sys.exit(128 + signal.SIGPIPE)
-  except OSError as error:
-    if error.filename is None:  # Not of a path: no slip, but a fault.
+  except Exception as error:
+    if _is_out_of_memory(error):
+      _refuse(
+        'there is not enough memory: make batch_size, channels or the number '
+        'of samples smaller; a run goes on from its last checkpoint'
+      )
+    # An error of the system that is not of a path is no slip, but a fault.
+    if not isinstance(error, OSError) or error.filename is None:
       raise
     _refuse(f'{os.fsdecode(error.filename)}: {error.strerror}')
   sys.exit(code or 0)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+  """Whether Python, the system, XLA or the loader of libraries says so."""
+  return (
+    isinstance(error, MemoryError)
+    or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    or 'RESOURCE_EXHAUSTED' in str(error)
+    or 'failed to map segment' in str(error)
+  )
 
 
 # Longest message, in characters: one that repeats a huge value is shortened.

@@ -140,3 +140,31 @@ def test_every_path_that_a_command_takes_may_begin_with_home(monkeypatch):
   for argument in '--out=~/a', '-out=~/a':
     errors.parse_flags([argument], values)
     assert values.out == '/home/someone/a'
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    'MemoryError()',
+    'OSError(12, "Cannot allocate memory")',
+    'RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")',
+    'ImportError("some.so: failed to map segment from shared object")',
+  ],
+)
+def test_a_want_of_memory_is_one_sentence(error):
+  done = _run(
+    f'from qgan_jax import errors\ndef main(argv):\n  raise {error}\n'
+    'errors.run(main)'
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith(b'error: there is not enough memory: ')
+  assert done.stderr.count(b'\n') == 1
+
+
+def test_a_fault_of_ours_stays_a_traceback():
+  done = _run(
+    'from qgan_jax import errors\ndef main(argv):\n  raise ValueError(5)\n'
+    'errors.run(main)'
+  )
+  assert done.returncode == 1
+  assert b'Traceback' in done.stderr
