@@ -13,7 +13,7 @@ after its mutation, as a stranger would write it. What can become of a file:
   differs: it is read, and is another network. Where the checksum was not made
     right again, that is a failure. Where it was, the file is a whole one that
     somebody else could have written: a changed weight is a weight;
-  failed: another exception, a worker that has died, more than 60 seconds or
+  failed: another exception, a worker that has died, more than `--seconds` or
     more than 1 GiB, in the worker or the process that runs its program.
 
 PyTorch files have no checksum but that of a zip archive's entries. Their arrays
@@ -21,7 +21,7 @@ are compared.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import hashlib
 import io
 import itertools
@@ -43,7 +43,6 @@ import measuring
 import numpy as np
 
 FILES = {'qgan': 10_000, 'onnx': 2_000, 'stablehlo': 2_000, 'pt': 2_000}
-SECONDS = 60
 MEMORY = 2**30
 LATENT_DIM, CLASSES = 8, 3
 
@@ -230,8 +229,12 @@ def make_case(kind: str, number: int, original: bytes) -> Case:
 # The originals.
 
 
-def write_originals(folder: Path) -> dict[str, Path]:
+def write_originals(folder: Path, kinds: Sequence[str]) -> dict[str, Path]:
   """A file of each kind: a random generator of 28×28 pixels, 8 bits."""
+  weights = folder / 'weights.pt'
+  write_pt(weights)
+  if list(kinds) == ['pt']:
+    return {'pt': weights}
   import jax
   import jax.numpy as jnp
 
@@ -261,8 +264,6 @@ def write_originals(folder: Path) -> dict[str, Path]:
   path = folder / 'generator.qgan'
   artifacts.save(path, network, metadata={'dataset': 'none', 'step': 7})
   export(path, ['onnx', 'stablehlo'], folder)
-  weights = folder / 'weights.pt'
-  write_pt(weights)
   return {
     'qgan': path,
     'onnx': folder / 'generator-onnxruntime.onnx',
@@ -313,7 +314,7 @@ def inputs() -> tuple[np.ndarray, np.ndarray]:
 # The worker, and who watches it.
 
 
-def read_file(kind: str, path: Path) -> Any:
+def read_file(kind: str, path: Path, seconds: float) -> Any:
   """What a file gives: the images of a seed, or a table of arrays."""
   if kind == 'pt':
     from qgan_jax.metrics.torch_file import read_state_dict
@@ -323,7 +324,7 @@ def read_file(kind: str, path: Path) -> Any:
   from qgan_jax.artifacts.drawer import batches
 
   # The runtime that the file was made for.
-  drawer = artifacts.open_drawer(path, seconds=SECONDS / 2)
+  drawer = artifacts.open_drawer(path, seconds=seconds)
   return next(batches(drawer, num=64, seed=0))
 
 
@@ -337,21 +338,21 @@ def digest(found: Any) -> str:
   return hashed.hexdigest()
 
 
-def work(kind: str, connection: Connection) -> None:
+def work(kind: str, connection: Connection, seconds: float) -> None:
   """Reads files by their paths, and says what became of each."""
-  import jax
-
   from qgan_jax.errors import UserError
 
   for number in itertools.count(1):
     if number % 50 == 0 and kind == 'qgan':
+      import jax
+
       jax.clear_caches()  # Programs of other networks, compiled here.
     try:
       path = Path(connection.recv_bytes().decode())
     except EOFError:
       return
     try:
-      answer = digest(read_file(kind, path))
+      answer = digest(read_file(kind, path, seconds))
     except UserError as error:
       one = '\n' not in str(error) and str(path.name) in str(error)
       answer = 'refused' if one else f'failed: no sentence: {error}'
@@ -368,8 +369,8 @@ def work(kind: str, connection: Connection) -> None:
 class Worker:
   """A process that reads files; another takes over where it dies."""
 
-  def __init__(self, kind: str) -> None:
-    self._kind = kind
+  def __init__(self, kind: str, seconds: float) -> None:
+    self._kind, self._seconds = kind, seconds
     self._start()
 
   def _start(self) -> None:
@@ -377,7 +378,7 @@ class Worker:
     with other:
       self._process = subprocess.Popen(
         [sys.executable, __file__, f'--worker={self._kind}',
-         f'--descriptor={other.fileno()}'],
+         f'--descriptor={other.fileno()}', f'--seconds={self._seconds}'],
         pass_fds=(other.fileno(),), stderr=subprocess.DEVNULL,
       )  # fmt: skip
 
@@ -385,10 +386,10 @@ class Worker:
     """(what became of a file, the most bytes of memory so far)."""
     self._connection.send_bytes(str(path).encode())
     try:
-      if self._connection.poll(SECONDS):
+      if self._connection.poll(self._seconds):
         answer, peak = json.loads(self._connection.recv_bytes())
         return answer, peak
-      verdict = f'failed: more than {SECONDS} seconds'
+      verdict = f'failed: more than {self._seconds:g} seconds'
     except EOFError:
       verdict = f'failed: the worker died ({self._process.wait()})'
     self.close()
@@ -402,18 +403,18 @@ class Worker:
     self._process.wait()
 
 
-def run_kind(kind: str, path: Path, count: int, *, start: int = 0) -> dict:
+def run_kind(kind: str, path: Path, count: int, seconds: float) -> dict:
   """Mutates a file so many times; what became of the files, counted."""
   original = path.read_bytes()
   place = path.with_name(f'mutated{path.suffix}')
-  worker = Worker(kind)
+  worker = Worker(kind, seconds)
   place.write_bytes(original)
   expected, _ = worker.read(place)
   if expected.startswith(('refused', 'failed')):
     raise RuntimeError(f'the original of {kind}: {expected}')
   counts: dict[str, Counter[str]] = {'raw': Counter(), 'resealed': Counter()}
   failures, peak, began = [], 0, time.perf_counter()
-  for number in range(start, start + count):
+  for number in range(count):
     case = make_case(kind, number, original)
     place.write_bytes(case.content)
     answer, memory = worker.read(place)
@@ -428,7 +429,7 @@ def run_kind(kind: str, path: Path, count: int, *, start: int = 0) -> dict:
       failures.append([number, group, answer[:300], memory])
     if memory > MEMORY:  # The most that a process has taken stays with it.
       worker.close()
-      worker = Worker(kind)
+      worker = Worker(kind, seconds)
   worker.close()
   return {
     'files': count,
@@ -442,6 +443,9 @@ def run_kind(kind: str, path: Path, count: int, *, start: int = 0) -> dict:
 _OUT = flags.DEFINE_string('out', None, 'A folder for the figures as JSON.')
 _KINDS = flags.DEFINE_list('kinds', list(FILES), 'Kinds of files.')
 _SCALE = flags.DEFINE_float('scale', 1.0, 'Share of the files to make.')
+_SECONDS = flags.DEFINE_float(
+  'seconds', 60, 'That a file may take; more on a machine that is busy.'
+)
 _WORKER = flags.DEFINE_string('worker', None, 'Of this script itself.')
 _DESCRIPTOR = flags.DEFINE_integer('descriptor', 0, 'Of this script itself.')
 
@@ -449,16 +453,16 @@ _DESCRIPTOR = flags.DEFINE_integer('descriptor', 0, 'Of this script itself.')
 def main(argv: list[str]) -> None:
   del argv
   if _WORKER.value:
-    work(_WORKER.value, Connection(_DESCRIPTOR.value))
+    work(_WORKER.value, Connection(_DESCRIPTOR.value), _SECONDS.value / 2)
     return
   record = measuring.start_record(
     ['jax', 'flax', 'onnxruntime', 'openvino', 'numpy'], scale=_SCALE.value
   )
   with tempfile.TemporaryDirectory() as folder:
-    paths = write_originals(Path(folder))
+    paths = write_originals(Path(folder), _KINDS.value)
     for kind in _KINDS.value:
       count = round(FILES[kind] * _SCALE.value)
-      record[kind] = run_kind(kind, paths[kind], count)
+      record[kind] = run_kind(kind, paths[kind], count, _SECONDS.value)
       measuring.say(f'{kind}: {record[kind]}')
       measuring.save(
         record, Path(_OUT.value) if _OUT.value else None, 'mutations'

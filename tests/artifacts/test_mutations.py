@@ -11,7 +11,8 @@ import mutations  # noqa: E402
 
 @pytest.fixture(scope='module')
 def originals(tmp_path_factory):
-  return mutations.write_originals(tmp_path_factory.mktemp('originals'))
+  folder = tmp_path_factory.mktemp('originals')
+  return mutations.write_originals(folder, list(mutations.FILES))
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ def originals(tmp_path_factory):
   [('qgan', 200), ('pt', 200), ('onnx', 20), ('stablehlo', 8)],
 )
 def test_mutated_files_are_refused_or_read(originals, kind, count):
-  found = mutations.run_kind(kind, originals[kind], count)
+  found = mutations.run_kind(kind, originals[kind], count, seconds=600)
   assert not found['failures']
   assert found['raw'].get('refused', 0) > 0.9 * count / 2
   assert found['resealed'].get('refused', 0) > 0
