@@ -210,6 +210,13 @@ GROUPS = (
     Key('data.flip', FLAG, False,
         'Whether training images are mirrored, left to right, half of the '
         'time.'),
+    Key('data.fit', choice('crop', 'pad', 'stretch'), 'crop',
+        'How pictures of a folder become square: their centre, all of them '
+        'with a border, or with other proportions.'),
+    Key('data.pixel_art', FLAG, None,
+        'Whether pictures of a folder are scaled by whole numbers and not '
+        'smoothed.',
+        unset='whether half of them have at most 64 colours'),
   )),
   Group('Bits', (
       'The most specific key that is given wins, and no quantizer takes a '

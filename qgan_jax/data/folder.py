@@ -9,7 +9,7 @@ import io
 import json
 import os
 from pathlib import PurePath
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from absl import logging
 import numpy as np
@@ -26,6 +26,8 @@ T = TypeVar('T')
 R = TypeVar('R')
 
 _NAMES_IN_WARNING = 5
+# At most so many has pixel art.
+_FEW_COLOURS = 64
 # Files that are read ahead of the one that is waited for.
 _AHEAD = 64
 # Of a digest: two of a million pictures have the same in one of 37 million such
@@ -42,6 +44,7 @@ class _Picture(NamedTuple):
     pixels: uint8 `[image_size, image_size, C]`; None where it is broken.
     fault: what is wrong with it then.
     brightest: its largest value where it has more than 8 bits, else 0.
+    is_flat: whether it has few colours; None where it has the right size.
   """
 
   parts: tuple[str, ...]
@@ -49,6 +52,7 @@ class _Picture(NamedTuple):
   pixels: np.ndarray | None = None
   fault: str = ''
   brightest: int = 0
+  is_flat: bool | None = None
 
 
 def load(
@@ -57,6 +61,8 @@ def load(
   image_size: int,
   channels: int | None = None,
   group: str = 'content',
+  fit: str = 'crop',
+  pixel_art: bool | None = None,
 ) -> ImageDataset:
   """Loads every picture in a folder or an archive, whatever it is like.
 
@@ -74,6 +80,9 @@ def load(
       most that an image needs: 1 if it is grey, 4 if some of it is transparent.
     group: What stays together when a part is held out: `'content'`, the same
       file, or `'name'`, all that have the same file name but for its extension.
+    fit: How an image becomes square, see `images.to_array`.
+    pixel_art: Whether images are scaled as such; None means that half of those
+      to be scaled, or more, have at most 64 colours.
 
   Returns:
     The data set, named `'pictures-<digest>'`: the digest is of the images'
@@ -83,23 +92,17 @@ def load(
     UserError: There is no such path, or fewer than two images can be read.
   """
   to_array = functools.partial(
-    images.to_array, image_size=image_size, channels=channels
+    images.to_array,
+    image_size=image_size,
+    channels=channels,
+    fit=fit,
+    pixel_art=bool(pixel_art),
   )
   good = _readable(path, to_array)
-  brightest = max(picture.brightest for picture in good)
-  for bits in (8, 12):
-    white = 2**bits - 1
-    if 0 < brightest <= white:
-      logging.warning(
-        'The images of 16 bits in %r have no value above %d: they are read as '
-        'such of %d bits, in which %d is white',
-        path,
-        white,
-        bits,
-        white,
-      )
-      good = _readable(path, functools.partial(to_array, white=white))
-      break
+  options = _options(path, good, pixel_art)
+  if options:
+    # What all of them are like decides how each is read.
+    good = _readable(path, functools.partial(to_array, **options))
   layout = layout_of([picture.parts for picture in good])
   held_out = _held_out(good, layout, group)
   if held_out.all() or not held_out.any():
@@ -110,6 +113,33 @@ def load(
   return _dataset(good, layout, held_out)
 
 
+def _options(
+  path: str, pictures: list[_Picture], pixel_art: bool | None
+) -> dict[str, Any]:
+  """Arguments of `images.to_array` that pictures show together, each said."""
+  options: dict[str, Any] = {}
+  brightest = max(picture.brightest for picture in pictures)
+  for bits in (12, 8):
+    if 0 < brightest < 2**bits:
+      options['white'] = 2**bits - 1
+  if options:
+    logging.warning(
+      'The images of 16 bits in %r have no value above %d, which is taken for '
+      'white',
+      path,
+      options['white'],
+    )
+  flat = [p.is_flat for p in pictures if p.is_flat is not None]
+  if pixel_art is None and flat and 2 * sum(flat) >= len(flat):
+    options['pixel_art'] = True
+    logging.warning(
+      'Images in %r have few colours: as pixel art, they are scaled by whole '
+      'numbers, where these fit, and not smoothed (pixel_art=false for others)',
+      path,
+    )
+  return options
+
+
 def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> _Picture:
   try:
     data = file.read()
@@ -118,11 +148,14 @@ def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> _Picture:
       pixels = to_array(upright)
       is_deep = upright.mode.startswith('I')
       brightest = int(np.asarray(upright).max()) if is_deep else 0
+      is_flat = None
+      if upright.size != pixels.shape[1::-1]:
+        is_flat = upright.getcolors(_FEW_COLOURS) is not None
   # Pillow raises many types for broken files; one must not stop the loading.
   except Exception as error:  # noqa: BLE001
     return _Picture(file.parts, fault=str(error))
   digest = hashlib.sha256(data).hexdigest()
-  return _Picture(file.parts, digest, pixels, brightest=brightest)
+  return _Picture(file.parts, digest, pixels, '', brightest, is_flat)
 
 
 def _readable(path: str, to_array: Callable[..., np.ndarray]) -> list[_Picture]:

@@ -1,5 +1,7 @@
 """Any picture to a square uint8 array: the one resize of the package."""
 
+import math
+
 import numpy as np
 from PIL import Image
 
@@ -15,8 +17,10 @@ def to_array(
   image_size: int,
   channels: int | None = None,
   white: int = 65535,
+  fit: str = 'crop',
+  pixel_art: bool = False,
 ) -> np.ndarray:
-  """Crops the centre square and resizes it (bicubic, antialiased).
+  """Fits a picture into a square, bicubic and antialiased unless it is art.
 
   With 4 channels, colours are multiplied by their alpha: what cannot be seen is
   0, whatever colour a file has there. With 1 or 3, transparency is laid over
@@ -29,6 +33,10 @@ def to_array(
     channels: 1, 3 or 4 (RGBA); None keeps transparency where there is any, and
       grey grey, and makes everything else RGB.
     white: The brightest value where the picture has more than 8 bits.
+    fit: `'crop'` takes the centre square, `'pad'` scales all of it into the
+      middle, `'stretch'` changes its proportions.
+    pixel_art: Whether to scale by whole numbers without smoothing, and to pad
+      what is left. Where that cannot make it smaller, it is resized as others.
 
   Returns:
     uint8 `[image_size, image_size, C]`.
@@ -51,17 +59,55 @@ def to_array(
       image = image.convert('L')
     elif image.mode != 'RGB':
       image = image.convert('RGB')
-  if image.size != (image_size, image_size):
+  image = _scaled(image, image_size, fit, pixel_art)
+  pixels = np.asarray(image).reshape(image.height, image.width, -1)
+  if channels == 4:
+    # Bicubic filters overshoot.
+    pixels = np.minimum(pixels, pixels[..., 3:])
+  return _padded(with_channels(pixels, channels), image_size)
+
+
+def _scaled(
+  image: Image.Image, size: int, fit: str, pixel_art: bool
+) -> Image.Image:
+  """The image as large as `size` in one direction, and no larger in another.
+
+  Pixel art may be smaller in both.
+  """
+  if fit == 'crop':
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     # Cropped first: `resize(box=…)` would also read pixels outside of the box.
     image = image.crop((left, top, left + side, top + side))
-    image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-  pixels = np.asarray(image).reshape(image_size, image_size, -1)
-  if channels == 4:
-    # Bicubic filters overshoot.
-    return np.minimum(pixels, pixels[..., 3:])
-  return with_channels(pixels, channels)
+  bases = image.size if fit == 'stretch' else (max(image.size),) * 2
+  scales = [size / base for base in bases]
+  if pixel_art and min(scales) >= 1:
+    scales = [math.floor(scale) for scale in scales]
+  width, height = (
+    max(1, round(x * scale))
+    for x, scale in zip(image.size, scales, strict=True)
+  )
+  if image.size == (width, height):
+    return image
+  pairs = zip(image.size, (width, height), strict=True)
+  is_whole = all(x % y == 0 or y % x == 0 for x, y in pairs)
+  nearest = pixel_art and is_whole
+  return image.resize(
+    (width, height),
+    Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC,
+  )
+
+
+def _padded(pixels: np.ndarray, size: int) -> np.ndarray:
+  """Adds to `[H, W, C]` around it: the edge, or nothing where C is 4 (RGBA)."""
+  height, width, channels = pixels.shape
+  if (height, width) == (size, size):
+    return pixels
+  around = [
+    ((size - x) // 2, size - x - (size - x) // 2) for x in (height, width)
+  ]
+  mode = 'constant' if channels == 4 else 'edge'
+  return np.pad(pixels, [*around, (0, 0)], mode=mode)
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -29,6 +29,8 @@ def load(
   standin: bool = True,
   download: bool = True,
   group: str = 'content',
+  fit: str = 'crop',
+  pixel_art: bool | None = None,
 ) -> ImageDataset:
   """Loads a data set into memory.
 
@@ -49,7 +51,9 @@ def load(
       cannot be had. A warning says so, and the result records it.
     download: Whether the network may be used.
     group: Which pictures of a folder stay together when a part is held out:
-      `'content'` or `'name'`, see `folder.load`.
+      `'content'` or `'name'`, see `folder.load`, as for the next two.
+    fit: How pictures of a folder become square.
+    pixel_art: Whether they are scaled as pixel art; None decides by them.
 
   Returns:
     The data set; its `name` says what was really used.
@@ -67,7 +71,12 @@ def load(
   kind, _, path = source.partition(':')
   if kind == 'folder':
     return folder.load(
-      path, image_size=image_size, channels=channels, group=group
+      path,
+      image_size=image_size,
+      channels=channels,
+      group=group,
+      fit=fit,
+      pixel_art=pixel_art,
     )
   if source == 'digits':
     return digits.load(image_size=image_size, channels=channels)

@@ -59,6 +59,8 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
     channels=config.data.channels,
     standin=standin and config.data.standin,
     group=config.data.group,
+    fit=config.data.fit,
+    pixel_art=config.data.pixel_art,
   )
   if config.data.conditional and not dataset.num_classes:
     raise UserError(

@@ -23,7 +23,7 @@ def test_formats_and_sizes_are_mixed(tmp_path):
   _save(tmp_path / 'a.png', 10)
   _save(tmp_path / 'b.JPG', 20, mode='RGB', size=(30, 12), quality=95)
   _save(tmp_path / 'deep' / 'er' / 'c.webp', 30, mode='RGB', lossless=True)
-  _save(tmp_path / 'd.gif', 40, size=(5, 9))
+  _save(tmp_path / 'd.gif', 40, size=(7, 9))
   _save(tmp_path / '.hidden' / 'e.png', 50)
   (tmp_path / 'notes.txt').write_text('no image')
   found = _load(tmp_path)
@@ -236,4 +236,42 @@ def test_16_bit_files_of_fewer_bits(tmp_path, caplog, most, bits):
   found = _everything(_load(tmp_path))[:, 0, 0, 0]
   expected = np.round(values / (2**bits - 1) * 255)
   np.testing.assert_array_equal(sorted(found), sorted(expected))
-  assert (f'of {bits} bits' in caplog.text) == (bits < 16)
+  assert ('taken for white' in caplog.text) == (bits < 16)
+
+
+def test_pixel_art_is_recognized_by_its_colours(tmp_path, caplog):
+  rng = np.random.default_rng(0)
+  art = rng.choice(np.array([0, 80, 255], np.uint8), (4, 9, 9))
+  for i, pixels in enumerate(art):
+    Image.fromarray(pixels).save(tmp_path / f'{i}.png')
+  expected = {pixels.repeat(2, 0).repeat(2, 1).tobytes() for pixels in art}
+
+  def found(**options):
+    everything = _everything(_load(tmp_path, image_size=18, **options))
+    return {pixels.tobytes() for pixels in everything}
+
+  assert found() == expected
+  assert 'pixel_art=false' in caplog.text
+  assert found(pixel_art=False) != expected
+  caplog.clear()
+  assert found(pixel_art=True) == expected
+  assert not caplog.text
+  for i in range(5):
+    noise = rng.integers(0, 256, (20, 20), np.uint8)
+    Image.fromarray(noise).save(tmp_path / f'noise{i}.png')
+  assert not found() & expected
+  assert 'pixel_art=false' not in caplog.text
+
+
+def test_pictures_of_the_right_size_are_not_asked(tmp_path, caplog):
+  for i in range(4):
+    _save(tmp_path / f'{i}.png', i)
+  _load(tmp_path)
+  assert 'pixel_art=false' not in caplog.text
+
+
+def test_pictures_are_fitted(tmp_path):
+  for i in range(2):
+    _save(tmp_path / f'{i}.png', 10 + i, mode='LA', size=(6, 3))
+  found = _everything(_load(tmp_path, fit='pad', channels=4))
+  assert (found[..., 3].sum(axis=(1, 2)) == 6 * 3 * 255).all()

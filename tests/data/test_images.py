@@ -147,3 +147,72 @@ def test_values_without_a_range_are_refused(mode):
     images.to_array(
       _picture(np.full((2, 2), 70_000, np.int32), mode), image_size=2
     )
+
+
+def _noise(height, width, channels=3):
+  rng = np.random.default_rng(height * width)
+  shape = (height, width, channels)
+  return rng.integers(0, 256, shape, np.uint8)
+
+
+def test_padding_keeps_all_of_a_picture():
+  wide = _noise(4, 8)
+  got = images.to_array(_picture(wide), image_size=8, fit='pad')
+  np.testing.assert_array_equal(got[2:6], wide)
+  np.testing.assert_array_equal(got[[0, 1, 6, 7]], wide[[0, 0, 3, 3]])
+  tall = _noise(8, 3, 4)
+  tall[..., 3] = 255
+  tall[0, 0, 3] = 7
+  got = images.to_array(_picture(tall), image_size=8, fit='pad')
+  assert (got[:, 2:5, 3] == tall[..., 3]).all()
+  assert not got[:, [0, 1, 5, 6, 7]].any()
+  # A line of one pixel stays one where it would become less.
+  line = _picture(np.full((200, 1), 9, np.uint8))
+  assert (images.to_array(line, image_size=16, fit='pad') == 9).all()
+
+
+def test_stretching_changes_proportions():
+  gradient = np.tile(np.arange(32, dtype=np.uint8) * 8, (8, 1))
+  got = images.to_array(_picture(gradient), image_size=8, fit='stretch')[..., 0]
+  expected = _picture(gradient).resize((8, 8), Image.Resampling.BICUBIC)
+  np.testing.assert_array_equal(got, expected)
+  assert got[0, 0] < 32 < 224 <= got[0, -1] + 8
+
+
+@pytest.mark.parametrize('fit', ['crop', 'pad', 'stretch'])
+def test_pixel_art_is_enlarged_by_whole_numbers(fit):
+  art = _noise(5, 5)
+  got = images.to_array(_picture(art), image_size=17, fit=fit, pixel_art=True)
+  expected = art.repeat(3, 0).repeat(3, 1)
+  np.testing.assert_array_equal(got[1:16, 1:16], expected)
+  np.testing.assert_array_equal(got[0, 1:16], expected[0])
+  np.testing.assert_array_equal(got[16, 1:16], expected[-1])
+
+
+def test_pixel_art_that_is_no_square():
+  art = _noise(4, 8)
+
+  def fitted(fit):
+    return images.to_array(
+      _picture(art), image_size=16, fit=fit, pixel_art=True
+    )
+
+  twice = art.repeat(2, 0).repeat(2, 1)
+  np.testing.assert_array_equal(fitted('pad')[4:12], twice)
+  np.testing.assert_array_equal(fitted('stretch'), twice.repeat(2, 0))
+  np.testing.assert_array_equal(
+    fitted('crop'), art[:, 2:6].repeat(4, 0).repeat(4, 1)
+  )
+
+
+def test_enlarged_pixel_art_is_reduced_to_what_it_was():
+  art = _noise(8, 8)
+  large = _picture(art.repeat(4, 0).repeat(4, 1))
+  got = images.to_array(large, image_size=8, pixel_art=True)
+  np.testing.assert_array_equal(got, art)
+  assert (images.to_array(large, image_size=8) != art).any()
+  # 32 pixels are no whole number of times 12.
+  np.testing.assert_array_equal(
+    images.to_array(large, image_size=12, pixel_art=True),
+    images.to_array(large, image_size=12),
+  )
