@@ -1,11 +1,11 @@
 """SNGAN's ResNet on CIFAR-10's images as JPEG, 32×32 RGB.
 
   python -m qgan_jax.main \
-    --config=cifar_jpeg:dir=/path/to/train,bits=8
+    --config=cifar_jpeg:dir=/path/to/cifar10-jpeg.zip,bits=8
 
-The folder has a sub-folder for each class, whose names `conditional=true`
-makes labels of. A tenth of it is held out. JPEG loses detail, so scores of
-these images are not to be set beside those of CIFAR-10.
+The archive, or a folder like it, has `train` and `test`, and in each a folder
+for each class, of whose names `conditional=true` makes labels. JPEG loses
+detail, so scores of these images are not to be set beside those of CIFAR-10.
 
 The widths here fit two cores of a CPU. Those of the paper, for a GPU:
 

@@ -1,6 +1,9 @@
-"""DCGAN on a folder of your own images, cropped and resized to 64×64.
+"""DCGAN on your own images, in a folder, .zip or .tar, fitted into 64×64.
 
   python -m qgan_jax.main --config=images:dir=/path/to/images
+
+docs/data.md says what may be in it, and what the keys group, fit, pixel_art and
+image_channels do.
 
 Not measured yet: neither time nor score.
 """

@@ -75,8 +75,8 @@ def hold_out_by_content(
 
   A key is held out if its SHA-256, as a number in [0, 1), is below a limit. So
   what joins or leaves moves nothing else to the other side, except in classes
-  so small that they would lack one: the key of such a class that is nearest to
-  the limit then changes sides, if the class has another.
+  so small that one side would lack them: their key nearest to the limit then
+  changes sides. A class of one key is not held out.
 
   Args:
     keys: Of each example; those with the same key stay together.
@@ -99,9 +99,8 @@ def hold_out_by_content(
     classes[label].add(key)
   for label in sorted(classes):
     ordered = sorted(classes[label], key=places.__getitem__)
-    if len(ordered) > 1:
-      held_out.add(ordered[0])
-      held_out.discard(ordered[-1])
+    held_out.add(ordered[0])
+    held_out.discard(ordered[-1])
   return np.array([key in held_out for key in keys])
 
 

@@ -245,6 +245,13 @@ def _dataset(
   )
   digest = hashlib.sha256(json.dumps([layout.class_names, content]).encode())
   train, test = used & ~held_out, used & held_out
+  if labels is not None:
+    for label, name in enumerate(layout.class_names):
+      if not np.any(labels[train] == label):
+        raise UserError(
+          f'The class {name!r} has no images to train on; add some, or take '
+          'its folder away.'
+        )
   return ImageDataset(
     name=f'pictures-{digest.hexdigest()[:12]}',
     train_images=pixels[train],

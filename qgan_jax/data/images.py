@@ -106,8 +106,9 @@ def _padded(pixels: np.ndarray, size: int) -> np.ndarray:
   around = [
     ((size - x) // 2, size - x - (size - x) // 2) for x in (height, width)
   ]
-  mode = 'constant' if channels == 4 else 'edge'
-  return np.pad(pixels, [*around, (0, 0)], mode=mode)
+  return np.pad(
+    pixels, [*around, (0, 0)], mode='constant' if channels == 4 else 'edge'
+  )
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

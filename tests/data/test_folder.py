@@ -275,3 +275,10 @@ def test_pictures_are_fitted(tmp_path):
     _save(tmp_path / f'{i}.png', 10 + i, mode='LA', size=(6, 3))
   found = _everything(_load(tmp_path, fit='pad', channels=4))
   assert (found[..., 3].sum(axis=(1, 2)) == 6 * 3 * 255).all()
+
+
+def test_a_class_needs_pictures_to_train_on(tmp_path):
+  for place in ('train/ant', 'train/bee', 'test/ant', 'test/wasp'):
+    _save(tmp_path / place / '1.png', 1)
+  with pytest.raises(UserError, match="class 'wasp' has no images"):
+    _load(tmp_path)
