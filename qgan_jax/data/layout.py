@@ -1,6 +1,7 @@
 """What the folders around pictures say: their classes and their split."""
 
 from collections.abc import Sequence
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,9 @@ def layout_of(paths: Sequence[Parts]) -> Layout:
   ordered = sorted(names, key=lambda x: (int(x) if are_numbers else 0, x))
   numbers = {name: i for i, name in enumerate(ordered)}
   labels = np.array([numbers[path[0]] for path in paths], np.int32)
-  return Layout(splits, labels, tuple(ordered))
+  # Names of files are bytes; records hold text.
+  shown = (os.fsencode(name).decode(errors='replace') for name in ordered)
+  return Layout(splits, labels, tuple(shown))
 
 
 def _unwrapped(paths: Sequence[Parts]) -> Sequence[Parts]:

@@ -54,3 +54,8 @@ def test_what_is_no_split():
   assert _layout('train/1', 'train/2').splits is None
   assert _layout('val/1', 'test/1').splits is None
   assert _layout('train', 'test/1').splits is None
+
+
+def test_names_in_any_script_and_in_none():
+  found = _layout('b\udcff/1', 'кот/1', '猫/1')
+  assert found.class_names == ('b\ufffd', 'кот', '猫')
