@@ -166,6 +166,8 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     ('penalty=gp', 'one of none, r1, r1_r2, gradient_penalty'),
     ('penalty=none,penalty_weight=3', 'does nothing with penalty=none'),
     ('penalty=r1,batch_size=4', 'less than one image.*at least 0.25'),
+    ('augment=ada,loss=wasserstein', 'with loss=wasserstein; take one of'),
+    ('augment=diffaugment,variant=vae', 'does nothing with variant=vae;'),
     ('norm=bath', "did you mean 'batch'"),
     ('channels=12', 'multiple of 8'),
     ('optimizer=adan_', "did you mean 'adan'"),

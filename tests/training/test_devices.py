@@ -120,6 +120,15 @@ def test_the_layout_does_not_change_the_run(runs, layout, variant):
     )
 
 
+def test_the_layout_does_not_change_what_is_adapted(runs):
+  """ADA's probability: the sums behind it are of whole numbers."""
+  one, eight = (
+    part(runs[layout], 'group/after/adapted/') for layout in ('one', 'eight')
+  )
+  assert one['augment_p'] != 0.5
+  assert one == eight
+
+
 def test_both_processes_hold_the_same_state(runs):
   first, second = runs['process0'], runs['process1']
   assert first.keys() == second.keys()

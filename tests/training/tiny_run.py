@@ -23,7 +23,10 @@ BATCH = 16
 _SHARED = f'batch_size={BATCH},channels=8,optimizer=sgd,learning_rate=0.1,'
 VARIANTS = {
   'batch': 'norm=batch,penalty=r1,conditional=true',
-  'group': 'norm=group,spectral_norm=true,d_steps=2,penalty=gradient_penalty',
+  'group': (
+    'norm=group,spectral_norm=true,d_steps=2,penalty=gradient_penalty,'
+    'augment=ada,flip=true,augment_images=1000'
+  ),
   # Learned, at random, from the second step on: all alike on every layout.
   'learned': (
     'penalty=none,penalty_weight=0,quantizer=lsq,activation_quantizer=pact,'
@@ -31,7 +34,7 @@ VARIANTS = {
   ),
   # Its loss is a sum over pixels: the rate is that of a sum.
   'vae': (
-    'variant=vae,conditional=true,start_step=0,g_learning_rate=0.001,'
+    'variant=vae,conditional=true,flip=true,start_step=0,g_learning_rate=0.001,'
     'd_learning_rate=0.001'
   ),
 }
@@ -59,6 +62,12 @@ def train(arg):
   config, dataset = make_config(arg), make_dataset()
   setup = build.set_up(config, dataset, devices.make_layout(1))
   before = setup.init_state()
+  if before.adapted:
+    # So that images are changed, and the chance of it with the last step.
+    adapted = {'augment_p': 0.5, 'augment_signs': 0.0, 'augment_steps': 1.0}
+    before = before.replace(
+      adapted={name: np.float32(value) for name, value in adapted.items()}
+    )
   program = setup.program()
   batches = Batches(
     dataset.train_images,
