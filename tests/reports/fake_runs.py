@@ -100,7 +100,7 @@ def make_run(
   folder.mkdir(parents=True)
   record = {
     'config': config_of(bits, seed, **changes),
-    'file': 'experiments/digits.py',
+    'file': 'digits',
     'arg': f'bits={bits}',
     'overrides': {'logging.log_every': 10},
     'dataset': 'digits',

@@ -20,7 +20,7 @@ def test_a_run_is_read_whole(tmp_path):
   assert list(run.samples) == [50, 100]
   assert 'dataset' not in run.curves
   assert run.command == (
-    'python -m qgan_jax.main --config=experiments/digits.py:bits=4 '
+    'python -m qgan_jax.main --config=digits:bits=4 '
     f'--config.logging.log_every=10 --workdir={tmp_path}/run'
   )
 
