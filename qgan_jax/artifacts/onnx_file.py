@@ -11,7 +11,7 @@ The last entry of the file's metadata is its seal, the SHA-256 of all before.
 
 from collections import defaultdict
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from qgan_jax.artifacts.described import read_record
 from qgan_jax.artifacts.drawer import METADATA_KEY
@@ -28,15 +28,65 @@ OPERATIONS = frozenset((
   'Sign', 'Sin', 'Slice', 'Split', 'Sqrt', 'Sub', 'Sum', 'Tanh', 'Transpose',
   'Where',
 ))  # fmt: skip
+# How a value is encoded.
+_NUMBER, _BYTES, _FLOAT = 0, 2, 5
+
+
+class _Field(NamedTuple):
+  """A field of a message.
+
+  Attributes:
+    name: of it.
+    kind: how its values are encoded: the only way in which they are read.
+    many: whether it may be there more than once. Of others, runtimes would
+      take the last value.
+  """
+
+  name: str
+  kind: int = _BYTES
+  many: bool = False
+
+
 # The fields of messages, by their numbers in onnx.proto, that are written.
-_MODEL = {'ir_version': 1, 'producer': 2, 'graph': 7, 'opset': 8, 'entry': 14}
-_GRAPH = {'node': 1, 'name': 2, 'constant': 5, 'input': 11, 'output': 12}
-_NODE = {'input': 1, 'output': 2, 'name': 3, 'op': 4, 'attribute': 5}
+_MODEL = {
+  1: _Field('ir_version', _NUMBER),
+  2: _Field('producer'),
+  7: _Field('graph'),
+  8: _Field('opset', many=True),
+  14: _Field('entry', many=True),
+}
+_GRAPH = {
+  1: _Field('node', many=True),
+  2: _Field('name'),
+  5: _Field('constant', many=True),
+  11: _Field('input', many=True),
+  12: _Field('output', many=True),
+}
+_NODE = {
+  1: _Field('input', many=True),
+  2: _Field('output', many=True),
+  3: _Field('name'),
+  4: _Field('op'),
+  5: _Field('attribute', many=True),
+}
 # No graph (6, 11) and no type of one.
-_ATTRIBUTE = {'name': 1, 'f': 2, 'i': 3, 's': 4, 'ints': 8, 'type': 20}
+_ATTRIBUTE = {
+  1: _Field('name'),
+  2: _Field('f', _FLOAT),
+  3: _Field('i', _NUMBER),
+  4: _Field('s'),
+  8: _Field('ints', _NUMBER, many=True),
+  20: _Field('type', _NUMBER),
+}
 # No data that lie in another file (13, 14).
-_TENSOR = {'dims': 1, 'type': 2, 'int32_data': 5, 'name': 8, 'raw_data': 9}
-_ENTRY = {'key': 1, 'value': 2}
+_TENSOR = {
+  1: _Field('dims', _NUMBER, many=True),
+  2: _Field('type', _NUMBER),
+  5: _Field('int32_data', many=True),
+  8: _Field('name'),
+  9: _Field('raw_data'),
+}
+_ENTRY = {1: _Field('key'), 2: _Field('value')}
 _SEAL_KEY = b'sha256'
 _SEAL_SIZE = 64 + 2 + 2 + len(_SEAL_KEY) + 2  # Two fields within one.
 
@@ -71,8 +121,7 @@ def read_onnx(content: bytes) -> dict[str, Any]:
   entries = [_read(entry, _ENTRY) for entry in model['entry']]
   records = {bytes(e['key'][0]): bytes(e['value'][0]) for e in entries}
   record = read_record(records[METADATA_KEY.encode()])
-  (data,) = model['graph']
-  graph = _read(data, _GRAPH)
+  graph = _read(model['graph'][0], _GRAPH)
   constants = [_read(tensor, _TENSOR) for tensor in graph['constant']]
   for node in graph['node']:
     fields = _read(node, _NODE)
@@ -100,29 +149,31 @@ def _check_classes(
         )
 
 
-def _read(data: bytes | memoryview, known: dict[str, int]) -> Any:
+def _read(data: bytes | memoryview, known: dict[int, _Field]) -> Any:
   """The values of a message's fields, by name: numbers, or parts of `data`."""
-  names = {number: name for name, number in known.items()}
   found: defaultdict[str, list[Any]] = defaultdict(list)
   view, at = memoryview(data), 0
   while at < len(view):
     tag, at = _varint(view, at)
     number, kind = tag >> 3, tag & 7
-    if number not in names:
-      raise ValueError(f'a field {number} is none that is exported')
+    field = known.get(number)
+    if field is None or kind != field.kind:
+      raise ValueError(
+        f'a field {number} of kind {kind} is none that is exported'
+      )
+    if found[field.name] and not field.many:
+      raise ValueError(f'a field {number} is there twice')
     value: Any
-    if kind == 0:
+    if kind == _NUMBER:
       value, at = _varint(view, at)
     else:
       size = 4
-      if kind == 2:
+      if kind == _BYTES:
         size, at = _varint(view, at)
-      elif kind != 5:
-        raise ValueError(f'a field of kind {kind} is none that is exported')
       if size > len(view) - at:
         raise ValueError(f'{size} bytes from {at} of {len(view)}')
       value, at = view[at : at + size], at + size
-    found[names[number]].append(value)
+    found[field.name].append(value)
   return found
 
 

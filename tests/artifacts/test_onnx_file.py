@@ -115,6 +115,72 @@ def test_what_is_crafted_is_one_sentence(tmp_path, content, change, message):
   assert '\n' not in str(caught.value)
 
 
+def field(number, value):
+  """A field of a message: its tag, and bytes or a number."""
+  if isinstance(value, int):
+    return varint(number << 3) + varint(value)
+  return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def varint(value):
+  low = value & 127
+  return bytes([low | 128]) + varint(value >> 7) if value >> 7 else bytes([low])
+
+
+def with_graph(content, graph):
+  """The file with these bytes instead of its graph."""
+  model = onnx.load_from_string(content)
+  del model.metadata_props[1]
+  model.ClearField('graph')
+  return sealed(model.SerializeToString() + field(7, graph))
+
+
+def test_an_operation_has_one_name(content):
+  """Of two values of one field, runtimes take the last."""
+  node = field(4, b'Identity') + field(4, b'RandomNormalLike')
+  crafted = with_graph(content, field(1, node))
+  (read,) = onnx.load_from_string(crafted).graph.node
+  assert read.op_type == 'RandomNormalLike'
+  with pytest.raises(ValueError, match='field 4 is there twice'):
+    read_onnx(crafted)
+
+
+@pytest.mark.parametrize(
+  'message',
+  [
+    field(8, b'c0') + field(8, b'c1'),
+    field(9, b'3') + field(9, b'4'),
+    field(2, 1) + field(2, 7),
+  ],
+)
+def test_a_constant_has_one_value(content, message):
+  with pytest.raises(ValueError, match='is there twice'):
+    read_onnx(with_graph(content, field(5, message)))
+
+
+def test_a_model_has_one_graph(content):
+  with pytest.raises(ValueError, match='field 7 is there twice'):
+    read_onnx(sealed(content[: -len(sealed(b''))] + field(7, b'')))
+
+
+@pytest.mark.parametrize(
+  'graph',
+  [
+    5,
+    field(1, 5),
+    field(5, 5),
+    field(1, field(4, 2**62)),
+    field(1, field(5, 5)),
+    field(5, field(8, 2**62)),
+    field(5, field(1, b'12')),
+  ],
+)
+def test_a_number_is_no_text(content, graph):
+  """As a size, it would be of memory to take."""
+  with pytest.raises(ValueError, match=r'a field \d of kind \d is none'):
+    read_onnx(with_graph(content, graph))
+
+
 @pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
 @pytest.mark.parametrize(
   ('record', 'message'),
