@@ -115,10 +115,14 @@ class Program:
             '--time_limit'
           )
       answer = self._connection.recv_bytes(most + 1)
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError):
       code = self._process.wait()
       name = f'exit code {code}' if code >= 0 else signal.strsignal(-code)
       raise ProgramError(f'its runtime crashed: {name}') from None
+    except OSError:
+      # It may wait until the rest of a longer answer is taken; nobody will.
+      self._end()
+      raise ProgramError(f'it gave no answer of at most {most} bytes') from None
     except ProgramError:
       self._end()
       raise

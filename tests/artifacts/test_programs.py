@@ -129,6 +129,18 @@ def test_memory_is_bounded(tmp_path):
     draw(path)
 
 
+def test_a_program_that_gives_more_than_it_says(tmp_path):
+  """Its process waits until the rest is taken."""
+
+  def more(latents):
+    many = jnp.tile(latents[:, None], (1, 4096, 1))
+    return jnp.concatenate([many.reshape(-1, 4, 2, 1)] * 8)
+
+  path = write(tmp_path / 'x.stablehlo', serialized(more))
+  with pytest.raises(UserError, match='no answer of at most 1048576 bytes'):
+    draw(path)
+
+
 def test_a_runtime_that_crashes_is_one_sentence(harmless):
   found = program.Program('jax', harmless, seconds=100)
   os.kill(found._process.pid, 11)
