@@ -1,7 +1,7 @@
 """DCGAN on TinyHero's sprites, 32×32 RGBA: heroes seen from four sides.
 
   python -m qgan_jax.main \
-    --config=experiments/heroes.py:dir=/path/to/pixel-heroes.zip,bits=8
+    --config=heroes:dir=/path/to/pixel-heroes.zip,bits=8
 
 The archive has 912 heroes of 64×64 pixels in the folders 0 to 3, one for each
 view, under the same file names. Every other pixel is taken, whole heroes are

@@ -1,6 +1,6 @@
 """VAE-GAN on MNIST, 28×28 grey: three networks, quantized while they train.
 
-  python -m qgan_jax.main --config=experiments/vae_gan_mnist.py:bits=8,seed=0
+  python -m qgan_jax.main --config=vae_gan_mnist:bits=8,seed=0
 
 `decoder.qgan` draws digits from latents. Keys that begin with g_ speak of the
 decoder, those with d_ of the encoder and the discriminator.

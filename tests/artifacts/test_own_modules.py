@@ -78,7 +78,7 @@ def test_weights_of_attention_and_of_no_layer_are_codes(tmp_path, attending):
   trained = jax.jit(attending.weights)(attending.variables['params'])
   assert_trees_equal({'params': trained}, loaded.variables)
   header, tensors = read(path)
-  assert header['model'] == f'{__name__}:Attending'
+  assert header['model'] == f'{Attending.__module__}:Attending'
   assert header['model_kwargs'] == {'size': 4, 'widths': [8]}
   assert header['inputs'] == [[[5], 'float32']]
   bits = {name: record[0] for name, record in header['codes'].items()}

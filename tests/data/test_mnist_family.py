@@ -140,7 +140,9 @@ def test_a_missing_file_leads_to_the_standin_or_the_ways_out(
   assert found.train_images.shape[1:] == (16, 16, 1)
   assert 'THIS IS NOT MNIST.' in capsys.readouterr().err
   assert '404' in caplog.text
-  with pytest.raises(UserError, match='404.*tfds build.*original.*digits.py'):
+  with pytest.raises(
+    UserError, match='404.*tfds build.*original.*--config=digits'
+  ):
     _load(tmp_path / 'data', standin=False)
 
 

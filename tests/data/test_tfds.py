@@ -174,7 +174,7 @@ def test_damaged_files(tmp_path, damage):
     ('Digit', "did you mean 'digits'"),
     ('two words', 'is not a TensorFlow Datasets name'),
     ('', 'is not a TensorFlow Datasets name'),
-    ('cifar10', 'not prepared.*TFDS_DATA_DIR.*folder:PATH.*digits.py'),
+    ('cifar10', 'not prepared.*TFDS_DATA_DIR.*folder:PATH.*--config=digits'),
     ('mnist:1.0.0', "the original files are 'mnist:3.0.1'"),
   ],
 )

@@ -95,6 +95,7 @@ def test_what_is_given_away_says_of_no_place(tmp_path, monkeypatch):
   )
   setup = types.SimpleNamespace(
     config=config,
+    labels=None,
     dataset=build.load_dataset(config, standin=False),
     sampler=lambda: types.SimpleNamespace(quantized=lambda state: network),
     variant=types.SimpleNamespace(delivered='generator'),
