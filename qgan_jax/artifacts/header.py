@@ -86,6 +86,9 @@ def read_precision(record: Mapping[str, Any]) -> Precision:
     spec.quantizer  # noqa: B018  Raises for an unknown name.
     return spec
 
+  layers = record.get('input_layers')  # Files before version 4 lack it.
+  if layers is not None and not all(isinstance(path, str) for path in layers):
+    raise TypeError(f'input_layers={layers!r}')
   exceptions = []
   for role, path, value in record.get('exceptions', ()):
     if role not in DRAWN_ROLES or not isinstance(path, str):
@@ -97,6 +100,7 @@ def read_precision(record: Mapping[str, Any]) -> Precision:
     momentum=_within(0, 1, record['momentum']),
     input_bits=int(_within(0, 1024, record['input_bits'])),
     exceptions=tuple(exceptions),
+    input_layers=None if layers is None else tuple(layers),
   )
 
 

@@ -16,8 +16,10 @@ shape of each weight's codes, and free metadata.
 Codes are stored minus their offset, in as few bits as they need. `container`
 says how all of it lies in the file.
 
-Versions 1 and 2, which are still read, were safetensors files with these
-tensors by name, and the header with a checksum as their metadata.
+Earlier versions are still read. Version 3 does not say which layers read the
+network's own input: it is the first one called. Versions 1 and 2 were
+safetensors files with these tensors by name, and the header with a checksum as
+their metadata.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,8 +69,8 @@ from qgan_jax.precision import (
 )
 
 PyTree = Any
-FORMAT_VERSION = 3
-_OLD_VERSIONS = (1, 2)
+FORMAT_VERSION = 4
+_OLD_VERSIONS = (1, 2)  # Of another layout.
 _CONTENT = 'qgan'  # The one tensor, and the one entry of the metadata.
 # What wrong content makes the reading of it raise.
 _WRONG_CONTENT = (
@@ -297,7 +299,7 @@ def _content(path: Path) -> tuple[dict[str, Any], Tensors]:
       )
     found = json.loads(text)
     if type(found) is int:
-      _check_version(path, found, (FORMAT_VERSION,))
+      _check_version(path, found, (3, FORMAT_VERSION))
       return split(file.get_tensor(_CONTENT))
     _check_version(path, found['version'], _OLD_VERSIONS)
     tensors = {name: _read(file, name) for name in file.keys()}  # noqa: SIM118

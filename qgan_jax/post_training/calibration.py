@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax.post_training.watch import batches, watch
+from qgan_jax.post_training.watch import batches, call_order, watch
 from qgan_jax.precision import Quantized, QuantizerSpec
-from qgan_jax.precision.layers import find_layers
 from qgan_jax.quantizers import tensor_range
 
 Array = jax.Array
@@ -110,17 +109,15 @@ def activation_ranges(
         flat = rng.choice(flat, _SAMPLE // len(parts), replace=False)
       kept.setdefault(path, []).append(flat)
 
-  layers = find_layers(run.module, *parts[0], variables=run.variables)
-  own = {layer.path for layer in layers if layer.reads_input}
+  order = call_order(run, parts[0])
   ranges = {}
   for path, chunks in kept.items():
     spec = network.precision.spec('activations', path)
     if spec is None or spec.quantizer.from_range is None:
       continue
+    is_input = network.precision.is_input(path, first=path == order[0])
     bits = jnp.float32(
-      network.precision.activation_width(
-        network.bits, path, is_input=path in own
-      )
+      network.precision.activation_width(network.bits, path, is_input=is_input)
     )
     # The extremes may have escaped the sample.
     ends = np.array([min(lows[path]), max(lows[path])], np.float32)

@@ -25,7 +25,7 @@ from qgan_jax.precision.activations import (
 from qgan_jax.precision.arguments import arguments_for
 from qgan_jax.precision.gradients import quantize_cotangent
 from qgan_jax.precision.noise import apply_with, example_keys, fold
-from qgan_jax.precision.own_input import is_layer, trace_inputs
+from qgan_jax.precision.own_input import is_layer
 from qgan_jax.precision.replicas import ALONE, Replicas
 from qgan_jax.precision.spec import (
   Bits,
@@ -69,6 +69,8 @@ class Precision:
     gradients: quantizer of the gradients of the layers' outputs, or None.
     exceptions: (role, module path, quantizer or None) of each layer that
       differs from the above.
+    input_layers: module paths of the layers that read the network's own input;
+      None for the first call of a layer, as networks of earlier versions have.
   """
 
   weights: QuantizerSpec | None = None
@@ -77,6 +79,7 @@ class Precision:
   input_bits: int = 8
   gradients: QuantizerSpec | None = None
   exceptions: tuple[tuple[str, str, QuantizerSpec | None], ...] = ()
+  input_layers: tuple[str, ...] | None = None
 
   def spec(self, role: str, path: str) -> QuantizerSpec | None:
     """The quantizer of a layer's 'weights', 'activations' or 'gradients'."""
@@ -109,6 +112,15 @@ class Precision:
     """Every quantizer that some layer's role has."""
     specs = [spec for r, _, spec in self.exceptions if r == role]
     return [spec for spec in (getattr(self, role), *specs) if spec is not None]
+
+  def is_input(self, path: str, *, first: bool) -> bool:
+    """Whether a layer reads the network's own input.
+
+    Args:
+      path: of the layer.
+      first: whether no layer is called before it.
+    """
+    return first if self.input_layers is None else path in self.input_layers
 
   def activation_width(self, bits: Bits, path: str, *, is_input: bool) -> Array:
     """Bits of a layer's input; of the network's own, at least `input_bits`."""
@@ -305,16 +317,13 @@ class Precision:
       return module.apply(variables, *args, **kwargs), ranges
     given = (learned or {}).get('activations', {})
     updated: Ranges = dict(ranges)
-    _, own = trace_inputs(
-      lambda variables, *args: module.apply(variables, *args, **kwargs),
-      variables,
-      *args,
-    )
+    called: list[str] = []
     each = functools.partial(example_keys, replicas=replicas)
 
     def quantize_input(path: str, x: Array) -> Array:
       spec = self.spec('activations', path)
-      is_input = path in own
+      is_input = self.is_input(path, first=not called)
+      called.append(path)
       least = self.activation_width(bits, path, is_input=is_input)
       if spec is None:
         return x

@@ -175,16 +175,17 @@ class Quantized(struct.PyTreeNode):
       )
     return format_table(
       [
-        self._choice(layer, role)
+        self._choice(layer, role, first=layer is layers[0])
         for layer in layers
         for role in layer.roles
         if role != 'gradients'
       ]
     )
 
-  def _choice(self, layer: Layer, role: str) -> Choice:
+  def _choice(self, layer: Layer, role: str, *, first: bool) -> Choice:
     """A line of the table."""
     precision, bits, path = self.precision, self.bits, layer.path
+    is_input = precision.is_input(path, first=first)
     spec: QuantizerSpec | None = precision.spec(role, path)
     if not layer.known:
       weight = jax.ShapeDtypeStruct(layer.kernel, jnp.float32)
@@ -195,7 +196,7 @@ class Quantized(struct.PyTreeNode):
       n = float(
         width(bits.weights, path)
         if role == 'weights'
-        else precision.activation_width(bits, path, is_input=layer.reads_input)
+        else precision.activation_width(bits, path, is_input=is_input)
       )
     if spec is None or n >= FLOAT_BITS:
       return Choice('', path, role, '', FLOAT_BITS, False, '',
@@ -203,7 +204,7 @@ class Quantized(struct.PyTreeNode):
     if role == 'activations':
       momentum = 'moving' if precision.momentum else 'dynamic'
       ranges = range_of(
-        spec.quantizer, spec.ranges or momentum, is_input=layer.reads_input
+        spec.quantizer, spec.ranges or momentum, is_input=is_input
       )
       if ranges in ('moving', 'mse') and path in self.ranges:
         low, high = map(float, self.ranges[path])

@@ -367,7 +367,12 @@ def _together(
       fields[role] = None
     else:
       _, fields[role] = _default(role, defaults, is_input=False)
-  return dataclasses.replace(base, exceptions=tuple(exceptions)), Bits(**fields)
+  precision = dataclasses.replace(
+    base,
+    exceptions=tuple(exceptions),
+    input_layers=tuple(path for path, x in layers.items() if x.reads_input),
+  )
+  return precision, Bits(**fields)
 
 
 def _spec(

@@ -4,12 +4,14 @@ import os
 import resource
 
 from flax import traverse_util
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
+import qgan_jax
 from qgan_jax import artifacts, models, quantizers
 from qgan_jax.artifacts import container, drawer, inference, packed
 from qgan_jax.errors import UserError
@@ -261,7 +263,7 @@ def read(path):
   return container.split(safetensors.numpy.load_file(path)['qgan'])
 
 
-def rewrite(path, change, version='3'):
+def rewrite(path, change, version='4'):
   """Changes a file's header and tensors, and puts a right checksum on it."""
   header, tensors = read(path)
   header = change(header, tensors) or header
@@ -273,8 +275,51 @@ def test_another_version_is_named(tmp_path):
   path = tmp_path / 'g.qgan'
   save(path)
   rewrite(path, lambda header, tensors: None, version='7')
-  with pytest.raises(UserError, match='version 7.*reads versions 1 to 3'):
+  with pytest.raises(UserError, match='version 7.*reads versions 1 to 4'):
     packed.load(path)
+
+
+class Residual(nn.Module):
+  """A shortcut that reads the latents as the first layer does."""
+
+  @nn.compact
+  def __call__(self, z):
+    h = nn.Dense(8, name='first')(z)
+    h = nn.Dense(8, name='second')(nn.relu(h))
+    return h + nn.Dense(8, name='short')(z)
+
+
+def test_a_file_says_which_layers_read_the_input(tmp_path):
+  """And one of version 3, which does not, draws as it did when it was made."""
+  path = tmp_path / 'g.qgan'
+  z = jax.random.normal(jax.random.key(0), (16, 4))
+  module = Residual()
+  variables = module.init(jax.random.key(1), z)
+  network = qgan_jax.quantize((module, variables), bit_width=2, calibrate=z)
+  packed.save(path, network)
+  loaded = packed.load(path)
+  assert set(loaded.precision.input_layers) == {'first', 'short'}
+  np.testing.assert_array_equal(loaded(z), network(z))
+
+  def bits_of(network):
+    seen = {}
+    network.run(
+      network.variables['params'], z,
+      observe=lambda path, x, params, n: seen.setdefault(path, int(n)),
+    )  # fmt: skip
+    return seen
+
+  assert bits_of(loaded) == {'first': 8, 'second': 2, 'short': 8}
+
+  def earlier(header, tensors):
+    del header['precision']['input_layers']
+
+  rewrite(path, earlier, version='3')
+  old = packed.load(path)
+  assert bits_of(old) == {'first': 8, 'second': 2, 'short': 2}
+  again = tmp_path / 'again.qgan'
+  packed.save(again, old)
+  assert bits_of(packed.load(again)) == bits_of(old)
 
 
 @pytest.mark.parametrize('version', [1, 2])
@@ -284,7 +329,7 @@ def test_files_of_old_versions_are_read(tmp_path, version):
   expected = packed.load(path)
   header, tensors = read(path)
   header['version'] = version
-  del header['inputs']
+  del header['inputs'], header['precision']['input_layers']
   for digest, error in ((packed._checksum(header, tensors), None),
                         ('0' * 64, 'checksum')):  # fmt: skip
     text = json.dumps({**header, 'sha256': digest})

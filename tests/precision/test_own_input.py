@@ -1,5 +1,7 @@
 """Which layers read a network's own input, and how many bits it keeps."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -119,6 +121,21 @@ def test_a_shortcut_keeps_the_inputs_bits_and_its_grid():
   )  # fmt: skip
   variables = Net().init(jax.random.key(0), x)
   bits = Bits(jnp.float32(32), jnp.float32(2))
-  (inner, short), _ = precision.apply(Net(), variables, {}, bits, x)
+  found = find_layers(Net(), x)
+  own = tuple(layer.path for layer in found if layer.reads_input)
+  calls = []
+
+  class Counted(Net):
+    def __call__(self, x):
+      calls.append(1)
+      return super().__call__(x)
+
+  precision = dataclasses.replace(precision, input_layers=own)
+  (inner, short), _ = precision.apply(Counted(), variables, {}, bits, x)
   assert len(np.unique(inner)) <= 4
   assert len(np.unique(short)) > 150
+  assert len(calls) == 1  # It is not traced to find these layers.
+  # Where nobody says which they are, it is the first layer.
+  precision = dataclasses.replace(precision, input_layers=None)
+  (_, short), _ = precision.apply(Net(), variables, {}, bits, x)
+  assert len(np.unique(short)) <= 4
