@@ -104,7 +104,6 @@ def says(**values):
     (lambda *_: '{}', "no 'latent_dim'"),
     (lambda *_: ' ', 'not a whole ONNX file'),
   ],
-  ids=str,
 )  # fmt: skip
 def test_what_is_crafted_is_one_sentence(tmp_path, content, change, message):
   path = tmp_path / 'x.onnx'
