@@ -88,7 +88,8 @@ def _checked(network: Quantized, inputs: list[Any]) -> list[np.ndarray]:
     raise ValueError(f'inputs of shape {shapes}: {needed} is needed')
   classes = classes_of(network)
   for x, own in zip(found, expected, strict=True):
-    if not own.shape and classes and not (x.min() >= 0 and x.max() < classes):
+    is_label = not own.shape and np.issubdtype(own.dtype, np.integer)
+    if is_label and classes and not (x.min() >= 0 and x.max() < classes):
       raise ValueError(f'labels from {x.min()} to {x.max()}: of {classes} '
                        'classes, counted from 0')  # fmt: skip
   return [x.astype(own.dtype) for x, own in zip(found, expected, strict=True)]

@@ -112,7 +112,8 @@ def _argument(name: str, kind: Kind, help_: str) -> Key:
 SHARED = (
   Key('channels', whole(1, models.LIMITS['channels']), 32,
       'Channels of the feature maps next to the image; further in there are '
-      'twice as many at each stage, in `resnet` above 32 pixels alone.'),
+      'twice as many at each stage, in `resnet` and `r3gan` above 32 pixels '
+      'alone.'),
   Key('norm', choice('group', 'batch', 'none'), None,
       'Normalization between the layers.',
       by_network={'generator': 'group', 'discriminator': 'none'}),

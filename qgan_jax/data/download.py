@@ -1,5 +1,6 @@
 """The one place that downloads: files whose size and checksum are known."""
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -57,12 +58,14 @@ def fetch(original: Original, path: Path) -> None:
       f'{actual}, expected {original.sha256}; nothing was kept. Try again, or '
       f'get the file elsewhere and put it into {str(path.parent)!r}.'
     )
+  partial = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
     partial.write_bytes(data)
     os.replace(partial, path)
   except OSError as error:
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
     raise UserError(
       f'Cannot write the download to {str(path.parent)!r} ({error.strerror}); '
       'set data.dir or TFDS_DATA_DIR to a folder with room that can be '

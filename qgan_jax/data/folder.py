@@ -143,7 +143,8 @@ def _options(
 def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> _Picture:
   try:
     data = file.read()
-    with Image.open(io.BytesIO(data)) as image:
+    formats = picture_files.formats()
+    with Image.open(io.BytesIO(data), formats=formats) as image:
       upright = ImageOps.exif_transpose(image)
       pixels = to_array(upright)
       is_deep = upright.mode.startswith('I')

@@ -166,8 +166,9 @@ class Source:
   def _inside(self, name: str) -> Parts | None:
     """The parts of a member's name; None for one that leads outside."""
     parts = name.removeprefix('./').split('/')
-    is_inside = '' not in parts and '..' not in parts
-    return tuple(part for part in parts if part != '.') if is_inside else None
+    if '' in parts or '..' in parts:
+      return None
+    return tuple(part for part in parts if part != '.') or None
 
   def _bound(self, total: int) -> None:
     if total > _MOST_IN_ARCHIVE:
@@ -218,10 +219,20 @@ def no_pictures(source: Source) -> UserError:
   )
 
 
+def formats() -> tuple[str, ...]:
+  """Those that Pillow opens by itself, by their names.
+
+  For EPS it starts Ghostscript, which runs the program that such a file is.
+  """
+  Image.init()
+  return tuple(kind for kind in Image.OPEN if kind != 'EPS')
+
+
 def _known_extensions() -> set[str]:
-  """Of files that Pillow can open."""
+  """Of files of these formats."""
+  known = formats()
   extensions = Image.registered_extensions()
-  return {name for name, kind in extensions.items() if kind in Image.OPEN}
+  return {name for name, kind in extensions.items() if kind in known}
 
 
 def _is_picture(open_file: Open) -> bool:

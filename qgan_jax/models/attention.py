@@ -67,14 +67,14 @@ class SelfAttention(nn.Module):
     def pooled(x: Array) -> Array:
       return nn.max_pool(x, (2, 2), (2, 2), 'SAME').reshape(b, -1, x.shape[-1])
 
-    narrow = max(1, c // 8)
+    narrow, half = max(1, c // 8), max(1, c // 2)
     query = project('query', narrow, x).reshape(b, h * w, narrow)
     key = pooled(project('key', narrow, x))
-    value = pooled(project('value', c // 2, x))
+    value = pooled(project('value', half, x))
     query = Operand(name='queries')(query)
     key = Operand(name='keys')(key)
     weights = nn.softmax(query @ key.swapaxes(1, 2), -1)
     seen = Operand(name='weights')(weights) @ Operand(name='values')(value)
     gamma = self.param('gamma', nn.initializers.zeros, ())
-    seen = project('output', c, seen.reshape(b, h, w, c // 2))
+    seen = project('output', c, seen.reshape(b, h, w, half))
     return x + gamma.astype(x.dtype) * seen

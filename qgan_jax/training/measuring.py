@@ -48,7 +48,7 @@ class Measure:
     Args:
       state: of the run, on the host; its moving averages are measured, where
         networks have some.
-      images: held out; the first thousand count.
+      images: held out; of the first thousand, those count that fill batches.
       seed: of the random numbers.
 
     Returns:

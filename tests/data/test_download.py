@@ -1,7 +1,9 @@
 """Downloads from servers that fail, lie, dawdle or send elsewhere."""
 
 import contextlib
+import errno
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -152,3 +154,16 @@ def test_name_resolution_that_hangs_is_left_behind(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='no answer in 0.2 seconds'):
     _fetch('http://example.invalid/file', tmp_path / 'file')
   assert time.monotonic() - start < 1.5
+
+
+def test_nothing_is_left_of_what_could_not_be_written(tmp_path, monkeypatch):
+  def full(source, target):
+    del source, target
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(download.os, 'replace', full)
+  head = _head(f'Content-Length: {len(CONTENT)}')
+  says = pytest.raises(UserError, match='Cannot write .*No space left')
+  with _speaking([head + CONTENT]) as url, says:
+    _fetch(url, tmp_path / 'file')
+  assert not list(tmp_path.iterdir())

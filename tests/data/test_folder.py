@@ -1,5 +1,5 @@
 import numpy as np
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 import pytest
 
 from qgan_jax import data
@@ -163,6 +163,22 @@ def test_broken_files_are_named_and_left_out(tmp_path, caplog):
   assert '2 of 5 image(s)' in caplog.text
   assert 'cut.png' in caplog.text
   assert 'text.jpg' in caplog.text
+
+
+def test_no_picture_starts_another_program(tmp_path, caplog, monkeypatch):
+  """Of PostScript, which Pillow hands to Ghostscript, by whatever name."""
+  started = []
+  monkeypatch.setattr(
+    EpsImagePlugin, 'Ghostscript', lambda *_, **__: started.append(1)
+  )
+  for i in range(3):
+    _save(tmp_path / f'{i}.png', i)
+  program = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\n%%EndComments\n'
+  for name in ('a.png', 'b.eps'):
+    (tmp_path / name).write_bytes(program)
+  assert len(_everything(_load(tmp_path))) == 3
+  assert not started
+  assert 'a.png' in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,10 @@ def test_archives_are_looked_for_without_reading_them(tmp_path):
   _zip(path, {'a.txt': b'no picture'})
   with pytest.raises(UserError, match='holds no images'):
     data.check(f'folder:{path}')
+
+
+def test_a_member_that_is_the_folder_itself_is_ignored(tmp_path):
+  _tar(tmp_path / 'a.tar', {'.': b'', 'in.png': _png()})
+  found, ignored = _found(tmp_path / 'a.tar')
+  assert list(found) == ['in.png']
+  assert ignored == ['.']

@@ -153,6 +153,12 @@ def test_attention_is_that_of_sagan():
   np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+def test_attention_of_one_channel():
+  x = jnp.ones((2, 4, 4, 1))
+  y, _ = SelfAttention().init_with_output(KEY, x)
+  assert y.shape == x.shape
+
+
 def test_attention_of_d_has_normalized_kernels():
   d = resnet.Discriminator(8, attention=True)
   stats = jax.eval_shape(lambda: d.init(KEY, jnp.zeros((1, 32, 32, 3))))
