@@ -107,7 +107,7 @@ def test_what_is_given_away_says_of_no_place(tmp_path, monkeypatch):
   artifact = tmp_path / 'generator.qgan'
   header, _ = container.split(safetensors.numpy.load_file(artifact)['qgan'])
   about = header['metadata']
-  assert about['dataset'].startswith('folder:photos-')
+  assert about['dataset'].startswith('pictures-')
   assert 'init_from=earlier,source=folder:photos,dir=photos' in about['config']
   contents = {artifact.name: json.dumps(header).encode()}
   runtime = tmp_path / 'dist'
