@@ -219,6 +219,18 @@ def define_seed(help_: str, flag_values: flags.FlagValues) -> None:
   )
 
 
+def define_time_limit(default: int, flag_values: flags.FlagValues) -> None:
+  """Defines --time_limit, of a program that a file holds, in seconds."""
+  define_count(
+    'time_limit',
+    default,
+    'Seconds that a program of a .onnx or .stablehlo file may take for 64 '
+    'images, fewer of more than 64×64 pixels, and to compile before.',
+    flag_values,
+    least=1,
+  )
+
+
 def parse_flags(
   argv: Sequence[str],
   flag_values: flags.FlagValues,

@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from qgan_jax import errors
+from qgan_jax.artifacts.drawing import TIME_LIMIT
 from qgan_jax.config import flags as config_flags
 from qgan_jax.runs.score import score_artifact, score_checkpoint
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> None:
   errors.define_seed(
     'Of the latents: other ones show how far scores are noise.', values
   )
+  errors.define_time_limit(TIME_LIMIT, values)
   if not any(a.startswith(('--config', '-config')) for a in argv):
     errors.parse_flags(argv, values, __doc__)
     if not values.workdir or values.artifact:
@@ -63,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
       experiment.config,
       samples=values.samples,
       seed=values.seed,
+      seconds=values.time_limit,
     )
   print(json.dumps(scores, indent=2))
 

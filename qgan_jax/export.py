@@ -28,7 +28,7 @@ from pathlib import Path
 from absl import flags, logging
 
 from qgan_jax import errors
-from qgan_jax.artifacts.drawing import open_drawer
+from qgan_jax.artifacts.drawing import open_drawer, TIME_LIMIT
 from qgan_jax.artifacts.formats import export, FORMATS, PAGE
 from qgan_jax.artifacts.inference import latents_of
 from qgan_jax.artifacts.packed import read
@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> None:
   errors.define_path(
     'ort_web', "A folder with ONNX Runtime Web, its npm package's dist.", values
   )
+  errors.define_time_limit(TIME_LIMIT, values)
   # Keeps what JAX says of backends that it did not find from the person.
   flags.FLAGS['verbosity'].value = logging.WARNING
   errors.parse_flags(argv, values, __doc__)
@@ -70,7 +71,8 @@ def main(argv: Sequence[str]) -> None:
     if path.suffix == PAGE:
       use = 'drawn from in a browser'
     elif drawn:
-      use = f'drawn from in {open_drawer(path).runtime}'
+      drawer = open_drawer(path, seconds=values.time_limit)
+      use = f'drawn from in {drawer.runtime}'
     else:
       use = 'to be called with what its network takes'
     print(f'{path}: {path.stat().st_size:,} bytes, {use}')

@@ -46,14 +46,7 @@ def main(argv: Sequence[str]) -> None:
     'What draws; else the fastest.',
     flag_values=values,
   )
-  errors.define_count(
-    'time_limit',
-    TIME_LIMIT,
-    'Seconds that a program of a .onnx or .stablehlo file may take for a batch '
-    'of 64 images, and to compile before.',
-    values,
-    least=1,
-  )
+  errors.define_time_limit(TIME_LIMIT, values)
   # Keeps what JAX says of backends that it did not find from the person.
   flags.FLAGS['verbosity'].value = logging.WARNING
   errors.parse_flags(argv, values, __doc__)

@@ -63,7 +63,7 @@ ALLOWED = {
   'experiments': {'config'},
   # Commands.
   '__main__': {'errors'},
-  'evaluate': {'config', 'errors', 'runs'},
+  'evaluate': {'artifacts', 'config', 'errors', 'runs'},
   'export': {'artifacts', 'errors'},
   'main': {'config', 'errors', 'runs', 'training'},
   'population': {'errors', 'runs'},

@@ -14,9 +14,9 @@ from typing import Any
 import flax.linen as nn
 
 from qgan_jax import models
+from qgan_jax.artifacts.described import MAX_SIZE
 from qgan_jax.errors import UserError
 
-_MAX_ARGUMENT = 2**20
 _FLAX_FIELDS = ('parent', 'name')
 
 
@@ -124,5 +124,5 @@ def _check_size(value: Any) -> None:
   for item in value if isinstance(value, list) else [value]:
     if isinstance(item, list):
       _check_size(item)
-    elif isinstance(item, int) and abs(item) > _MAX_ARGUMENT:
+    elif isinstance(item, int) and abs(item) > MAX_SIZE:
       raise ValueError(f'an attribute is {item}')

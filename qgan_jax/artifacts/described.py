@@ -18,8 +18,8 @@ from qgan_jax.records.schemas import (
   text,
 )
 
-# Of a latent, of the classes, and of a side of an image.
-_MAX_SIZE = 2**20
+# The most that is read from a file as a length, a side or any other size.
+MAX_SIZE = 2**20
 _MAX_DESCRIPTION = 1000  # Characters.
 
 
@@ -37,8 +37,8 @@ class Signature(NamedTuple):
 
 def _size(value: Any, where: str) -> None:
   count(value, where)
-  if value > _MAX_SIZE:
-    raise ValueError(f'{where} is {value}, and at most {_MAX_SIZE} are read')
+  if value > MAX_SIZE:
+    raise ValueError(f'{where} is {value}, and at most {MAX_SIZE} are read')
 
 
 def _description(value: Any, where: str) -> None:

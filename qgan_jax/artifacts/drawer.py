@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from qgan_jax.artifacts.grids import to_uint8
 from qgan_jax.errors import did_you_mean, UserError
 
-BATCH = 64  # Images drawn at a time: one compiled program, bounded memory.
+BATCH = 64  # Images for which latents are drawn together.
+_PIXELS = BATCH * 64 * 64  # That a network makes at a time.
 METADATA_KEY = 'qgan'  # Of an ONNX file's own metadata.
 
 
@@ -94,10 +96,26 @@ def latents(seed: int, batch: int, latent_dim: int) -> np.ndarray:
   )
 
 
+def part_of(shape: Sequence[int]) -> int:
+  """How many images of a batch are made at a time, so that memory is bounded.
+
+  All `BATCH` up to 64×64 pixels, and 4 of 256×256: one compiled program either
+  way.
+
+  Args:
+    shape: of an image, [H, W, C].
+
+  Returns:
+    a power of two up to `BATCH`.
+  """
+  fit = min(BATCH, _PIXELS // max(1, math.prod(shape[:-1])))
+  return 1 << max(1, fit).bit_length() - 1
+
+
 def batches(
   drawer: Drawer, *, num: int, seed: int, label: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-  """Draws images, `BATCH` at a time.
+  """Draws images, in batches of `BATCH`.
 
   Args:
     drawer: what to draw from.

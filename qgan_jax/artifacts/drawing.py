@@ -16,7 +16,6 @@ import numpy as np
 
 from qgan_jax.artifacts.described import check_signature
 from qgan_jax.artifacts.drawer import (
-  BATCH,
   class_names_of,
   Drawer,
   not_from_latents,
@@ -133,8 +132,8 @@ def _open_packed(path: Path) -> Drawer:
   most = MEMORY + MEMORY_PER_BYTE * path.stat().st_size
   if needed > most:
     raise UserError(
-      f'{path} takes {needed >> 20} MiB to draw {BATCH} images, and its size '
-      f'allows for {most >> 20}: call it in Python, if you trust it'
+      f'{path} takes {needed >> 20} MiB to draw, and its size allows for '
+      f'{most >> 20}: call it in Python, if you trust it'
     )
   return Drawer(
     lambda latents, labels: images(network, latents, labels),

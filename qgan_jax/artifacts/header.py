@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from qgan_jax.artifacts.described import MAX_SIZE
 from qgan_jax.precision import Bits, Input, Precision, Quantized, QuantizerSpec
 from qgan_jax.precision.activations import RANGES
 
 DRAWN_ROLES = ('weights', 'activations')
-_MAX_SIZE, _MAX_INPUTS = 2**20, 16
+_MAX_INPUTS = 16
 _DTYPES = ('float32', 'float16', 'bfloat16', 'int32', 'int16', 'int8', 'uint32',
            'uint16', 'uint8', 'bool', 'complex64')  # fmt: skip
 
@@ -59,7 +60,7 @@ def read_inputs(record: Any) -> tuple[Input, ...]:
   """What a network is called with, as it is in a header."""
   found = []
   for shape, dtype in record:
-    sizes = all(type(n) is int and 0 <= n <= _MAX_SIZE for n in shape)
+    sizes = all(type(n) is int and 0 <= n <= MAX_SIZE for n in shape)
     if not sizes or dtype not in _DTYPES:
       raise ValueError(f'an input of {dtype!r}{shape}')
     found.append(Input(tuple(shape), dtype))

@@ -7,7 +7,7 @@ import jax
 from jax.extend.core import jaxprs_in_params
 import numpy as np
 
-from qgan_jax.artifacts.drawer import BATCH
+from qgan_jax.artifacts.drawer import BATCH, part_of
 from qgan_jax.precision import FLOAT_BITS, Quantized, QuantizerSpec
 from qgan_jax.precision.spec import Width
 
@@ -15,10 +15,10 @@ from qgan_jax.precision.spec import Width
 def images(network: Quantized, *inputs: Any) -> np.ndarray:
   """Draws images with quantized weights and activations.
 
-  `BATCH` at a time, the last batch filled up, so that one compiled program
-  serves every number of latents; one latent alone has a program of its own,
-  which takes a fraction of the time. With dynamic ranges of the activations an
-  image depends on its batch.
+  64 at a time, and fewer of more than 64×64 pixels; the last batch is filled
+  up, so that one compiled program serves every number of latents. One latent
+  alone has a program of its own, which takes a fraction of the time. With
+  dynamic ranges of the activations an image depends on its batch.
 
   Args:
     network: as `load` returns it: it knows its `inputs`.
@@ -35,7 +35,7 @@ def images(network: Quantized, *inputs: Any) -> np.ndarray:
   given = _checked(network, [x for x in inputs if x is not None])
   count = len(given[0])
   batches = []
-  batch = 1 if count == 1 else BATCH
+  batch = 1 if count == 1 else _part(network)
   for start in range(0, count, batch):
     # Filled with its own rows, which leave a dynamic range as it is.
     size = min(batch, count - start)
@@ -52,15 +52,26 @@ def run(network: Quantized, *inputs: Any) -> Any:
 
 
 def memory_of(network: Quantized) -> int:
-  """Bytes that the largest operation of a batch reads and writes.
+  """Bytes that the largest operation reads and writes, of what `images` does.
 
   Traced alone: nothing is computed.
   """
-  batch = [
-    jax.ShapeDtypeStruct((BATCH, *x.shape[1:]), x.dtype)
+  batch = _batch(network, _part(network))
+  return _largest(run.trace(network, *batch).jaxpr.jaxpr)
+
+
+def _part(network: Quantized) -> int:
+  """How many images it makes at a time."""
+  drawn = jax.eval_shape(run, network, *_batch(network, BATCH))
+  return part_of(drawn.shape[1:])
+
+
+def _batch(network: Quantized, size: int) -> list[jax.ShapeDtypeStruct]:
+  """What so many examples of its inputs look like."""
+  return [
+    jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
     for x in network.example()
   ]
-  return _largest(run.trace(network, *batch).jaxpr.jaxpr)
 
 
 def _largest(jaxpr: Any) -> int:

@@ -1,5 +1,6 @@
 """A program from a file, in a process of its own that is watched."""
 
+from collections.abc import Sequence
 import contextlib
 import json
 import math
@@ -15,6 +16,7 @@ import weakref
 import numpy as np
 
 from qgan_jax.artifacts.described import Signature
+from qgan_jax.artifacts.drawer import part_of
 
 # Seconds for each answer: the first draws after compiling.
 TIME_LIMIT = 300
@@ -82,9 +84,20 @@ class Program:
   def __call__(self, *inputs: np.ndarray) -> np.ndarray:
     """What it gives for a batch: float32 [B, …].
 
+    Large images are made a few at a time.
+
     Raises:
       ProgramError: it fails, takes too long or too much memory.
     """
+    part = part_of(self.signature.output)
+    return np.concatenate(
+      [
+        self._run([x[start : start + part] for x in inputs])
+        for start in range(0, len(inputs[0]), part)
+      ]
+    )
+
+  def _run(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
     for x, (_, dtype) in zip(inputs, self.signature.inputs, strict=True):
       self._send(np.ascontiguousarray(x, dtype).tobytes())
     shape = len(inputs[0]), *self.signature.output

@@ -96,7 +96,7 @@ def score_checkpoint(
 
 
 def score_artifact(
-  path: str, config: Any, *, samples: int | None, seed: int
+  path: str, config: Any, *, samples: int | None, seed: int, seconds: float
 ) -> dict[str, Any]:
   """Scores an artifact of any format.
 
@@ -105,12 +105,13 @@ def score_artifact(
     config: resolved; names the data set and the extractor.
     samples: how many images to draw; as many as the config says if None.
     seed: of the latents.
+    seconds: that a program may take for a batch; see `open_drawer`.
 
   Raises:
     UserError: the data set cannot be had, or the file cannot be read.
   """
   inputs.check([config])
-  drawer = artifacts.open_drawer(path)
+  drawer = artifacts.open_drawer(path, seconds=seconds)
   dataset = build.load_dataset(config, standin=True)
   samples = samples or config.scores.samples
   check_samples(samples, dataset)

@@ -138,8 +138,31 @@ def test_the_memory_of_drawing_is_known_and_bounded(tmp_path, monkeypatch):
     path, lambda header, tensors: header['model_kwargs'].update(width=10**6)
   )
   artifacts.load(path)
-  with pytest.raises(UserError, match='takes 1220 MiB to draw 64 images'):
+  with pytest.raises(UserError, match='takes 1220 MiB to draw, and'):
     artifacts.open_drawer(path)
+
+
+class Large(nn.Module):
+  """Images of 256×256 pixels from maps of eight channels."""
+
+  @nn.compact
+  def __call__(self, z):
+    x = nn.Dense(8)(z)[:, None, None] + jnp.zeros((256, 256, 1))
+    return nn.Conv(3, (1, 1))(x)
+
+
+def test_large_images_take_the_memory_of_a_few():
+  z = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+  module = Large()
+  variables = module.init(jax.random.key(0), z)
+  network = Quantized(
+    module, Precision(), make_bits(32, 32), variables, inputs=inputs_like(z)
+  )
+  # Four at a time: what the convolution reads and writes.
+  assert inference.memory_of(network) < 5 * 256 * 256 * (8 + 3) * 4
+  np.testing.assert_allclose(
+    inference.images(network, z), module.apply(variables, z), atol=1e-5
+  )
 
 
 def test_a_module_of_too_many_layers(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ import pytest
 
 from qgan_jax import artifacts
 from qgan_jax.artifacts import allowed_operations, program
-from qgan_jax.artifacts.drawer import batches
+from qgan_jax.artifacts.drawer import batches, part_of
 from qgan_jax.errors import UserError
 
 RECORD = {
@@ -72,6 +72,37 @@ def test_what_is_drawn_is_what_the_program_gives(tmp_path, harmless):
   z = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
   drawn = artifacts.open_drawer(path).draw(z, None)
   np.testing.assert_allclose(drawn, np.tanh(z).reshape(5, 4, 2, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'part'),
+  [
+    ((28, 28, 1), 64),
+    ((64, 64, 4), 64),
+    ((64, 65, 3), 32),
+    ((128, 128, 3), 16),
+    ((256, 256, 3), 4),
+    ((5000, 5000, 1), 1),
+    ((0, 4, 1), 64),
+    ((10,), 64),
+  ],
+)
+def test_large_images_are_made_a_few_at_a_time(shape, part):
+  assert part_of(shape) == part
+
+
+@pytest.mark.parametrize('count', [1, 4, 20])
+def test_all_parts_are_given_in_their_order(count):
+  def large(latents):
+    return jnp.broadcast_to(
+      latents[:, :, None, None], (latents.shape[0], 8, 8192, 4)
+    )
+
+  assert part_of((8, 8192, 4)) == 4
+  z = np.random.default_rng(0).standard_normal((count, 8)).astype(np.float32)
+  drawn = program.Program('jax', serialized(large), seconds=100)(z)
+  assert drawn.shape == (count, 8, 8192, 4)
+  assert (drawn == z[:, :, None, None]).all()
 
 
 def calls_python(latents):
