@@ -25,6 +25,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from qgan_jax.backend import backend
+
 Array = jax.Array
 _AS_WRITTEN = contextvars.ContextVar('as_written', default=False)
 
@@ -45,11 +47,11 @@ def as_written() -> Iterator[None]:
 
 def _by_products() -> bool:
   """Whether the layers below compute in ways of their own."""
-  return jax.default_backend() != 'tpu' and not _AS_WRITTEN.get()
+  return backend() != 'tpu' and not _AS_WRITTEN.get()
 
 
 def _conv(x: Array, k: Array) -> Array:
-  if jax.default_backend() == 'gpu':
+  if backend() == 'gpu':
     return conv_by_product(x, k)
   return lax.conv_general_dilated(
     x, k, (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
@@ -117,7 +119,7 @@ def conv_adjoint(y: Array, k: Array, height: int, width: int) -> Array:
 
 
 def _conv_adjoint_primal(y: Array, k: Array, size: tuple[int, int]) -> Array:
-  if jax.default_backend() == 'gpu':
+  if backend() == 'gpu':
     return adjoint_by_product(y, k, size)
   b, h, w, o = y.shape
   i = k.shape[2]

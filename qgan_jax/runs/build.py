@@ -232,8 +232,12 @@ class Setup:
       ),
     )
 
-  def program(self) -> devices.Program:
-    """The pmapped step, which reads hyperparameters from the state."""
+  def program(self, on: Sequence[jax.Device] | None = None) -> devices.Program:
+    """The pmapped step, which reads hyperparameters from the state.
+
+    Args:
+      on: the devices that the layout was made for, where they are not here.
+    """
     step = step_lib.make_step(
       self.variant,
       self.networks,
@@ -241,7 +245,7 @@ class Setup:
       rate_at=make_decay(self.config.learning_rate_decay, self.config.steps),
       replicas=self.layout.replicas,
     )
-    return devices.Program(step, self.layout)
+    return devices.Program(step, self.layout, on)
 
   def refit(self) -> Refit:
     """What fits learned quantizers anew where the bits change."""

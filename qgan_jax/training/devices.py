@@ -7,7 +7,7 @@ from `jax.pmap` to `shard_map` would change this one alone.
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
-import math
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from qgan_jax.backend import backend
 from qgan_jax.errors import UserError
 from qgan_jax.precision.replicas import Replicas
-from qgan_jax.training import flat
+from qgan_jax.training.flat import Packing
 
 PyTree = Any
 AXIS = 'devices'
@@ -29,7 +30,6 @@ _CONTAINER = (
   Path('/sys/fs/cgroup/memory.max'),
   Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'),
 )
-_SMALL = 4096  # Values.
 
 
 def join(
@@ -183,7 +183,12 @@ class Layout:
 ALONE = Layout(1, group=1)  # A member on one device.
 
 
-def make_layout(members: int, *, vmap: bool | None = None) -> Layout:
+def make_layout(
+  members: int,
+  *,
+  vmap: bool | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> Layout:
   """The layout that is fastest for so many members.
 
   On a CPU members take turns: batched kernels do not get XLA's fast
@@ -193,71 +198,29 @@ def make_layout(members: int, *, vmap: bool | None = None) -> Layout:
   Args:
     members: how many train together.
     vmap: side by side on a device, or in turn; None decides by the backend.
+    devices: of all processes; those of this run if None.
 
   Raises:
     UserError: several members in a run of several processes.
   """
+  if devices is None:
+    devices = jax.devices()
   if members == 1:
-    return Layout(1, group=jax.device_count())
-  if jax.process_count() > 1:
+    return Layout(1, group=len(devices))
+  if len({device.process_index for device in devices}) > 1:
     raise UserError(
       f'{members} trials cannot share one program over several processes; '
       'start a process for each trial'
     )
-  devices = jax.local_device_count()
-  if members <= devices:
-    return Layout(members, group=devices // members, width=members)
-  each = -(-members // devices)
+  if members <= len(devices):
+    return Layout(members, group=len(devices) // members, width=members)
+  each = -(-members // len(devices))
   width = -(-members // each)
   if vmap is None:
-    vmap = jax.default_backend() != 'cpu'
+    vmap = backend() != 'cpu'
   return Layout(
     members, group=1, width=width, **{'lanes' if vmap else 'rounds': each}
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Packing:
-  """A state as few arrays: the small ones of a dtype are one vector.
-
-  A call costs 20 µs for each array that goes in and comes out, and a quantized
-  GAN has two hundred of them that hold a scale or its moments.
-
-  Attributes:
-    tree: structure of the state.
-    large: names of the leaves that are not packed: their numbers in `tree`.
-    small: the `flat.kind` of each packed leaf, by name.
-  """
-
-  tree: Any
-  large: tuple[str, ...]
-  small: Mapping[str, list[Any]]
-
-  @classmethod
-  def of(cls, state: PyTree) -> '_Packing':
-    leaves, tree = jax.tree.flatten(state)
-    named = {str(i): flat.kind(leaf) for i, leaf in enumerate(leaves)}
-    small = {
-      name: kind for name, kind in named.items() if math.prod(kind[0]) <= _SMALL
-    }
-    return cls(tree, tuple(name for name in named if name not in small), small)
-
-  def pack(
-    self, state: PyTree, join: Callable[[list[Any]], Any] = np.concatenate
-  ) -> dict[str, Any]:
-    leaves = jax.tree.leaves(state)
-    small = {name: leaves[int(name)] for name in self.small}
-    return flat.concatenate(small, join) | {
-      name: leaves[int(name)] for name in self.large
-    }
-
-  def unpack(self, packed: Mapping[str, Any]) -> PyTree:
-    vectors = {k: x for k, x in packed.items() if k not in self.large}
-    leaves = flat.split(vectors, self.small)
-    leaves |= {name: packed[name] for name in self.large}
-    return jax.tree.unflatten(
-      self.tree, [leaves[str(i)] for i in range(len(leaves))]
-    )
 
 
 class Program:
@@ -269,7 +232,12 @@ class Program:
   hundred scalars one by one costs more than the step of a small network.
   """
 
-  def __init__(self, step: Callable[..., Any], layout: Layout):
+  def __init__(
+    self,
+    step: Callable[..., Any],
+    layout: Layout,
+    devices: Sequence[jax.Device] | None = None,
+  ):
     """Wraps a step (state, batch) → (state, metrics) in `jax.pmap`.
 
     A state that all devices hold goes in and out without a leading axis;
@@ -279,13 +247,15 @@ class Program:
       step: of one member, over `layout.axis_name` and `layout.axis_groups`;
         its metrics are scalars.
       layout: of the members.
+      devices: what the layout was made for, to `lower` the step for devices
+        that are not here; those of this run if None.
     """
     self.layout = layout
     alone = layout.replicated
-    devices = jax.local_devices()
+    here = jax.local_devices() if devices is None else devices
     if not alone:
-      devices = devices[: layout.width * layout.group]
-    self._mesh = Mesh(np.array(devices), (AXIS,))
+      here = here[: layout.width * layout.group]
+    self._mesh = Mesh(np.array(here), (AXIS,))
 
     def packed(carried: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
       state, metrics = step(self._packing.unpack(carried), batch)
@@ -300,13 +270,13 @@ class Program:
       axis_name=AXIS,
       in_axes=(None if alone else 0, 0),
       out_axes=(None, None) if alone else 0,
-      devices=None if alone else devices,
+      devices=devices if alone else here,
       donate_argnums=(0,),
     )
 
   def put(self, states: Sequence[PyTree]) -> list[PyTree]:
     """Puts the members' host states on their devices."""
-    self._packing = _Packing.of(states[0])
+    self._packing = Packing.of(states[0])
     states = [self._packing.pack(state) for state in states]
     if self.layout.replicated:
       sharding = NamedSharding(self._mesh, PartitionSpec())
@@ -371,6 +341,33 @@ class Program:
       for state, batch in zip(states, batches, strict=True)
     ]
     return [state for state, _ in taken], [metrics for _, metrics in taken]
+
+  def lower(
+    self, state: PyTree, batch: Mapping[str, Any]
+  ) -> jax.stages.Lowered:
+    """The step of a round, ready to be compiled; from shapes alone.
+
+    Args:
+      state: of a member, `jax.ShapeDtypeStruct`s.
+      batch: of a member and of all processes, likewise [repeats, B, …].
+    """
+    layout = self.layout
+    self._packing = Packing.of(state)
+    pack = functools.partial(self._packing.pack, join=jnp.concatenate)
+    packed = jax.eval_shape(pack, state)
+    lanes = (layout.lanes,) if layout.lanes > 1 else ()
+    axes = (layout.width * layout.group, *lanes)
+
+    def stacked(x: Any) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype)
+
+    def part(x: Any) -> jax.ShapeDtypeStruct:
+      shape = x.shape[0], x.shape[1] // layout.group, *x.shape[2:]
+      return jax.ShapeDtypeStruct((*axes, *shape), x.dtype)
+
+    if not layout.replicated:
+      packed = jax.tree.map(stacked, packed)
+    return self._step.lower(packed, jax.tree.map(part, dict(batch)))
 
   def get(self, rounds: list[PyTree]) -> list[PyTree]:
     """The members' states, on the host."""

@@ -5,6 +5,7 @@ and Orbax is slow at saving many small arrays.
 """
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +13,8 @@ import jax
 import numpy as np
 
 Array = np.ndarray | jax.Array
+PyTree = Any
+_SMALL = 4096  # Values.
 
 
 def kind(leaf: Any) -> list[Any]:
@@ -56,3 +59,48 @@ def split(
     taken[dtype] += size
     leaves[name] = vectors[dtype][start : start + size].reshape(shape)
   return leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+  """A state as few arrays: the small ones of a dtype are one vector.
+
+  A call costs 20 µs for each array that goes in and comes out, and a quantized
+  GAN has two hundred of them that hold a scale or its moments.
+
+  Attributes:
+    tree: structure of the state.
+    large: names of the leaves that are not packed: their numbers in `tree`.
+    small: the `kind` of each packed leaf, by name.
+  """
+
+  tree: Any
+  large: tuple[str, ...]
+  small: Mapping[str, list[Any]]
+
+  @classmethod
+  def of(cls, state: PyTree) -> 'Packing':
+    """How to pack states like this one; its leaves may be shapes alone."""
+    leaves, tree = jax.tree.flatten(state)
+    kinds = {str(i): kind(leaf) for i, leaf in enumerate(leaves)}
+    small = {n: own for n, own in kinds.items() if math.prod(own[0]) <= _SMALL}
+    return cls(tree, tuple(name for name in kinds if name not in small), small)
+
+  def pack(
+    self, state: PyTree, join: Callable[[list[Any]], Any] = np.concatenate
+  ) -> dict[str, Any]:
+    """The arrays, by dtype or by number; `join` is as in `concatenate`."""
+    leaves = jax.tree.leaves(state)
+    small = {name: leaves[int(name)] for name in self.small}
+    return concatenate(small, join) | {
+      name: leaves[int(name)] for name in self.large
+    }
+
+  def unpack(self, packed: Mapping[str, Any]) -> PyTree:
+    """Undoes `pack`."""
+    vectors = {k: x for k, x in packed.items() if k not in self.large}
+    leaves = split(vectors, self.small)
+    leaves |= {name: packed[name] for name in self.large}
+    return jax.tree.unflatten(
+      self.tree, [leaves[str(i)] for i in range(len(leaves))]
+    )

@@ -11,6 +11,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
+from qgan_jax.backend import backend
 from qgan_jax.precision import Learned, Precision, Quantized
 from qgan_jax.precision.replicas import Replicas
 from qgan_jax.training.state import NetworkState, Trained
@@ -159,7 +160,7 @@ def computed_once(grads: Trained, step: Array) -> Trained:
   Returns:
     The same values.
   """
-  if jax.default_backend() != 'cpu':
+  if backend() != 'cpu':
     return grads
   one = (step >= 0).astype(jnp.float32)
   params = jax.tree.map(lambda x: x / one if x.ndim > 1 else x, grads.params)

@@ -6,6 +6,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
+from qgan_jax.backend import traced_for
 from qgan_jax.models import convolution
 
 
@@ -16,12 +17,10 @@ def reference(x, k):
 
 
 @pytest.fixture(params=['cpu', 'gpu'], autouse=True)
-def backend(request, monkeypatch):
+def backend(request):
   """What is computed on either, here."""
-  monkeypatch.setattr(convolution.jax, 'default_backend', lambda: request.param)
-  jax.clear_caches()  # They hold what the other backend has traced.
-  yield request.param
-  jax.clear_caches()
+  with traced_for(request.param):
+    yield request.param
 
 
 def test_products_are_a_gpus_alone(backend):
