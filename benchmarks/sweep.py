@@ -28,7 +28,7 @@ from rich.table import Table
 from qgan_jax import config as config_lib
 from qgan_jax import data
 from qgan_jax.runs import build
-from qgan_jax.runs.trials import shared_config
+from qgan_jax.runs.shared import shared_config
 from qgan_jax.training import devices, loop
 from qgan_jax.training.allocator import keep_freed_memory
 

@@ -10,11 +10,8 @@ from qgan_jax.config import flags as config_flags
 from qgan_jax.errors import expand_home, UserError
 from qgan_jax.runs.folder import config_of, differences
 from qgan_jax.runs.opened import Trial
-from qgan_jax.runs.trials import (
-  exit_when_stopped,
-  program_key,
-  train_and_deliver,
-)
+from qgan_jax.runs.shared import program_key
+from qgan_jax.runs.trials import exit_when_stopped, train_and_deliver
 from qgan_jax.training import devices
 from qgan_jax.training.allocator import keep_freed_memory
 from qgan_jax.training.checkpoints import saved_steps

@@ -12,35 +12,19 @@ import sys
 from typing import Any
 
 import jax
-from ml_collections import FrozenConfigDict
 
-from qgan_jax.config import leaves, NETWORKS, ROLES
 from qgan_jax.data import Batches
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build, inputs
 from qgan_jax.runs.deliver import deliver
 from qgan_jax.runs.opened import describe, open_trial, Opened, Trial
 from qgan_jax.runs.periodic import periodic
+from qgan_jax.runs.shared import make_layout, shared_config
 from qgan_jax.training import devices, diagnosis, loop
 from qgan_jax.training.state import fill, TrainState
 from qgan_jax.training.tracking import Tracker
 
 PyTree = Any
-# Keys that a program takes as arrays; trials that differ in no other share it.
-_TRACED = (
-  'seed',
-  'init_from',
-  'loss.penalty_weight',
-  'loss.beta',
-  'loss.gamma',
-  'loss.noise',
-  'loss.augment_target',
-  'loss.augment_images',
-  'ema.decay',
-  *(f'{network}.bits.{role}' for network in NETWORKS for role in ROLES),
-  *(f'{network}.learning_rate' for network in NETWORKS),
-)
-_TRACED_GROUPS = tuple(f'{network}.optimizer_kwargs.' for network in NETWORKS)
 
 
 @contextlib.contextmanager
@@ -58,15 +42,6 @@ def exit_when_stopped() -> Iterator[None]:
   except KeyboardInterrupt:
     print('stopped; the same command goes on', file=sys.stderr)
     sys.exit(130)
-
-
-def program_key(config: Any) -> tuple[tuple[str, Any], ...]:
-  """What trials have to have in common to share one program."""
-  return tuple(
-    (path, None if path.startswith(_TRACED_GROUPS) else value)
-    for path, value in leaves(config).items()
-    if path not in _TRACED
-  )
 
 
 def train_and_deliver(trials: Sequence[Trial]) -> None:
@@ -99,13 +74,7 @@ def _train_and_deliver(
   dataset = trials[0].dataset or build.load_dataset(
     config, standin=alone and len(trials) == 1
   )
-  layout = devices.make_layout(len(trials))
-  if config.batch_size % layout.group:
-    count = layout.group
-    raise UserError(
-      f'batch_size={config.batch_size} does not divide over {count} devices; '
-      f'give a multiple, such as {-(-config.batch_size // count) * count}'
-    )
+  layout = make_layout(config, len(trials))
   shapes: dict[Any, TrainState] = {}
   runs = [
     open_trial(trial, dataset, shapes, held, primary=primary)
@@ -200,17 +169,6 @@ def _train_and_deliver(
         for i, why in ended.problems.items()
       )
     )
-
-
-def shared_config(configs: Sequence[Any]) -> Any:
-  """The config of a program for all: for each role, the fewest bits of any."""
-  shared = configs[0].to_dict()
-  for network in NETWORKS:
-    for role in ROLES:
-      shared[network]['bits'][role] = min(
-        config[network].bits[role] for config in configs
-      )
-  return FrozenConfigDict(shared)
 
 
 def _resume(

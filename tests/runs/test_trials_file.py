@@ -7,7 +7,7 @@ import pytest
 
 from qgan_jax.errors import UserError
 from qgan_jax.runs.population import read_trials
-from qgan_jax.runs.trials import program_key
+from qgan_jax.runs.shared import program_key
 
 ROOT = Path(__file__).parents[2]
 DIGITS = '--config=experiments/digits.py'
