@@ -108,6 +108,7 @@ def score_features(
     },
     'num_real': num_real,
     'num_fake': num_fake,
+    'num_features': real.features.shape[1],
     'num_neighbours': len(neighbours[0]),
     'seed': seed,
   }
@@ -143,8 +144,8 @@ def score(
     `inception_score_mean`, `inception_score_std`, `mode_histogram`,
     `modes_covered` (out of `modes`) and `mode_kl`, whose reference is the same
     classifier's view of the reference images, so that its own errors cancel.
-    Then the provenance: `extractor`, `num_real`, `num_fake`, `num_neighbours`,
-    `seed`.
+    Then the provenance: `extractor`, `num_real`, `num_fake`, `num_features`,
+    `num_neighbours`, `seed`.
 
   Raises:
     UserError: Too few images, or shapes that do not go together.

@@ -6,6 +6,13 @@ are finite, and that what others rely on is there. Readers take what they get
 as it is. `DamagedFile` is a person's error: one sentence that names the file.
 """
 
+from qgan_jax.records.caveats import (
+  caveats,
+  has_learned,
+  LEAST_COVERAGE,
+  of_too_few,
+  too_few,
+)
 from qgan_jax.records.files import (
   DamagedFile,
   metrics_row,
@@ -26,6 +33,7 @@ from qgan_jax.records.schemas import (
 )
 
 __all__ = [
+  'LEAST_COVERAGE',
   'LOCK',
   'LOCK_VARIABLE',
   'PICTURES',
@@ -37,10 +45,14 @@ __all__ = [
   'DamagedFile',
   'Schema',
   'alone',
+  'caveats',
+  'has_learned',
   'metrics_row',
+  'of_too_few',
   'parse',
   'read',
   'read_metrics',
+  'too_few',
   'try_lock',
   'write_json',
 ]

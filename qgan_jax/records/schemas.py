@@ -161,6 +161,8 @@ _SCORE = table(
   {
     'seed': integer,
     'num_neighbours': count,
+    'num_features': count,
+    'caveats': list_of(text),
     'reference': text,
     'weights': text,
     **dict.fromkeys(

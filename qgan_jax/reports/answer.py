@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from qgan_jax import records
+
 
 class Answer(NamedTuple):
   """The answer to a report's main question.
@@ -41,6 +43,16 @@ def answer(
     )
   if settings.empty:
     return Answer('No score yet', 'No trial has been scored yet.', notes)
+  notes += [
+    f'{few[0].upper()}{few[1:]}.' for few in sorted({*trials['too_few']}) if few
+  ]
+  noise = settings[~settings['coverage'].map(records.has_learned)]
+  if len(noise):
+    notes.append(
+      f'{len(noise)} of {len(settings)} settings have learned nothing, or draw '
+      f'a few images again and again: less than {records.LEAST_COVERAGE:.0%} '
+      'of the held-out images have a sample near them.'
+    )
   if settings['seeds'].min() == 1:
     one = int((settings['seeds'] == 1).sum())
     notes.append(
@@ -57,6 +69,14 @@ def answer(
       notes,
     )
   baseline = floats.loc[floats['score'].idxmin()]
+  if not records.has_learned(baseline['coverage']):
+    return Answer(
+      'Nothing learned',
+      f'No number of bits can be judged by it: float itself has a coverage of '
+      f'{baseline["coverage"]:.3f}, so it draws noise, or a few images. Train '
+      'it until it draws something: longer, or with other settings.',
+      notes,
+    )
   percent = share(tolerance)
   quantized = settings[~settings['is_float'] & settings['x'].notna()]
   if quantized.empty:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from qgan_jax import records
 from qgan_jax.reports.read import Run
 from qgan_jax.reports.settings import settings_of
 
@@ -90,6 +91,7 @@ def _row(run: Run, setting: Any) -> dict[str, Any]:
     'num_real': best.get('num_real'),
     'num_fake': best.get('num_fake'),
     'num_neighbours': best.get('num_neighbours'),
+    'too_few': records.of_too_few(best) if best else '',
     'score_seed': best.get('seed'),
     'devices': _devices(run.record.get('devices') or []),
     'versions': ', '.join(

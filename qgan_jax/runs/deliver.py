@@ -111,6 +111,7 @@ def _summary(scores: dict[str, Any], path: Path) -> str:
         f'importance-weighted {s["importance_weighted_bound"]:.2f}, '
         f'reconstruction error {s["reconstruction_error"]:.4f}'
       )
+    lines += [f'       note: {caveat}' for caveat in s['caveats']]
   extractor = scores['best']['extractor']
   lines += [
     f'  features: {extractor["name"]} {extractor["hash"]}, '

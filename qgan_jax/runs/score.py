@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from qgan_jax import artifacts, metrics
+from qgan_jax import artifacts, metrics, records
 from qgan_jax.artifacts import drawer as drawer_lib
 from qgan_jax.data import ImageDataset
 from qgan_jax.runs import build, inputs, memory, pictures
@@ -32,8 +32,8 @@ def score_state(
     seed: of the latents.
 
   Returns:
-    What `metrics.score` returns, what the variant measures, and what was
-    scored.
+    What `metrics.score` returns, its caveats, what the variant measures, and
+    what was scored.
   """
   dataset = setup.dataset
   fake = setup.sampler()(state, samples, seed=seed)
@@ -45,6 +45,7 @@ def score_state(
     'reference': f'{dataset.name}, held-out',
     **scores,
     **setup.measure(state, seed=seed),
+    'caveats': records.caveats(scores),
   }
 
 
@@ -118,10 +119,12 @@ def score_artifact(
   extractor = build.make_extractor(config, dataset)
   drawn = drawer_lib.batches(drawer, num=samples, seed=seed)
   fake = np.concatenate([images for images, _ in drawn])
+  scores = metrics.score(extractor, dataset.test_images, fake)
   return {
     'artifact': path,
     'weights': f'as exported, drawn in {drawer.runtime}',
     'latents_seed': seed,
     'reference': f'{dataset.name}, held-out',
-    **metrics.score(extractor, dataset.test_images, fake),
+    **scores,
+    'caveats': records.caveats(scores),
   }

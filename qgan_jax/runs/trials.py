@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from qgan_jax import records
 from qgan_jax.data import Batches
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build, inputs
@@ -106,6 +107,13 @@ def _train_and_deliver(
     # Training images choose the best checkpoint; held-out ones only score it.
     count = min(10_000, len(dataset.train_images))
     reference = extractor.extract(dataset.train_images[:count])
+    few = records.too_few(
+      len(dataset.test_images),
+      config.scores.samples,
+      reference.features.shape[1],
+    )
+    if few:
+      print(f'note: {few}', file=sys.stderr)
   with contextlib.ExitStack() as stack:
     members = []
     made: dict[Any, diagnosis.Diagnose] = {}

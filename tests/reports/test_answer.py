@@ -1,4 +1,4 @@
-from fake_runs import make_run, make_sweep
+from fake_runs import make_run, make_sweep, scores_of
 import pytest
 
 from qgan_jax.reports.answer import answer, number, size
@@ -72,3 +72,32 @@ def test_numbers_for_people():
   ]  # fmt: skip
   sizes = (999, 153_704, 1_185_916, float('nan'))
   assert [size(v) for v in sizes] == ['999 B', '154 kB', '1.19 MB', '–']
+
+
+def test_no_bits_are_chosen_by_a_float_run_that_draws_noise(tmp_path):
+  for bits in (32, 2):
+    scores = scores_of(900.0, bits, coverage=0.007)
+    make_run(tmp_path / str(bits), bits, scores=scores)
+  found = answer_of(tmp_path)
+  assert found.headline == 'Nothing learned'
+  assert 'float itself has a coverage of 0.007' in found.sentence
+  assert any('2 of 2 settings have learned nothing' in n for n in found.notes)
+
+
+def test_quantized_noise_is_no_reason_not_to_answer(tmp_path):
+  make_run(tmp_path / 'float', 32, score=2.0)
+  make_run(tmp_path / '8', 8, score=2.0)
+  make_run(tmp_path / '1', 1, scores=scores_of(900.0, 1, coverage=0.0))
+  found = answer_of(tmp_path)
+  assert found.headline == '8 bits'
+  assert any('1 of 3 settings have learned nothing' in n for n in found.notes)
+
+
+@pytest.mark.parametrize('num_real', [30, 300])
+def test_too_few_held_out_images_are_said_once(tmp_path, num_real):
+  for bits in (32, 8):
+    scores = scores_of(2.0, bits, num_real=num_real)
+    make_run(tmp_path / str(bits), bits, scores=scores)
+  notes = answer_of(tmp_path).notes
+  few = [n for n in notes if 'held-out images are too few' in n]
+  assert len(few) == (num_real == 30)

@@ -69,7 +69,7 @@ class AnyScores(collections.defaultdict):
   """What a summary is made from."""
 
   def __init__(self):
-    super().__init__(int, {'step': 0})
+    super().__init__(int, {'step': 0, 'caveats': ['of ten images']})
     self['extractor'] = {'name': 'none', 'hash': ''}
 
 
@@ -102,7 +102,10 @@ def test_what_is_given_away_says_of_no_place(tmp_path, monkeypatch):
   )
   state = types.SimpleNamespace(step=0)
   monkeypatch.setattr(deliver, 'score_state', lambda *_, **__: AnyScores())
-  deliver.deliver(tmp_path, setup, best=state, last=state, extractor=None)
+  summary = deliver.deliver(
+    tmp_path, setup, best=state, last=state, extractor=None
+  )
+  assert summary.count('note: of ten images') == 2
 
   artifact = tmp_path / 'generator.qgan'
   header, _ = container.split(safetensors.numpy.load_file(artifact)['qgan'])
