@@ -12,7 +12,7 @@ from qgan_jax.config.resolution import leaves
 from qgan_jax.errors import did_you_mean, UserError
 from qgan_jax.precision import rules
 from qgan_jax.training import optimizers
-from qgan_jax.variants import CLASSES, losses
+from qgan_jax.variants import CLASSES, FROM_IMAGES, losses
 
 
 def validate(
@@ -43,6 +43,7 @@ def validate(
           f'attention=true does nothing with model={config.model.name}, whose '
           f'{role} has no such attribute; leave it out, or say model=resnet'
         )
+    _check_pairs(config)
   _check_precision(config, networks or CLASSES[config.variant])
   _check_together(config)
 
@@ -80,6 +81,43 @@ def _check_network(root: ConfigDict, network: str) -> None:
     raise UserError(
       f'{network}.channels={config.channels} with norm=group: give a multiple '
       'of 8, the size of a group, or another norm'
+    )
+
+
+def _check_pairs(config: ConfigDict) -> None:
+  """Whether variant, networks and data go from images to images, or none."""
+  variant, model, data = config.variant, config.model.name, config.data
+  from_images = variant in FROM_IMAGES
+  if model in models.NAMES and (model in models.FROM_IMAGES) != from_images:
+    others = [
+      name
+      for name in models.NAMES
+      if (name in models.FROM_IMAGES) == from_images
+    ]
+    taken = 'images' if from_images else 'latents'
+    raise UserError(
+      f'variant={variant} makes images of {taken}, and model={model} of '
+      f'something else; say model={" or ".join(others)}'
+    )
+  if data.pairs is None and from_images:
+    raise UserError(
+      f'variant={variant} learns from pairs of pictures; say pairs=A/B, the '
+      'names of two folders in that of the data'
+    )
+  if data.pairs is not None and not from_images:
+    raise UserError(
+      f'pairs={data.pairs} does nothing with variant={variant}; say variant='
+      f'{" or ".join(FROM_IMAGES)}, or leave it out'
+    )
+  if data.pairs is not None and not data.source.startswith('folder:'):
+    raise UserError(
+      f'pairs={data.pairs} are folders of pictures, and source={data.source} '
+      'has none; say source=folder,dir=PATH'
+    )
+  if data.pairs is not None and data.conditional:
+    raise UserError(
+      'conditional=true does nothing with pairs, whose folders are no classes; '
+      'leave it out'
     )
 
 

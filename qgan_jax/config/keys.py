@@ -19,6 +19,7 @@ from qgan_jax.config.kinds import (
   NAME,
   NOT_NEGATIVE,
   one_of,
+  PAIRS,
   PATH,
   POSITIVE,
   SHARE,
@@ -114,7 +115,7 @@ SHARED = (
       'Channels of the feature maps next to the image; further in there are '
       'twice as many at each stage, in `resnet` and `r3gan` above 32 pixels '
       'alone.'),
-  Key('norm', choice('group', 'batch', 'none'), None,
+  Key('norm', choice('group', 'batch', 'instance', 'none'), None,
       'Normalization between the layers.',
       by_network={'generator': 'group', 'discriminator': 'none'}),
   Key('activation_quantizer', choice(*quantizers.ACTIVATIONS), None,
@@ -218,6 +219,10 @@ GROUPS = (
         'Whether pictures of a folder are scaled by whole numbers and not '
         'smoothed.',
         unset='whether half of them have at most 64 colours'),
+    Key('data.pairs', PAIRS, None,
+        'Two folders of pictures in a folder, `A/B`: of one in A, the one in B '
+        'of the same name is to be made, for `variant=pix2pix`.',
+        unset='images by themselves'),
   )),
   Group('Bits', (
       'The most specific key that is given wins, and no quantizer takes a '
@@ -293,6 +298,9 @@ GROUPS = (
         'Of an image, given what the decoder of a VAE draws.'),
     Key('loss.noise', POSITIVE, 0.1,
         'Standard deviation of a pixel, in [−1, 1], for `gaussian`.'),
+    Key('loss.l1_weight', NOT_NEGATIVE, 100.0,
+        'Factor of the absolute difference to the target in the loss of the '
+        'generator of `pix2pix`.'),
     Key('loss.augment', choice(*augmentation.AUGMENTATIONS), 'none',
         'How all images are changed at random that the discriminator sees, '
         'for [few images](variants.md#few-images).'),
@@ -315,6 +323,9 @@ GROUPS = (
         name='attention'),
     Key('generator.latent_dim', whole(1, models.LIMITS['latent_dim']), 64,
         'Length of the latent vector that an image is drawn from.'),
+    Key('generator.dropout', DECAY, 0.5,
+        'Share of the features of small maps that a `unet` drops at random '
+        'while it trains.', name='dropout'),
     *SHARED,
     *_of_networks(),
     Key('discriminator.steps', whole(1), 1,

@@ -80,6 +80,11 @@ NAME = Kind(
   'a name of letters, digits, dots, dashes and underscores',
   lambda x: type(x) is str and bool(re.fullmatch(r'\w[\w.-]*', x, re.ASCII)),
 )
+PAIRS = Kind(
+  str,
+  'the names of two folders, A/B',
+  lambda x: type(x) is str and bool(re.fullmatch(r'[^/]+/[^/]+', x)),
+)
 BITS = Kind(
   int,
   'a whole number from 1 to 16, or 32 for float',

@@ -20,7 +20,8 @@ class ImageDataset:
     name: What was really used: `'mnist:3.0.1'`, `'mnist (original files)'`,
       `'digits'`, `'digits (stand-in for mnist)'`, `'pictures-1a2b3c4d5e6f'`.
     train_images: uint8 `[N, H, W, C]`, values 0..255, `H == W`, `C` 1, 3 or 4:
-      RGBA, whose colours are multiplied by alpha.
+      RGBA, whose colours are multiplied by alpha. Of pairs, the channels of the
+      input, and behind them those of the target.
     train_labels: int32 `[N]` in `[0, num_classes)`, or None.
     test_images: The held-out images, uint8 `[M, H, W, C]`.
     test_labels: int32 `[M]`, or None.
@@ -29,6 +30,8 @@ class ImageDataset:
     is_standin: Whether this replaces the data set that was asked for.
     pictures: A digest of each picture's file, sorted; empty where the name
       says all.
+    input_channels: Of pairs, the channels of the input; 0 where there are none.
+    pixel_art: Whether its pictures were scaled as such, see `images.to_array`.
   """
 
   name: str
@@ -40,6 +43,18 @@ class ImageDataset:
   class_names: tuple[str, ...] = ()
   is_standin: bool = False
   pictures: tuple[str, ...] = ()
+  input_channels: int = 0
+  pixel_art: bool = False
+
+  @property
+  def train_targets(self) -> np.ndarray:
+    """What is to be drawn: the images, or the targets of pairs."""
+    return self.train_images[..., self.input_channels :]
+
+  @property
+  def test_targets(self) -> np.ndarray:
+    """The same of what is held out."""
+    return self.test_images[..., self.input_channels :]
 
 
 def hold_out(

@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+import dataclasses
 import functools
 import hashlib
 import io
@@ -19,6 +20,7 @@ import tqdm
 from qgan_jax.data import images, picture_files
 from qgan_jax.data.dataset import hold_out_by_content, ImageDataset
 from qgan_jax.data.layout import Layout, layout_of
+from qgan_jax.data.pairs import find_pairs
 from qgan_jax.data.picture_files import PictureFile
 from qgan_jax.errors import UserError
 
@@ -33,6 +35,7 @@ _AHEAD = 64
 # Of a digest: two of a million pictures have the same in one of 37 million such
 # sets.
 _DIGITS = 16
+_WHOLE_DIGEST = 64
 
 
 class _Picture(NamedTuple):
@@ -40,7 +43,8 @@ class _Picture(NamedTuple):
 
   Attributes:
     parts: its path inside the folder or archive.
-    digest: of its bytes, hexadecimal.
+    digest: of its bytes, hexadecimal; of a pair, that of the input and behind
+      it that of the target.
     pixels: uint8 `[image_size, image_size, C]`; None where it is broken.
     fault: what is wrong with it then.
     brightest: its largest value where it has more than 8 bits, else 0.
@@ -63,6 +67,7 @@ def load(
   group: str = 'content',
   fit: str = 'crop',
   pixel_art: bool | None = None,
+  pairs: str | None = None,
 ) -> ImageDataset:
   """Loads every picture in a folder or an archive, whatever it is like.
 
@@ -83,6 +88,9 @@ def load(
     fit: How an image becomes square, see `images.to_array`.
     pixel_art: Whether images are scaled as such; None means that half of those
       to be scaled, or more, have at most 64 colours.
+    pairs: Two folders, `'A/B'`, whose pictures of the same name are an input
+      and its target; see `pairs.find_pairs`. They are then no classes, and a
+      pair is held out by its input. None for pictures by themselves.
 
   Returns:
     The data set, named `'pictures-<digest>'`: the digest is of the images'
@@ -104,13 +112,20 @@ def load(
     # What all of them are like decides how each is read.
     good = _readable(path, functools.partial(to_array, **options))
   layout = layout_of([picture.parts for picture in good])
+  if pairs is not None:
+    good, layout = _paired(good, layout, pairs)
   held_out = _held_out(good, layout, group)
   if held_out.all() or not held_out.any():
     raise UserError(
       f'The images in {path!r} are all alike, or of one group: one '
       'part is to be held out, and one to train on; add others.'
     )
-  return _dataset(good, layout, held_out)
+  dataset = _dataset(good, layout, held_out)
+  return dataclasses.replace(
+    dataset,
+    input_channels=dataset.train_images.shape[-1] // 2 if pairs else 0,
+    pixel_art=bool(options.get('pixel_art', pixel_art)),
+  )
 
 
 def _options(
@@ -207,6 +222,32 @@ def _readable(path: str, to_array: Callable[..., np.ndarray]) -> list[_Picture]:
   return good
 
 
+def _paired(
+  pictures: list[_Picture], layout: Layout, pairs: str
+) -> tuple[list[_Picture], Layout]:
+  """Pairs as one picture each, with both digests, and where they lie."""
+  found = find_pairs(layout, pairs)
+  depth = max(_channels(pictures[i]) for pair in found for i in pair)
+  joined = []
+  for pair in found:
+    both = [pictures[i] for i in pair]
+    pixels = [
+      images.with_channels(p.pixels, depth)
+      for p in both
+      if p.pixels is not None
+    ]
+    digest = ''.join(p.digest for p in both)
+    joined.append(
+      both[0]._replace(pixels=np.concatenate(pixels, -1), digest=digest)
+    )
+  splits = layout.splits and tuple(layout.splits[i] for i, _ in found)
+  return joined, Layout(splits, None, ())
+
+
+def _channels(picture: _Picture) -> int:
+  return 0 if picture.pixels is None else picture.pixels.shape[-1]
+
+
 def _held_out(
   pictures: list[_Picture], layout: Layout, group: str
 ) -> np.ndarray:
@@ -214,7 +255,9 @@ def _held_out(
   if layout.splits is not None:
     return np.array([split == 'test' for split in layout.splits])
   keys = [
-    PurePath(picture.parts[-1]).stem if group == 'name' else picture.digest
+    PurePath(picture.parts[-1]).stem
+    if group == 'name'
+    else picture.digest[:_WHOLE_DIGEST]
     for picture in pictures
   ]
   return hold_out_by_content([os.fsencode(key) for key in keys], layout.labels)
@@ -261,7 +304,13 @@ def _dataset(
     test_labels=None if labels is None else labels[test],
     num_classes=len(layout.class_names),
     class_names=layout.class_names,
-    pictures=tuple(sorted(digest[:_DIGITS] for _, _, digest in content)),
+    pictures=tuple(
+      sorted(
+        digest[start : start + _DIGITS]
+        for _, _, digest in content
+        for start in range(0, len(digest), _WHOLE_DIGEST)
+      )
+    ),
   )
 
 

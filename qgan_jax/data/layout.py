@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import os
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +29,13 @@ class Layout(NamedTuple):
       say nothing of a split.
     labels: int32 `[N]`, or None without classes.
     class_names: in the order of the labels.
+    names: of each, its path inside its class's folder, without extension.
   """
 
   splits: tuple[str, ...] | None
   labels: np.ndarray | None
   class_names: tuple[str, ...]
+  names: tuple[str, ...] = ()
 
 
 def layout_of(paths: Sequence[Parts]) -> Layout:
@@ -60,7 +63,8 @@ def layout_of(paths: Sequence[Parts]) -> Layout:
   labels = np.array([numbers[path[0]] for path in paths], np.int32)
   # Names of files are bytes; records hold text.
   shown = (os.fsencode(name).decode(errors='replace') for name in ordered)
-  return Layout(splits, labels, tuple(shown))
+  inside = (PurePath(*path[1:]).with_suffix('') for path in paths)
+  return Layout(splits, labels, tuple(shown), tuple(map(str, inside)))
 
 
 def _unwrapped(paths: Sequence[Parts]) -> Sequence[Parts]:

@@ -31,6 +31,7 @@ def load(
   group: str = 'content',
   fit: str = 'crop',
   pixel_art: bool | None = None,
+  pairs: str | None = None,
 ) -> ImageDataset:
   """Loads a data set into memory.
 
@@ -51,9 +52,10 @@ def load(
       cannot be had. A warning says so, and the result records it.
     download: Whether the network may be used.
     group: Which pictures of a folder stay together when a part is held out:
-      `'content'` or `'name'`, see `folder.load`, as for the next two.
+      `'content'` or `'name'`, see `folder.load`, as for the next three.
     fit: How pictures of a folder become square.
     pixel_art: Whether they are scaled as pixel art; None decides by them.
+    pairs: Which of its folders hold inputs and targets, `'A/B'`.
 
   Returns:
     The data set; its `name` says what was really used.
@@ -77,6 +79,7 @@ def load(
       group=group,
       fit=fit,
       pixel_art=pixel_art,
+      pairs=pairs,
     )
   if source == 'digits':
     return digits.load(image_size=image_size, channels=channels)

@@ -14,6 +14,7 @@ from qgan_jax.metrics.modes import (
 )
 from qgan_jax.metrics.neighbours import neighbour_scores
 from qgan_jax.metrics.scores import check_counts, score, score_features
+from qgan_jax.metrics.similarity import similarity
 
 __all__ = (
   'Extractor',
@@ -33,4 +34,5 @@ __all__ = (
   'over_grey',
   'score',
   'score_features',
+  'similarity',
 )

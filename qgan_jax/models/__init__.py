@@ -5,7 +5,7 @@ own is named by its import path: `model=my_package.networks`. Each class is
 given those of these attributes that it declares:
 
   Generator      image_size, image_channels, channels, latent_dim, norm,
-                 attention, num_classes, dtype
+                 attention, num_classes, dropout, dtype
   Discriminator  channels, norm, spectral_norm, attention, num_classes, dtype
 """
 
@@ -17,10 +17,12 @@ from typing import Any
 import flax.linen as nn
 
 from qgan_jax.errors import did_you_mean, UserError
-from qgan_jax.models import dcgan, r3gan, resnet
+from qgan_jax.models import dcgan, r3gan, resnet, unet
 
-_FAMILIES = {'dcgan': dcgan, 'resnet': resnet, 'r3gan': r3gan}
+_FAMILIES = {'dcgan': dcgan, 'resnet': resnet, 'r3gan': r3gan, 'unet': unet}
 NAMES = tuple(_FAMILIES)
+# Families whose generator is called with images, and not with latents.
+FROM_IMAGES = ('unet',)
 # The most that training takes, and that is read from a file, of an attribute.
 LIMITS = {'image_size': 256, 'channels': 4096, 'latent_dim': 2**20}
 # The name of networks that were given in Python, and not by a module's name.
@@ -75,6 +77,7 @@ def make_discriminator(name: str, **kwargs: Any) -> nn.Module:
 
 
 __all__ = [
+  'FROM_IMAGES',
   'GIVEN',
   'LIMITS',
   'NAMES',

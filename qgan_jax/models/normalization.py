@@ -17,7 +17,7 @@ def norm(
   """A normalization layer of features [B, H, W, C].
 
   Args:
-    name: 'group', 'batch', or 'none' for what returns its features.
+    name: 'group', 'instance', 'batch', or 'none' for what returns its features.
     train: whether BatchNorm uses and records this batch's statistics.
     dtype: of the arithmetic.
     affine: whether it has a scale and a shift of each channel.
@@ -26,6 +26,10 @@ def norm(
   if name == 'group':
     # Groups of eight channels, each normalized within its own sample.
     return nn.GroupNorm(num_groups=None, group_size=8, **options)
+  if name == 'instance':
+    # Ulyanov et al., https://arxiv.org/abs/1607.08022: each channel of each
+    # image by its own mean and variance, in use as in training.
+    return nn.InstanceNorm(epsilon=1e-5, **options)
   if name == 'batch':
     return nn.BatchNorm(use_running_average=not train, **options)
   return lambda x: x
@@ -57,7 +61,7 @@ class ConditionalNorm(nn.Module):
   is the normalization alone, whose scales are its own.
 
   Attributes:
-    norm: 'group', 'batch' or 'none'.
+    norm: 'group', 'instance', 'batch' or 'none'.
     num_classes: 0 for none.
     dtype: of the arithmetic.
   """

@@ -286,7 +286,9 @@ def _fewest_bits(
 ) -> float:
   """The fewest bits a weight, on average, that keep a bound; by bisection."""
   count = min(10_000, len(run.setup.dataset.train_images))
-  reference = extractor.extract(run.setup.dataset.train_images[:count]).features
+  reference = extractor.extract(
+    run.setup.dataset.train_targets[:count]
+  ).features
 
   def distance(sampler: Sampler, state: TrainState) -> float:
     fake = sampler(state, _EVALUATED, seed=CHOICE_SEED)

@@ -61,6 +61,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
     group=config.data.group,
     fit=config.data.fit,
     pixel_art=config.data.pixel_art,
+    pairs=config.data.pairs,
   )
   if config.data.conditional and not dataset.num_classes:
     raise UserError(
@@ -80,9 +81,9 @@ def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
   else:
     found = metrics.classifier_extractor(
       dataset.name,
-      metrics.over_grey(dataset.train_images),
+      metrics.over_grey(dataset.train_targets),
       dataset.train_labels,
-      metrics.over_grey(dataset.test_images),
+      metrics.over_grey(dataset.test_targets),
       dataset.test_labels,
       dataset.num_classes,
     )
@@ -254,9 +255,16 @@ class Setup:
 
   def sampler(self) -> Sampler:
     """What draws from the states of a run on one device."""
-    name = self.variant.delivered
-    return Sampler(
+    name, given = self.variant.delivered, self.variant.input_channels
+    sampler = Sampler(
       name, self.networks[name], self.schedule, self.variant.inputs
+    )
+    if not given:
+      return sampler
+    return dataclasses.replace(
+      sampler,
+      seen=self.dataset.train_images[..., :given],
+      held_out=self.dataset.test_images[..., :given],
     )
 
   def measure(self, state: state_lib.TrainState, *, seed: int = 0) -> Any:

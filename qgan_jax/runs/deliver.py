@@ -111,6 +111,11 @@ def _summary(scores: dict[str, Any], path: Path) -> str:
         f'importance-weighted {s["importance_weighted_bound"]:.2f}, '
         f'reconstruction error {s["reconstruction_error"]:.4f}'
       )
+    if 'psnr' in s:
+      lines.append(
+        f'       held-out pairs: L1 {s["l1"]:.4f}, PSNR {s["psnr"]:.2f} dB, '
+        f'SSIM {s["ssim"]:.4f}'
+      )
     lines += [f'       note: {caveat}' for caveat in s['caveats']]
   extractor = scores['best']['extractor']
   lines += [

@@ -66,7 +66,8 @@ def train(
   Args:
     variant: what is trained against what, such as `variants.gan(…)`.
     images: uint8 [N, H, W, C], as square as the scores need them. 4 channels
-      are taken as RGBA, with colours multiplied by alpha.
+      are taken as RGBA, with colours multiplied by alpha. Of pairs, the
+      channels of the input stand before those of the target.
     labels: integers [N] from 0 up, for a variant that reads them.
     workdir: the run's folder.
     bits: of weights and activations of all networks; 32 is float.
@@ -82,7 +83,9 @@ def train(
       holds another run; or training gave a value that is not finite.
     training.loop.Stopped: SIGTERM or Ctrl-C; the state is saved.
   """
-  dataset = _dataset(images, labels)
+  dataset = dataclasses.replace(
+    _dataset(images, labels), input_channels=variant.input_channels
+  )
   given = {
     'experiment': 'own',
     'source': dataset.name,

@@ -37,14 +37,26 @@ def score_state(
   """
   dataset = setup.dataset
   fake = setup.sampler()(state, samples, seed=seed)
-  scores = metrics.score(extractor, dataset.test_images, fake)
   return {
     'step': int(state.step),
     'weights': 'moving average',
     'latents_seed': seed,
+    **_against_held_out(dataset, fake, extractor),
+    **setup.measure(state, seed=seed),
+  }
+
+
+def _against_held_out(
+  dataset: ImageDataset, fake: np.ndarray, extractor: metrics.Extractor
+) -> dict[str, Any]:
+  """Scores of drawn images, of pairs each against its target, and caveats."""
+  targets = dataset.test_targets
+  scores = metrics.score(extractor, targets, fake)
+  if dataset.input_channels:
+    scores |= metrics.similarity(targets[: len(fake)], fake)
+  return {
     'reference': f'{dataset.name}, held-out',
     **scores,
-    **setup.measure(state, seed=seed),
     'caveats': records.caveats(scores),
   }
 
@@ -119,12 +131,9 @@ def score_artifact(
   extractor = build.make_extractor(config, dataset)
   drawn = drawer_lib.batches(drawer, num=samples, seed=seed)
   fake = np.concatenate([images for images, _ in drawn])
-  scores = metrics.score(extractor, dataset.test_images, fake)
   return {
     'artifact': path,
     'weights': f'as exported, drawn in {drawer.runtime}',
     'latents_seed': seed,
-    'reference': f'{dataset.name}, held-out',
-    **scores,
-    'caveats': records.caveats(scores),
+    **_against_held_out(dataset, fake, extractor),
   }

@@ -18,6 +18,7 @@ _TRACED = (
   'loss.beta',
   'loss.gamma',
   'loss.noise',
+  'loss.l1_weight',
   'loss.augment_target',
   'loss.augment_images',
   'ema.decay',

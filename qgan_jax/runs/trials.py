@@ -106,7 +106,7 @@ def _train_and_deliver(
   if extractor is not None:
     # Training images choose the best checkpoint; held-out ones only score it.
     count = min(10_000, len(dataset.train_images))
-    reference = extractor.extract(dataset.train_images[:count])
+    reference = extractor.extract(dataset.train_targets[:count])
     few = records.too_few(
       len(dataset.test_images),
       config.scores.samples,

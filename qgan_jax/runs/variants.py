@@ -36,10 +36,12 @@ def make_variant(config: Any, dataset: ImageDataset) -> Variant:
   num_classes = dataset.num_classes if config.data.conditional else 0
   given = {
     'image_size': dataset.train_images.shape[1],
-    'image_channels': dataset.train_images.shape[-1],
+    'image_channels': dataset.train_targets.shape[-1],
+    'input_channels': dataset.input_channels,
     'latent_dim': config.generator.latent_dim,
     'spectral_norm': config.discriminator.spectral_norm,
     'attention': config.model.attention,
+    'dropout': config.generator.dropout,
     'with_features': config.variant == 'vae_gan',
     'num_classes': num_classes,
     'dtype': config.dtype,
@@ -53,15 +55,15 @@ def make_variant(config: Any, dataset: ImageDataset) -> Variant:
       {**given, 'channels': own.channels, 'norm': own.norm},
     )
     modules[name] = models.find(config.model.name, role)(**attributes)
-  return _MAKERS[config.variant](config, modules, num_classes)
+  return _MAKERS[config.variant](config, modules, given)
 
 
-def _gan(config: Any, modules: Modules, num_classes: int) -> Variant:
+def _gan(config: Any, modules: Modules, given: Mapping[str, Any]) -> Variant:
   loss = config.loss
   return variants.gan(
     **modules,
-    latent_dim=config.generator.latent_dim,
-    num_classes=num_classes,
+    latent_dim=given['latent_dim'],
+    num_classes=given['num_classes'],
     loss=loss.name,
     penalty=loss.penalty,
     penalty_weight=loss.penalty_weight,
@@ -74,11 +76,11 @@ def _gan(config: Any, modules: Modules, num_classes: int) -> Variant:
   )
 
 
-def _vae(config: Any, modules: Modules, num_classes: int) -> Variant:
+def _vae(config: Any, modules: Modules, given: Mapping[str, Any]) -> Variant:
   return variants.vae(
     **modules,
-    latent_dim=config.generator.latent_dim,
-    num_classes=num_classes,
+    latent_dim=given['latent_dim'],
+    num_classes=given['num_classes'],
     beta=config.loss.beta,
     likelihood=config.loss.likelihood,
     noise=config.loss.noise,
@@ -86,12 +88,14 @@ def _vae(config: Any, modules: Modules, num_classes: int) -> Variant:
   )
 
 
-def _vae_gan(config: Any, modules: Modules, num_classes: int) -> Variant:
+def _vae_gan(
+  config: Any, modules: Modules, given: Mapping[str, Any]
+) -> Variant:
   loss = config.loss
   return variants.vae_gan(
     **modules,
-    latent_dim=config.generator.latent_dim,
-    num_classes=num_classes,
+    latent_dim=given['latent_dim'],
+    num_classes=given['num_classes'],
     beta=loss.beta,
     gamma=loss.gamma,
     loss=loss.name,
@@ -102,8 +106,26 @@ def _vae_gan(config: Any, modules: Modules, num_classes: int) -> Variant:
   )
 
 
-_MAKERS: dict[str, Callable[[Any, Modules, int], Variant]] = {
+def _pix2pix(
+  config: Any, modules: Modules, given: Mapping[str, Any]
+) -> Variant:
+  loss = config.loss
+  return variants.pix2pix(
+    **modules,
+    input_channels=given['input_channels'],
+    l1_weight=loss.l1_weight,
+    loss=loss.name,
+    penalty=loss.penalty,
+    penalty_weight=loss.penalty_weight,
+    penalty_fraction=loss.penalty_fraction,
+    d_steps=config.discriminator.steps,
+    flip=config.data.flip,
+  )
+
+
+_MAKERS: dict[str, Callable[[Any, Modules, Mapping[str, Any]], Variant]] = {
   'gan': _gan,
   'vae': _vae,
   'vae_gan': _vae_gan,
+  'pix2pix': _pix2pix,
 }

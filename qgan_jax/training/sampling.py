@@ -11,6 +11,7 @@ import numpy as np
 from qgan_jax.precision import inputs_like, Quantized
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.training.state import TrainState
+from qgan_jax.training.step import to_float
 from qgan_jax.training.trainable import Trainable
 
 _BATCH = 256
@@ -19,8 +20,10 @@ _CALIBRATION_SIZE = 64  # Images in a batch of these.
 _CALIBRATION_SEED = 0xCA11B
 # Seed of the latents by which the best state or bit widths are chosen. Reported
 # scores use other latents (seed 0 by default): with the same ones, the chosen
-# state would look better than it is.
+# state would look better than it is. A network that is called with images is
+# given those of the training, and for scores those held out.
 CHOICE_SEED = 2**31 - 1
+_OF_TRAINING = (CHOICE_SEED, _CALIBRATION_SEED)
 
 
 def settled(
@@ -61,13 +64,18 @@ class Sampler:
     name: of the network that is drawn from.
     network: that network, on one device.
     schedule: of its bits in training.
-    inputs: (keys [N], indices [N]) → its arguments for N images.
+    inputs: (keys [N], indices [N]) → its arguments for N images; None of a
+      network that is called with images.
+    seen: these images among those of the training, uint8 [N, H, W, C].
+    held_out: and among those held out.
   """
 
   name: str
   network: Trainable
   schedule: Schedule
-  inputs: Callable[[jax.Array, jax.Array], tuple[Any, ...]]
+  inputs: Callable[[jax.Array, jax.Array], tuple[Any, ...]] | None
+  seen: np.ndarray | None = None
+  held_out: np.ndarray | None = None
 
   def quantized(self, state: TrainState) -> Quantized:
     """The network that is drawn from, scored and packed.
@@ -85,15 +93,13 @@ class Sampler:
       The network; the same state always gives the same one.
     """
     network = self.network.quantized(state.averaged(self.name))
-    keys, indices = ((1, 2), 'uint32'), ((1,), 'int32')
-    called = jax.eval_shape(
-      self.inputs, *(jax.ShapeDtypeStruct(*x) for x in (keys, indices))
-    )
+    (called,) = jax.eval_shape(lambda: self._inputs(1, 1, _CALIBRATION_SEED))
     network = network.replace(inputs=inputs_like(*called))
 
     def batches() -> list[Any]:
-      key = jax.random.PRNGKey(_CALIBRATION_SEED)
-      return self._inputs(CALIBRATION_IMAGES, _CALIBRATION_SIZE, key)
+      return self._inputs(
+        CALIBRATION_IMAGES, _CALIBRATION_SIZE, _CALIBRATION_SEED
+      )
 
     return settled(network, self.schedule, state.step, batches)
 
@@ -115,22 +121,38 @@ class Sampler:
 
     Args:
       state: of the run, on the host.
-      num: how many.
+      num: how many; of a network that is called with images, at most as many
+        as there are of these.
       seed: of the latents; image i depends on it and on i alone.
 
     Returns:
-      uint8 [num, H, W, C].
+      uint8 [num, H, W, C]; of what is held out, in its order.
     """
+    images = self._images(seed)
+    if images is not None:
+      num = min(num, len(images))
     # Put on the device once for all batches.
     network = jax.device_put(self.quantized(state))
-    key = jax.random.PRNGKey(seed)
     batches = [
-      _draw_batch(network, *inputs) for inputs in self._inputs(num, _BATCH, key)
+      _draw_batch(network, *inputs)
+      for inputs in self._inputs(num, _BATCH, seed)
     ]
     return np.concatenate(jax.device_get(batches))[:num]
 
-  def _inputs(self, num: int, size: int, key: jax.Array) -> list[Any]:
+  def _images(self, seed: int) -> np.ndarray | None:
+    """What a network that is called with images is given."""
+    return self.seen if seed in _OF_TRAINING else self.held_out
+
+  def _inputs(self, num: int, size: int, seed: int) -> list[Any]:
     """Arguments of the network for at least so many images, in batches."""
+    images = self._images(seed)
+    if images is not None:
+      # The last batch is filled up from the start.
+      return [
+        (to_float(images[(start + np.arange(size)) % len(images)]),)
+        for start in range(0, min(num, len(images)), size)
+      ]
+    key = jax.random.PRNGKey(seed)
     return [
       _inputs(self.inputs, size, key, np.int32(start))
       for start in range(0, num, size)

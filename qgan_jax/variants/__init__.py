@@ -6,6 +6,8 @@ A new variant is a function that returns a `Variant`: see `gan`.
 from qgan_jax.variants.base import Nets, Round, Variant
 from qgan_jax.variants.gan import CLASSES as _GAN
 from qgan_jax.variants.gan import gan
+from qgan_jax.variants.pix2pix import CLASSES as _PIX2PIX
+from qgan_jax.variants.pix2pix import pix2pix
 from qgan_jax.variants.vae import CLASSES as _VAE
 from qgan_jax.variants.vae import vae
 from qgan_jax.variants.vae_gan import CLASSES as _VAE_GAN
@@ -13,6 +15,23 @@ from qgan_jax.variants.vae_gan import vae_gan
 
 # Of every variant that a config can name, its networks, and by what name each
 # is found in a family of `models`.
-CLASSES = {'gan': _GAN, 'vae': _VAE, 'vae_gan': _VAE_GAN}
+CLASSES = {
+  'gan': _GAN,
+  'vae': _VAE,
+  'vae_gan': _VAE_GAN,
+  'pix2pix': _PIX2PIX,
+}
+# Those whose delivered network is called with images; they learn from pairs.
+FROM_IMAGES = ('pix2pix',)
 
-__all__ = ['Nets', 'CLASSES', 'Round', 'Variant', 'gan', 'vae', 'vae_gan']
+__all__ = [
+  'CLASSES',
+  'FROM_IMAGES',
+  'Nets',
+  'Round',
+  'Variant',
+  'gan',
+  'pix2pix',
+  'vae',
+  'vae_gan',
+]

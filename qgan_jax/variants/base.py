@@ -116,7 +116,11 @@ class Variant:
     see_images: names of the networks whose first argument is images, of values
       k/127.5 − 1 for bytes k.
     inputs: (keys [N], indices [N]) → arguments of the delivered network for N
-      images; an image depends on its own key and index alone.
+      images; an image depends on its own key and index alone. None where it is
+      called with images.
+    input_channels: of a delivered network that is called with images, how many
+      of the channels of a batch's images are its input: the first. The others
+      are an image of what it makes. 0 for one that is called with `inputs`.
     prepare: (nets, batch, key) → batch, as `make` and the rounds see it: a
       change at random, such as flips.
     make: (nets, batch, key) → what the rounds share, such as fakes. It is
@@ -146,7 +150,8 @@ class Variant:
   rounds: tuple[Round, ...]
   delivered: str
   see_images: tuple[str, ...]
-  inputs: Callable[[Array, Array], tuple[Any, ...]]
+  inputs: Callable[[Array, Array], tuple[Any, ...]] | None = None
+  input_channels: int = 0
   prepare: Callable[[Nets, Batch, Array], Batch] = unchanged
   make: Callable[[Nets, Batch, Array], Any] = _nothing
   sources: tuple[str, ...] = ()
@@ -174,6 +179,7 @@ class Variant:
       dict(self.hyperparameters),
       self.penalized,
       dict(self.settings),
+      *([self.input_channels] if self.input_channels else []),
       *([dict(self.adapted)] if self.adapted else []),
     )
     # Functions among a module's attributes are printed with their address.

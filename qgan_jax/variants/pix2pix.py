@@ -1,0 +1,150 @@
+"""pix2pix: images to images, learned from pairs."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from qgan_jax.variants.augmentation import mirror
+from qgan_jax.variants.base import (
+  Array,
+  Batch,
+  Nets,
+  Round,
+  unchanged,
+  Variant,
+)
+from qgan_jax.variants.losses import Loss, LOSSES, Penalty
+from qgan_jax.variants.named import named
+from qgan_jax.variants.penalties import penalty_function, penalty_of
+
+# By which networks of a family it is made.
+CLASSES = {'generator': 'Generator', 'discriminator': 'Discriminator'}
+
+
+def pix2pix(
+  generator: nn.Module,
+  discriminator: nn.Module,
+  *,
+  input_channels: int,
+  l1_weight: float = 100.0,
+  loss: str | Loss = 'nonsaturating',
+  penalty: str | Penalty | None = None,
+  penalty_weight: float | None = None,
+  penalty_fraction: float = 1.0,
+  d_steps: int = 1,
+  flip: bool = False,
+) -> Variant:
+  """A generator that makes of an image the other one of its pair.
+
+  G minimises the GAN's loss and `l1_weight` times the mean absolute difference
+  between what it makes and the target. D tells pairs of an input and its target
+  from pairs of an input and what G makes of it. The source: Isola et al.,
+  https://arxiv.org/abs/1611.07004, eq. 4. G's noise is its module's own, such
+  as dropout; what is scored and delivered is without.
+
+  Args:
+    generator: images in [−1, 1], [B, H, W, input_channels], → images
+      [B, H, W, C] in the same range.
+    discriminator: pairs, [B, H, W, input_channels + C], → logits, [B] or one
+      for each patch, [B, h, w].
+    input_channels: how many of the channels of a batch's images are the
+      input's: the first. The others are the target's.
+    l1_weight: factor of the absolute difference.
+    loss: a name in `losses.LOSSES`, or a `Loss`.
+    penalty: of D's gradient by a pair, a name in `losses.PENALTIES`, a
+      function, or None. D's logits of an image's patches are averaged for it.
+    penalty_weight: its factor; that of its paper if None.
+    penalty_fraction: share of the batch that the penalty is computed on.
+    d_steps: updates of D for one of G.
+    flip: whether pairs are mirrored, left to right, half of the time.
+
+  Returns:
+    The variant; its networks are 'generator' and 'discriminator'.
+
+  Raises:
+    ValueError: there is no such loss or penalty.
+  """
+  both = named(LOSSES, 'loss', loss) if isinstance(loss, str) else loss
+  of_gradient, penalty_weight = penalty_function(penalty, penalty_weight)
+
+  def split(batch: Batch) -> tuple[Array, Array]:
+    """(inputs, targets)."""
+    images = batch['images']
+    return images[..., :input_channels], images[..., input_channels:]
+
+  def examples(batch, key):
+    del key
+    inputs, _ = split(batch)
+    return {'generator': (inputs,), 'discriminator': (batch['images'],)}
+
+  def fakes(nets: Nets, batch: Batch, key: Array):
+    del key
+    inputs, _ = split(batch)
+    drawn = nets['generator'](inputs)
+    return {'images': drawn, 'pairs': jnp.concatenate([inputs, drawn], -1)}
+
+  def d_loss(nets: Nets, batch: Batch, fake, key: Array):
+    judge = nets['discriminator']
+    real_logits, fake_logits = judge(batch['images']), judge(fake['pairs'])
+    value = both.discriminator(real_logits, fake_logits)
+    metrics = {
+      'd_loss': value,
+      'd_real': real_logits.mean(),
+      'd_fake': fake_logits.mean(),
+      'd_real_accuracy': (real_logits > 0).mean(),
+      'd_fake_accuracy': (fake_logits < 0).mean(),
+    }
+    if of_gradient is not None:
+
+      def mean_logits(pairs: Array, _: None) -> Array:
+        logits = nets.frozen('discriminator')(pairs)
+        return logits.reshape(len(pairs), -1).mean(1)
+
+      metrics['penalty'] = penalty_of(
+        nets,
+        of_gradient,
+        penalty_fraction,
+        mean_logits,
+        (batch['images'], None),
+        (fake['pairs'], None),
+        key,
+      )
+      value += nets.hyperparameters['penalty_weight'] * metrics['penalty']
+    return value, metrics
+
+  def g_loss(nets: Nets, batch: Batch, fake, key: Array):
+    del key
+    judge = nets['discriminator']
+    logits = [judge(fake['pairs'])]
+    if both.relativistic:
+      logits.append(judge(batch['images']))
+    _, targets = split(batch)
+    difference = jnp.abs(targets - fake['images']).mean()
+    fooled = both.generator(*logits)
+    value = fooled + nets.hyperparameters['l1_weight'] * difference
+    return value, {'g_loss': fooled, 'l1': difference}
+
+  return Variant(
+    modules={'generator': generator, 'discriminator': discriminator},
+    prefixes={'generator': 'g', 'discriminator': 'd'},
+    examples=examples,
+    rounds=(
+      Round(('discriminator',), d_loss),
+      Round(('generator',), g_loss),
+    ),
+    delivered='generator',
+    see_images=('generator', 'discriminator'),
+    input_channels=input_channels,
+    prepare=mirror if flip else unchanged,
+    make=fakes,
+    sources=('generator',),
+    repeats=d_steps,
+    averaged=('generator',),
+    hyperparameters={'l1_weight': l1_weight, 'penalty_weight': penalty_weight},
+    penalized=('discriminator',) if of_gradient is not None else (),
+    settings={
+      'loss': loss if isinstance(loss, str) else 'own',
+      'penalty': penalty if isinstance(penalty, str | None) else 'own',
+      'penalty_fraction': penalty_fraction,
+      **({'flip': True} if flip else {}),
+    },
+  )

@@ -1,0 +1,109 @@
+"""Pairs of pictures in two folders."""
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from qgan_jax.data import load
+from qgan_jax.errors import UserError
+
+
+def save(path, value, size=6, mode='L'):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.new(mode, (size, size), value).save(path)
+
+
+def read(folder, pairs='in/out', **options):
+  return load(f'folder:{folder}', image_size=6, pairs=pairs, **options)
+
+
+def values(images):
+  """(input, target) of every pair, by their first pixels."""
+  return [tuple(map(int, pixels)) for pixels in images[:, 0, 0]]
+
+
+def make(folder, count=40):
+  for i in range(count):
+    save(folder / 'in' / f'{i}.png', i)
+    save(folder / 'out' / 'deep' / f'{i}.png', 0)  # Another name.
+    save(folder / 'out' / f'{i}.bmp', 100 + i)
+
+
+def test_pictures_of_one_name_are_a_pair(tmp_path, caplog):
+  make(tmp_path)
+  save(tmp_path / 'in' / 'alone.png', 77)
+  save(tmp_path / 'other' / '1.png', 88)
+  found = read(tmp_path)
+  assert '41 picture(s) of pairs=in/out' in caplog.text
+  assert found.input_channels == 1
+  both = values(found.train_images) + values(found.test_images)
+  assert sorted(both) == [(i, 100 + i) for i in range(40)]
+  assert 0 < len(found.test_images) < 15
+  np.testing.assert_array_equal(found.test_targets, found.test_images[..., 1:])
+  assert found.train_targets.shape == (len(found.train_images), 6, 6, 1)
+  assert (found.num_classes, found.class_names) == (0, ())
+  assert len(found.pictures) == 80
+  back = read(tmp_path, 'out/in')
+  assert values(back.train_images)[0][0] >= 100
+  assert back.name != found.name
+
+
+def test_the_split_follows_the_inputs(tmp_path):
+  make(tmp_path)
+  found = read(tmp_path)
+  held_out = {pair[0] for pair in values(found.test_images)}
+  for i in range(0, 40, 2):  # Other targets, and copies under other names.
+    save(tmp_path / 'out' / f'{i}.bmp', 200)
+    save(tmp_path / 'in' / f'copy{i}.png', i)
+    save(tmp_path / 'out' / f'copy{i}.png', 250)
+  again = read(tmp_path)
+  assert again.name != found.name
+  assert {pair[0] for pair in values(again.test_images)} == held_out
+  assert not held_out & {pair[0] for pair in values(again.train_images)}
+
+
+def test_pairs_lie_in_one_part_of_a_split(tmp_path):
+  for part, count in (('train', 5), ('test', 3)):
+    for i in range(count):
+      save(tmp_path / part / 'in' / f'{i}.png', 10 * i)
+      save(tmp_path / part / 'out' / f'{i}.png', 10 * i + len(part))
+  save(tmp_path / 'test' / 'in' / '4.png', 99)  # Its other is for training.
+  found = read(tmp_path)
+  assert sorted(values(found.train_images)) == [
+    (10 * i, 10 * i + 5) for i in range(5)
+  ]
+  assert sorted(values(found.test_images)) == [
+    (10 * i, 10 * i + 4) for i in range(3)
+  ]
+
+
+def test_both_have_the_channels_that_one_needs(tmp_path):
+  for i in range(4):
+    save(tmp_path / 'in' / f'{i}.png', 10 * i)
+    save(tmp_path / 'out' / f'{i}.png', (i, 20, 30, 128), mode='RGBA')
+  found = read(tmp_path)
+  assert found.input_channels == 4
+  pixels = found.train_images[0, 0, 0]
+  assert pixels.shape == (8,)
+  assert (pixels[3], pixels[7]) == (255, 128)
+
+
+@pytest.mark.parametrize(
+  ('pairs', 'says'),
+  [
+    ('in/outt', r"no folder 'outt' .*in, out\); did you mean 'out'"),
+    ('out/nobody', r"no folder 'nobody'"),
+  ],
+)
+def test_folders_that_are_not_there_are_named(tmp_path, pairs, says):
+  make(tmp_path, 3)
+  with pytest.raises(UserError, match=says):
+    read(tmp_path, pairs)
+
+
+def test_folders_without_a_pair(tmp_path):
+  for i in range(3):
+    save(tmp_path / 'in' / f'{i}.png', i)
+    save(tmp_path / 'out' / f'x{i}.png', i)
+  with pytest.raises(UserError, match="no picture in 'in' has the name"):
+    read(tmp_path)
