@@ -1,6 +1,7 @@
 """A layer of a plan: a product with weights, and what can be taken into it."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,54 @@ class Window:
   groups: int
   size: tuple[int, int]
   first: tuple[int, int] = (0, 0)
+
+
+def full_size(window: Window, kernel: Any, size: Any) -> list[int]:
+  """Height and width before anything is cut off."""
+  return [
+    (s * (n - 1) + 1 + lo + hi - (k - 1) * d - 1) // stride + 1
+    for s, n, (lo, hi), k, d, stride in zip(
+      window.spread, size, window.padding, kernel, window.dilation,
+      window.strides, strict=True,
+    )
+  ]  # fmt: skip
+
+
+def of_ones(kernel: Array, window: Window, size: Any) -> Array:
+  """What a convolution makes of an input of ones, float64 [H, W, O].
+
+  Not all its sums are alike, since what is padded are zeros.
+
+  Args:
+    kernel: of the layer, [h, w, I, O].
+    window: of it.
+    size: height and width of its input.
+  """
+  sums_of_taps = np.asarray(kernel, np.float64).sum(2)
+  full = full_size(window, kernel.shape[:2], size)
+  sums = np.zeros((*full, kernel.shape[-1]))
+  (top, _), (left, _) = window.padding
+  for i, j in np.ndindex(kernel.shape[:2]):
+    # Output o reads pixel (o · stride + tap − padding) / spread, where that is
+    # whole.
+    rows, columns = (
+      [
+        place // stride
+        for n in range(count)
+        if (place := spread * n + low - tap * dilation) % stride == 0
+      ]
+      for spread, low, tap, dilation, stride, count in zip(
+        window.spread, (top, left), (i, j), window.dilation, window.strides,
+        size, strict=True,
+      )
+    )  # fmt: skip
+    for row in filter(range(full[0]).__contains__, rows):
+      for column in filter(range(full[1]).__contains__, columns):
+        sums[row, column] += sums_of_taps[i, j]
+  kept = tuple(
+    slice(a, a + n) for a, n in zip(window.first, window.size, strict=True)
+  )
+  return sums[kept]
 
 
 @dataclasses.dataclass(frozen=True)

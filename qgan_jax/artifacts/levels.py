@@ -30,22 +30,25 @@ class Codes(NamedTuple):
 
 
 class Steps(NamedTuple):
-  """A quantizer of activations, x̂ = scale · (code − zero_point).
+  """A quantizer of activations, x̂ = scale · (code − zero_point) + offset.
 
   Attributes:
     scale: of a code, positive.
-    zero_point: the code of 0, an integer in [0, 255].
+    zero_point: the code that 0 is rounded to, an integer in [0, 255].
     levels: how many codes there are, 0 … levels − 1.
+    offset: the value of that code where it is not 0: the bytes of images have
+      no level at 0, which lies between 127 and 128.
   """
 
   scale: float
   zero_point: int
   levels: int
+  offset: float = 0.0
 
   @property
   def highest(self) -> float:
     """The value of the last code."""
-    return self.scale * (self.levels - 1 - self.zero_point)
+    return self.scale * (self.levels - 1 - self.zero_point) + self.offset
 
 
 def pairs_fit(steps: Steps, codes: Codes) -> bool:
@@ -129,18 +132,17 @@ def steps_of(quantize: Callable[[Array], Array], amplitude: float) -> Steps:
   scale = (high - low) / (count - 1)
   if np.abs(levels - np.linspace(low, high, count)).max() > _TOLERANCE * scale:
     raise ValueError('have steps that are not equal')
-  position = -low / scale
-  zero_point = round(position)
-  if abs(position - zero_point) > _TOLERANCE * count or not (
-    0 <= zero_point < MAX_LEVELS
-  ):
-    raise ValueError('have no level at 0')
-  scale = max(high, -low, key=abs) / (
-    count - 1 - zero_point if high >= -low else zero_point
-  )
-  steps = Steps(float(np.float32(scale)), zero_point, count)
+  offset = float(quantize(np.zeros(1, np.float32))[0])
+  zero_point = round((offset - low) / scale)
+  if abs(offset) <= _TOLERANCE * scale:
+    offset = 0.0
+    scale = max(high, -low, key=abs) / (
+      count - 1 - zero_point if high >= -low else zero_point
+    )
+  steps = Steps(float(np.float32(scale)), zero_point, count, offset)
   for shift in (-0.49, 0.49):
-    near = ((np.arange(count) - zero_point + shift) * scale).astype(np.float32)
+    codes = np.arange(count) - zero_point + shift
+    near = (codes * scale + offset).astype(np.float32)
     if np.abs(quantize(near) - levels).max() > _TOLERANCE * scale:
       raise ValueError('do not round to the nearest level')
   return steps

@@ -129,6 +129,9 @@ class Builder:
 
   def quantize(self, x: str, steps: Steps) -> str:
     """Codes of x, uint8."""
+    if steps.offset:
+      x = self.op('Sub', x, self.constant(np.float32(steps.offset)))
+      steps = steps._replace(offset=0.0)
     if steps.levels < 256:
       # The bytes would go on where the levels end.
       x = self.op('Clip', x, '', self.constant(np.float32(steps.highest)))
@@ -136,7 +139,10 @@ class Builder:
 
   def dequantize(self, codes: str, steps: Steps) -> str:
     """The values of codes."""
-    return self.op('DequantizeLinear', codes, *self._scale(steps))
+    x = self.op('DequantizeLinear', codes, *self._scale(steps))
+    if steps.offset:
+      x = self.op('Add', x, self.constant(np.float32(steps.offset)))
+    return x
 
   def _scale(self, steps: Steps) -> tuple[str, str]:
     scale, zero_point = np.float32(steps.scale), np.uint8(steps.zero_point)

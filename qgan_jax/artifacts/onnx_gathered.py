@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qgan_jax.artifacts.layer import Layer, Window
+from qgan_jax.artifacts.layer import full_size, Layer, Window
 from qgan_jax.artifacts.levels import Codes, Steps
 from qgan_jax.artifacts.onnx_builder import Builder
-from qgan_jax.artifacts.onnx_layers import cut, full_size, product
+from qgan_jax.artifacts.onnx_layers import cut, product
 from qgan_jax.errors import UserError
 
 Array = np.ndarray

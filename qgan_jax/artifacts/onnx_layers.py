@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qgan_jax.artifacts.layer import Layer, Window
+from qgan_jax.artifacts.layer import full_size, Layer, of_ones, Window
 from qgan_jax.artifacts.levels import Codes, Steps
 from qgan_jax.artifacts.onnx_builder import Builder
 from qgan_jax.errors import UserError
@@ -74,7 +74,7 @@ def channels_first(b: Builder, x: str, layer: Layer, window: Window, size: Any):
   if max(window.spread) > 1 and steps is not None and steps.zero_point:
     # OpenVINO's transposed convolutions know no zero point. What it adds to
     # every sum is known here: the codes of an input that is 0 everywhere.
-    offset = steps.scale * steps.zero_point * _of_ones(layer, window, size)
+    offset = _of_zero(layer, steps, window, size)
     steps = steps._replace(zero_point=0)
   x = _values(b, x, steps)
   common: dict[str, Any] = {
@@ -117,27 +117,10 @@ def channels_first(b: Builder, x: str, layer: Layer, window: Window, size: Any):
   return cut(b, x, full_size(window, kernel, size), window, (2, 3))
 
 
-def _of_ones(layer: Layer, window: Window, size: Any) -> Array:
-  """[O, H, W]: what a transposed convolution makes of an input of ones."""
-  kernel = np.asarray(layer.kernel, np.float64).sum(2)
-  full = full_size(window, kernel.shape[:2], size)
-  sums = np.zeros((*full, kernel.shape[-1]))
-  (top, _), (left, _) = window.padding
-  for i, j in np.ndindex(kernel.shape[:2]):
-    # Output o reads pixel (o + tap − padding) / spread, where that is whole.
-    rows, columns = (
-      [spread * n + low - tap * dilation for n in range(count)]
-      for spread, low, tap, dilation, count in zip(
-        window.spread, (top, left), (i, j), window.dilation, size, strict=True
-      )
-    )
-    for row in filter(range(full[0]).__contains__, rows):
-      for column in filter(range(full[1]).__contains__, columns):
-        sums[row, column] += kernel[i, j]
-  kept = tuple(
-    slice(a, a + n) for a, n in zip(window.first, window.size, strict=True)
-  )
-  return sums[kept].transpose(2, 0, 1).astype(np.float32)
+def _of_zero(layer: Layer, steps: Steps, window: Window, size: Any) -> Array:
+  """[O, H, W]: what a transposed convolution makes of the codes of 0."""
+  ones = of_ones(layer.kernel, window, size).transpose(2, 0, 1)
+  return steps.scale * steps.zero_point * ones.astype(np.float32)
 
 
 def _twice(b: Builder, x: str, inputs: int, groups: int, size: Any) -> str:
@@ -147,17 +130,6 @@ def _twice(b: Builder, x: str, inputs: int, groups: int, size: Any) -> str:
   x = b.reshape(x, groups, inputs, *size)
   x = b.op('Concat', x, x, axis=2)
   return b.reshape(x, 2 * groups * inputs, *size)
-
-
-def full_size(window: Window, kernel: Any, size: Any) -> list[int]:
-  """Height and width before anything is cut off."""
-  return [
-    (s * (n - 1) + 1 + lo + hi - (k - 1) * d - 1) // stride + 1
-    for s, n, (lo, hi), k, d, stride in zip(
-      window.spread, size, window.padding, kernel, window.dilation,
-      window.strides, strict=True,
-    )
-  ]  # fmt: skip
 
 
 def cut(b: Builder, x: str, size: Any, window: Window, axes: Any) -> str:

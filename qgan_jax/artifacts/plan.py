@@ -23,6 +23,7 @@ from qgan_jax.artifacts.inference import classes_of
 from qgan_jax.artifacts.layer import (
   codes_of,
   Layer,
+  of_ones,
   Window,
   with_operation,
 )
@@ -164,7 +165,7 @@ class _Planner:
       call = node.params['call']
       self._call[y] = call
       step = self.steps[call]
-      if x in self._positive and step is not None:
+      if x in self._positive and step is not None and not step.offset:
         # No code below 0 occurs; runtimes are fastest without.
         self.steps[call] = Steps(step.scale, 0, step.levels - step.zero_point)
     elif node.op in MOVES | {'repeat'} and x in self._call:
@@ -201,12 +202,46 @@ class _Planner:
           f'what {weight.weight} is multiplied with is not quantized, and an '
           f'integer graph has nothing else: {REMEDY}'
         )
-    bias = np.zeros(weight.shape[-1], np.float32)
-    self.layers.append(Layer(name, weight.value, codes, steps, bias, **kwargs))
+    layer = Layer(
+      name,
+      weight.value,
+      codes,
+      steps and steps._replace(offset=0.0),
+      np.zeros(weight.shape[-1], np.float32),
+      **kwargs,
+    )
+    self.layers.append(layer)
     number = len(self.layers) - 1
-    self._append(Node('layer', (x,), output, {'layer': number}, node.where))
-    self._open[output] = number, len(self.nodes) - 1
+    offset = steps.offset if steps is not None else 0.0
+    y = Tensor(output.shape, output.dtype) if offset else output
+    self._append(Node('layer', (x,), y, {'layer': number}, node.where))
+    if offset:
+      added = self._made_of(offset, layer, x, node)
+      self._append(Node('add', (y, added), output, {}, node.where))
+    else:
+      self._open[output] = number, len(self.nodes) - 1
     return output
+
+  def _made_of(
+    self, offset: float, layer: Layer, x: Operand, node: Node
+  ) -> Operand:
+    """What a layer makes of an input x that is the same number everywhere."""
+    if layer.window is None:
+      sums = offset * layer.kernel.sum(0)
+      return Constant(sums.reshape((1,) * (len(x.shape) - 1) + (-1,)))
+    sums = offset * of_ones(layer.kernel, layer.window, x.shape[1:3])
+    # All rows but those next to an edge are alike, and so are columns: only
+    # different ones are kept.
+    rows, row_of = np.unique(sums.astype('f4'), axis=0, return_inverse=True)
+    columns, column_of = np.unique(rows, axis=1, return_inverse=True)
+    made: Operand = Constant(columns[None])
+    for axis, order in ((1, row_of.reshape(-1)), (2, column_of.reshape(-1))):
+      shape = list(made.shape)
+      shape[axis] = len(order)
+      wider = Tensor(tuple(shape), made.dtype)
+      taken = {'axis': axis, 'indices': order}
+      made = self._append(Node('take', (made,), wider, taken, node.where))
+    return made
 
   def _convolution(self, node: Node) -> None:
     x, weight = node.inputs

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from qgan_jax import quantizers
 from qgan_jax.artifacts.levels import (
   Codes,
   integer_codes,
@@ -74,12 +75,31 @@ def test_steps_are_found(steps):
   )
 
 
+@pytest.mark.parametrize('bits', [1, 2, 8])
+def test_steps_without_a_level_at_0_are_moved(bits):
+  """The bytes of images, and images of fewer grey levels."""
+  grid = quantizers.pixels()
+
+  def quantize(x):
+    return np.asarray(grid.apply(x, {}, np.float32(bits)))
+
+  found = steps_of(quantize, 1e3)
+  assert found.levels == 2**bits
+  codes = np.arange(2**bits)
+  levels = found.scale * (codes - found.zero_point) + found.offset
+  np.testing.assert_allclose(levels, np.linspace(-1, 1, 2**bits), atol=1e-6)
+  # What lies halfway is rounded alike: x / scale to an even number.
+  zero = found.zero_point + np.rint(-found.offset / found.scale)
+  assert levels[int(zero)] == pytest.approx(float(quantize(np.zeros(1))[0]))
+  assert found.highest == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
   ('quantize', 'message'),
   [
     (lambda x: x, 'in float'),
     (rounding(0.1, 0, 257), '8 bits'),
-    (rounding(0.1, 4, 16, 0.05), 'no level at 0'),
+    (rounding(0.1, 4, 16, 0.05), 'nearest'),
     (lambda x: np.sign(x) * np.float32(2) ** np.rint(np.log2(
       np.clip(np.abs(x), 0.25, 4))), 'not equal'),
     (lambda x: np.floor(np.clip(x, 0, 7.9)), 'nearest'),

@@ -139,10 +139,6 @@ def test_batch_is_free_and_the_file_says_what_it_is(tmp_path):
     ({'dynamic': True}, r'activations of project .* from each batch'),
     ({'weights': None}, r'weights of project \(float'),
     ({'bits': (-9, 8), 'weights': 'grid'}, r'weights of project \(grid'),
-    (
-      {'activations': 'uniform', 'bits': (8, 1)},
-      r'activations of up0 \(uniform, 1.* no level at 0',
-    ),
   ],
 )
 def test_what_integers_cannot_say_is_refused_by_name(kwargs, message):

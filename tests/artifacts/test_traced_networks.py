@@ -1,5 +1,7 @@
 """ONNX graphs of networks that the exporter has never heard of."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -56,6 +58,84 @@ def test_residual_networks_of_the_package(settings, tmp_path):
       assert len([n for n in floats if not n.startswith('QLinear')]) <= 2
     else:
       assert not floats
+
+
+@functools.cache
+def unet(size, norm, bits=(8, 8)):
+  """(a U-Net that is given bytes, its images)."""
+  rng = np.random.default_rng(0)
+  given = rng.integers(0, 256, (6, size, size, 4)) / 127.5 - 1
+  given = given.astype(np.float32)
+  precision = Precision(
+    QuantizerSpec('uniform', -1),
+    QuantizerSpec('affine'),
+    exceptions=(('activations', 'down0', QuantizerSpec('pixels')),),
+  )
+  make = functools.partial(
+    models.make_generator, 'unet', channels=8, norm=norm, image_channels=4
+  )
+  network, _ = strange_generators.make(
+    make, inputs=[given], precision=precision, bits=bits
+  )
+  return network, given
+
+
+@pytest.mark.parametrize('split', [True, False])
+@pytest.mark.parametrize(('size', 'norm'), [(32, 'instance'), (17, 'batch')])
+def test_a_unet_of_images(size, norm, split, tmp_path):
+  """Skips beside features, norms at run time, and an input without a 0."""
+  network, given = unet(size, norm)
+  expected = images(network, given)
+  assert expected.std() > 0.1
+  plan = make_plan(network, integer=True, split=split)
+  for form, run in (
+    ('gathered', run_onnxruntime),
+    ('transposed', run_openvino),
+  ):
+    model = onnx_model(plan, form, {})
+    drawn, executed = run(model, {'input_images': given}, tmp_path)
+    assert (127.5 * np.abs(drawn - expected) <= 1).mean() >= 0.99
+    floats = [n for n in executed if 'Integer' not in n and not in_integers(n)]
+    assert len(executed) >= 6 and not floats
+
+
+def test_a_unet_in_float(tmp_path):
+  network, given = unet(32, 'instance', (32, 32))
+  model = onnx_model(make_plan(network, integer=False), 'transposed', {})
+  for run in (run_onnxruntime, run_openvino):
+    drawn, _ = run(model, {'input_images': given}, tmp_path)
+    np.testing.assert_allclose(drawn, images(network, given), atol=1e-5)
+
+
+class Strided(nn.Module):
+  """Bytes into convolutions of several kinds, and into a dense layer."""
+
+  @nn.compact
+  def __call__(self, x):
+    up = nn.ConvTranspose(2, (4, 4), (2, 2))(x)
+    wide = nn.Conv(4, (3, 3), kernel_dilation=2, feature_group_count=2)(x)
+    wide = jnp.repeat(jnp.repeat(wide, 2, 1), 2, 2)
+    dense = nn.Dense(6)(x.reshape(x.shape[0], -1))[:, None, None]
+    dense = jnp.broadcast_to(dense, (*up.shape[:3], 6))
+    return jnp.tanh(jnp.concatenate([up, wide, dense], -1) / 4)
+
+
+def test_an_input_without_a_0_is_padded_with_zeros(tmp_path):
+  rng = np.random.default_rng(0)
+  given = (rng.integers(0, 256, (5, 6, 7, 2)) / 127.5 - 1).astype(np.float32)
+  pixels = QuantizerSpec('pixels')
+  precision = Precision(QuantizerSpec('uniform', -1), pixels)
+  network, _ = strange_generators.make(
+    Strided, inputs=[given], precision=precision
+  )
+  plan = make_plan(network, integer=True)
+  for form, run in (
+    ('gathered', run_onnxruntime),
+    ('transposed', run_openvino),
+  ):
+    model = onnx_model(plan, form, {})
+    drawn, _ = run(model, {'input_images': given}, tmp_path)
+    np.testing.assert_allclose(drawn, images(network, given), atol=1e-4)
 
 
 @pytest.mark.parametrize('name', strange_generators.GENERATORS)
