@@ -358,6 +358,9 @@ GROUPS = (
         'Steps between checkpoints.'),
     Key('logging.eval_samples', whole(2), 2000,
         'Images drawn for a quick score.', name=''),
+    Key('logging.tracker', choice('none', 'wandb'), 'none',
+        'Where metrics go beside `metrics.jsonl` and TensorBoard: `wandb` is '
+        'Weights & Biases, see [report](report.md#other-trackers).'),
     Key('logging.diagnose', FLAG, True,
         'Whether what quantization does to every tensor is measured at the '
         'end.'),

@@ -40,14 +40,31 @@ def public_string_of(config: ConfigDict) -> str:
   Args:
     config: what `resolve` returned.
   """
-  settings = _settings(config)
-  for name, value in settings.items():
-    if KEYS[SHORT_NAMES.get(name, name)].kind is PATH:
-      settings[name] = Path(value).name
-  source, colon, folder = settings.get('source', '').partition(':')
+  settings = {SHORT_NAMES.get(k, k): v for k, v in _settings(config).items()}
+  return grammar.join(
+    {KEYS[k].short or k: v for k, v in _without_folders(settings).items()}
+  )
+
+
+def public_leaves(config: ConfigDict) -> dict[str, Any]:
+  """Every value of a config by its dotted path, of paths the last part alone.
+
+  Args:
+    config: what `resolve` returned.
+  """
+  return _without_folders(leaves(config))
+
+
+def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
+  """Values by dotted path; of those that are paths, the last part alone."""
+  found = dict(values)
+  for path, value in values.items():
+    if value and path in KEYS and KEYS[path].kind is PATH:
+      found[path] = Path(value).name
+  source, colon, folder = found.get('data.source', '').partition(':')
   if folder:
-    settings['source'] = source + colon + Path(folder).name
-  return grammar.join(settings)
+    found['data.source'] = source + colon + Path(folder).name
+  return found
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:

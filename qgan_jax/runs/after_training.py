@@ -144,7 +144,7 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
       sampler(state, 64),
       description=f'{run.setup.dataset.name}, {what} after training',
     )
-    summary = deliver(
+    _, summary = deliver(
       folder, setup, best=state, last=state, extractor=extractor
     )
     print(summary)

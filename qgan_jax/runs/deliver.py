@@ -23,7 +23,7 @@ def deliver(
   best: TrainState,
   last: TrainState,
   extractor: metrics.Extractor,
-) -> str:
+) -> tuple[dict[str, Any], str]:
   """Packs what the best state delivers, and scores the best and the last.
 
   Args:
@@ -35,7 +35,7 @@ def deliver(
     extractor: gives the features that scores compare.
 
   Returns:
-    A summary for a person.
+    What `scores.json` holds, and a summary for a person.
   """
   config, dataset, sampler = setup.config, setup.dataset, setup.sampler()
   path = workdir / f'{setup.variant.delivered}.qgan'
@@ -69,7 +69,7 @@ def deliver(
       else score_state(state, setup, extractor, samples=config.scores.samples)
     )
   write_json(workdir / 'scores.json', scores)
-  return _summary(scores, path) + how_to_draw(network.module, path)
+  return scores, _summary(scores, path) + how_to_draw(network.module, path)
 
 
 def how_to_draw(module: nn.Module, path: Path) -> str:

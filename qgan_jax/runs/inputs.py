@@ -7,6 +7,7 @@ from typing import Any
 from qgan_jax import data
 from qgan_jax.errors import UserError
 from qgan_jax.runs.folder import read_start
+from qgan_jax.training.writers import check_tracker
 
 
 def check(configs: Iterable[Any]) -> None:
@@ -30,6 +31,8 @@ def check(configs: Iterable[Any]) -> None:
         f'scores.inception_weights={file}: there is no such file; give the '
         'path of pt_inception-2015-12-05-6726825d.pth'
       )
+  for tracker in dict.fromkeys(c.logging.tracker for c in configs):
+    check_tracker(tracker)
   for folder in dict.fromkeys(c.init_from for c in configs):
     if folder:
       read_start(folder)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from qgan_jax import records
+from qgan_jax.config.names import public_leaves
 from qgan_jax.data import Batches
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build, inputs
@@ -123,6 +124,9 @@ def _train_and_deliver(
         total_steps=config.steps,
         first_step=first_step,
         dataset=dataset.name,
+        experiment=run.config.experiment,
+        hyperparameters=public_leaves(run.config),
+        tracker=run.config.logging.tracker,
         primary=primary,
         shown=i == 0,
       )
@@ -154,22 +158,27 @@ def _train_and_deliver(
       checkpoint_every=config.logging.checkpoint_every,
       refit=setup.refit(),
     )
-  if extractor is not None:
-    for i, (run, last) in enumerate(zip(runs, ended.states, strict=True)):
-      if last is not None:
-        try:
-          best = run.checkpoints.restore_best(run.shapes)
-          summary = deliver(
-            run.workdir,
-            run.setup,
-            best=best[1] if best else last,
-            last=last,
-            extractor=extractor,
-          )
-        except UserError as error:  # The others are delivered all the same.
-          ended.problems[i] = str(error)
-        else:
-          print(summary, flush=True)
+    for member in members:
+      member.tracker.end_bar()
+    if extractor is not None:
+      for i, (run, member, last) in enumerate(
+        zip(runs, members, ended.states, strict=True)
+      ):
+        if last is not None:
+          try:
+            best = run.checkpoints.restore_best(run.shapes)
+            scores, summary = deliver(
+              run.workdir,
+              run.setup,
+              best=best[1] if best else last,
+              last=last,
+              extractor=extractor,
+            )
+            member.tracker.scores(scores['best']['step'], scores['best'])
+          except UserError as error:  # The others are delivered all the same.
+            ended.problems[i] = str(error)
+          else:
+            print(summary, flush=True)
   if ended.problems:
     raise UserError(
       *(

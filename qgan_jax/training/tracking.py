@@ -1,30 +1,25 @@
-"""A run's progress bar, and its metrics on disk.
-
-`metrics.jsonl` is strict JSON, which has no NaN and no infinities. They are
-strings that Python's `float` reads: "NaN", "Infinity", "-Infinity" (the names
-that Protocol Buffers' JSON uses).
-"""
+"""A run's progress on a person's screen, and its metrics wherever they go."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import json
 import math
-import os
 from pathlib import Path
 import sys
 import time
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from rich import console as rich_console
 from rich import progress as rich_progress
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2, summary_pb2
 
-from qgan_jax import records
 from qgan_jax.errors import UserError
+from qgan_jax.training.writers import (
+  JsonLines,
+  TensorBoard,
+  WeightsAndBiases,
+  Writer,
+)
 
 _SECONDS_BETWEEN_LINES = 5.0
 _MAX_LOSSES_SHOWN = 3
@@ -47,6 +42,9 @@ class Tracker:
     total_steps: int,
     first_step: int,
     dataset: str,
+    experiment: str = '',
+    hyperparameters: Mapping[str, Any] | None = None,
+    tracker: str = 'none',
     primary: bool = True,
     shown: bool = True,
   ):
@@ -57,16 +55,22 @@ class Tracker:
       total_steps: the step that training ends with.
       first_step: steps already done, 0 for a new run.
       dataset: name of the data set really used; it is in every line.
+      experiment: what the run belongs to.
+      hyperparameters: what runs are compared by, by name.
+      tracker: 'wandb' writes to Weights & Biases, too.
       primary: False in the processes of a distributed run that stay silent.
       shown: whether progress is shown; True for one of a population's members.
     """
-    self._metrics_path = Path(workdir) / 'metrics.jsonl'
-    self._tensorboard_path = Path(workdir) / 'tensorboard'
+    self._workdir = Path(workdir)
     self._total_steps = total_steps
     self._first_step = first_step
     self._dataset = dataset
+    self._experiment = experiment
+    self._hyperparameters = hyperparameters or {}
+    self._tracker = tracker
     self._primary = primary
     self._shown = shown
+    self._writers: list[Writer] = []
     self._clock: tuple[int, float] | None = None
     self._last_line = -math.inf
     self._bar: rich_progress.Progress | None = None
@@ -79,24 +83,24 @@ class Tracker:
     """
     if not self._primary:
       return self
-    with _writing(self._metrics_path):
-      self._metrics_path.parent.mkdir(parents=True, exist_ok=True)
-      damaged = _keep_until(self._metrics_path, self._first_step)
-    if damaged:
+    lines = JsonLines(self._workdir, self._first_step, self._dataset)
+    if lines.damaged:
       self.message(
-        f'{self._metrics_path} is damaged: {damaged} of its lines are left out'
+        f'{self._workdir / "metrics.jsonl"} is damaged: {lines.damaged} of its '
+        'lines are left out'
       )
-    with _writing(self._metrics_path):
-      self._metrics: BinaryIO = open(self._metrics_path, 'ab', buffering=0)  # noqa: SIM115
-    with _writing(self._tensorboard_path):
-      self._tensorboard_path.mkdir(exist_ok=True)
-      # SummaryWriter's own thread would block training on a full disk.
-      self._events = EventsWriter(
-        str(self._tensorboard_path / 'events'), f'.{time.time_ns()}'
-      )
-      self._event(
-        step=self._first_step + 1 if self._first_step else 0,
-        session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
+    self._writers = [
+      lines,
+      TensorBoard(self._workdir, self._first_step, self._hyperparameters),
+    ]
+    if self._tracker == 'wandb':
+      self._writers.append(
+        WeightsAndBiases(
+          self._workdir,
+          self._first_step,
+          self._hyperparameters,
+          self._experiment,
+        )
       )
     if self._shown and sys.stderr.isatty():
       self._bar = _progress_bar()
@@ -113,15 +117,10 @@ class Tracker:
     traceback: TracebackType | None,
   ) -> None:
     """Ends the bar and closes the files."""
-    if not self._primary:
-      return
-    if self._bar:
-      self._bar.stop()
+    self.end_bar()
     try:
-      with _writing(self._tensorboard_path):
-        self._events.close()
-      with _writing(self._metrics_path):
-        self._metrics.close()
+      for writer in reversed(self._writers):
+        writer.close()
     except UserError:
       # An earlier error is the one to report.
       if kind is None:
@@ -150,24 +149,12 @@ class Tracker:
       now = time.perf_counter()
       values['steps_per_second'] = (step - since) / (now - started)
       self._clock = step, now
-    record: dict[str, object] = {'step': int(step), 'dataset': self._dataset}
-    record |= {name: _strict(value) for name, value in values.items()}
-    line = json.dumps(record, allow_nan=False) + '\n'
-    with _writing(self._metrics_path):
-      rest = line.encode()
-      while rest:  # A disk that fills up may take a part before it raises.
-        rest = rest[self._metrics.write(rest) :]
-    self._check_there()
-    with _writing(self._tensorboard_path):
-      scalars = [
-        summary_pb2.Summary.Value(tag=name, simple_value=value)
-        for name, value in values.items()
-      ]
-      self._event(step=step, summary=summary_pb2.Summary(value=scalars))
+    for writer in self._writers:
+      writer.scalars(step, values)
     self._show(step, values)
 
   def images(self, step: int, name: str, grid_uint8: np.ndarray) -> None:
-    """Records a picture in TensorBoard.
+    """Records a picture.
 
     Args:
       step: the number of steps done.
@@ -177,11 +164,28 @@ class Tracker:
     Raises:
       UserError: if the file cannot be written.
     """
-    if not self._primary:
-      return
-    with _writing(self._tensorboard_path):
-      image = summary.image(name, grid_uint8, dataformats='HWC')
-      self._event(step=step, summary=image)
+    for writer in self._writers:
+      writer.image(step, name, grid_uint8)
+
+  def scores(self, step: int, scores: Mapping[str, Any]) -> None:
+    """Records what the run has come to; what is no number is left out.
+
+    Args:
+      step: of the state that was scored.
+      scores: by name.
+
+    Raises:
+      UserError: if a file cannot be written.
+    """
+    values = {k: float(v) for k, v in scores.items() if type(v) in (int, float)}
+    for writer in self._writers:
+      writer.scores(step, values)
+
+  def end_bar(self) -> None:
+    """Ends the bar: what follows training is told in lines."""
+    if self._bar:
+      self._bar.stop()
+      self._bar = None
 
   def advance(self, step: int) -> None:
     """Moves the bar; cheap enough for every step."""
@@ -209,24 +213,6 @@ class Tracker:
       if self._clock is not None:
         since, started = self._clock
         self._clock = since, started + time.perf_counter() - begun
-
-  def _check_there(self) -> None:
-    """Raises an error where the file was removed: writing to it would not."""
-    path = self._metrics_path
-    try:
-      same = os.path.samestat(os.stat(path), os.fstat(self._metrics.fileno()))
-    except OSError:
-      same = False
-    if not same:
-      raise UserError(
-        f'{path} has been removed while the run was writing it; restore the '
-        "run's folder from a copy, or start again in a new one"
-      )
-
-  def _event(self, **fields: object) -> None:
-    event = event_pb2.Event(wall_time=time.time(), **fields)
-    self._events.write_event(event)
-    self._events.flush()
 
   def _show(self, step: int, values: Mapping[str, float]) -> None:
     if not self._shown:
@@ -262,46 +248,3 @@ def _progress_bar() -> rich_progress.Progress:
     # stdout belongs to the command's results, which may be piped.
     redirect_stdout=False,
   )
-
-
-def _keep_until(path: Path, first_step: int) -> int:
-  """Removes lines of later steps and a half line; a new run keeps nothing.
-
-  Returns:
-    How many other lines were no metrics, and are removed, too.
-  """
-  if not path.exists():
-    return 0
-  kept, damaged = b'', 0
-  # What follows the last line's end is half a line, of a killed process.
-  lines = path.read_bytes().split(b'\n')[:-1] if first_step else []
-  for line in lines:
-    try:
-      if records.metrics_row(line)['step'] <= first_step:
-        kept += line + b'\n'
-    except ValueError:
-      damaged += 1
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_bytes(kept)
-  os.replace(partial, path)
-  return damaged
-
-
-def _strict(value: float) -> float | str:
-  if math.isnan(value):
-    return 'NaN'
-  if math.isinf(value):
-    return 'Infinity' if value > 0 else '-Infinity'
-  return value
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    raise UserError(
-      f'{path} cannot be written: {error.strerror or error}; make room or '
-      'change its permissions, and the same command resumes from the last '
-      'checkpoint'
-    ) from error

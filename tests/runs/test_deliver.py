@@ -102,7 +102,7 @@ def test_what_is_given_away_says_of_no_place(tmp_path, monkeypatch):
   )
   state = types.SimpleNamespace(step=0)
   monkeypatch.setattr(deliver, 'score_state', lambda *_, **__: AnyScores())
-  summary = deliver.deliver(
+  _, summary = deliver.deliver(
     tmp_path, setup, best=state, last=state, extractor=None
   )
   assert summary.count('note: of ten images') == 2

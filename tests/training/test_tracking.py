@@ -189,7 +189,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
     pytest.raises(UserError, match='metrics.jsonl cannot be written: No space'),
     Tracker(tmp_path, total_steps=9, first_step=0, dataset='digits') as run,
   ):
-    run._metrics = full
+    run._writers[0]._file = full
     run.log(1, {'loss': 1.0})
 
 
