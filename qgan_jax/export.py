@@ -30,7 +30,7 @@ from absl import flags, logging
 from qgan_jax import errors
 from qgan_jax.artifacts.drawing import open_drawer, TIME_LIMIT
 from qgan_jax.artifacts.formats import export, FORMATS, PAGE
-from qgan_jax.artifacts.inference import latents_of
+from qgan_jax.artifacts.inference import images_of, latents_of
 from qgan_jax.artifacts.packed import read
 from qgan_jax.errors import UserError
 
@@ -66,7 +66,8 @@ def main(argv: Sequence[str]) -> None:
   folder = Path(values.out) if values.out else source.parent
   errors.import_module(values.module)
   ort_web = Path(values.ort_web) if values.ort_web else None
-  drawn = latents_of(read(source).network) is not None
+  network = read(source).network
+  drawn = latents_of(network) or images_of(network)
   for path in export(source, values.format, folder, ort_web=ort_web):
     if path.suffix == PAGE:
       use = 'drawn from in a browser'

@@ -12,15 +12,24 @@ array `images` (uint8 [N, H, W, C]; and `labels` of a conditional generator),
 `…/` a folder with a PNG for each image. Transparent images are RGBA in the last
 two, and lie over a checkerboard in the first. A seed gives the same images
 whatever their number: the first 8 of `--num=64` are those of `--num=8`.
+
+What was trained on pairs makes an image of every picture in a folder, a .zip or
+a .tar, and calls it like that one. Pictures are fitted as those of its run:
+
+  python -m qgan_jax.sample --artifact=runs/heroes_pairs/generator.qgan \
+      --images=fronts/ --out=backs/
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import functools
 
 from absl import flags, logging
+import numpy as np
 
 from qgan_jax import errors
+from qgan_jax.artifacts.drawer import Fitting
 from qgan_jax.artifacts.drawing import RUNTIMES, TIME_LIMIT
-from qgan_jax.artifacts.sinks import sample
+from qgan_jax.artifacts.sinks import sample, translate
 from qgan_jax.errors import UserError
 
 
@@ -30,6 +39,9 @@ def main(argv: Sequence[str]) -> None:
   errors.define_path('artifact', 'A .qgan, .onnx or .stablehlo file.', values)
   errors.define_count('num', 64, 'How many images.', values, least=1)
   errors.define_path('out', '….png, ….npz or a folder …/', values)
+  errors.define_path(
+    'images', 'A folder, .zip or .tar of pictures, to make others of.', values
+  )
   errors.define_module(values)
   errors.define_seed('Of the latents.', values)
   flags.DEFINE_string(
@@ -54,6 +66,18 @@ def main(argv: Sequence[str]) -> None:
     if not values[name].value:
       raise UserError(f'--{name}=… is missing: see --help for an example')
   errors.import_module(values.module)
+  if values.images:
+    for name in ('num', 'label'):
+      if values[name].present:
+        raise UserError(f'--{name} does nothing with --images; leave it out')
+    translate(
+      artifact=values.artifact,
+      read=functools.partial(_read, values.images),
+      out=values.out,
+      runtime=values.runtime,
+      seconds=values.time_limit,
+    )
+    return
   sample(
     artifact=values.artifact,
     num=values.num,
@@ -63,6 +87,25 @@ def main(argv: Sequence[str]) -> None:
     runtime=values.runtime,
     seconds=values.time_limit,
   )
+
+
+def _read(
+  path: str, shape: tuple[int, ...], fitting: Fitting
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+  """Pictures as images of a shape: see `translate`."""
+  # What draws from latents starts without it.
+  from qgan_jax.data import folder, images
+
+  height, width, channels = shape
+  if height != width or channels not in (1, 3, 4):
+    raise UserError(
+      f'the artifact is called with images of {height}×{width}×{channels}, '
+      'which pictures are not fitted to: call it in Python'
+    )
+  to_array = functools.partial(
+    images.to_array, image_size=height, channels=channels, **fitting._asdict()
+  )
+  return folder.read(path, to_array)
 
 
 if __name__ == '__main__':

@@ -71,7 +71,7 @@ ALLOWED = {
   'population': {'errors', 'runs'},
   'quantize': {'errors', 'post_training', 'precision', 'quantizers', 'runs'},
   'report': {'errors', 'reports'},
-  'sample': {'artifacts', 'errors'},
+  'sample': {'artifacts', 'data', 'errors'},
   'sweep': {'config', 'errors', 'runs'},
 }
 COMMANDS = {path.stem for path in ROOT.glob('qgan_jax/*.py')} - {

@@ -96,13 +96,16 @@ def check_signature(
     ValueError: they differ.
   """
   latent_dim, classes = record['latent_dim'], record['num_classes']
+  said = f'latent_dim={latent_dim} and num_classes={classes}'
   inputs: list[tuple[tuple[int, ...], str]] = [((latent_dim,), 'float32')]
   if classes:
     inputs.append(((), label))
+  if latent_dim is None:
+    inputs = [(tuple(shape), dtype) for shape, dtype in record['inputs']]
+    said = _shown(inputs)
   if found.inputs != tuple(inputs):
     raise ValueError(
-      f'it says latent_dim={latent_dim} and num_classes={classes}, and its '
-      f'program takes {_shown(found.inputs)}'
+      f'it says {said}, and its program takes {_shown(found.inputs)}'
     )
   shape = tuple(record.get('image_shape', found.output))
   if found.output != shape or len(shape) != 3:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,20 @@ from qgan_jax.errors import did_you_mean, UserError
 
 BATCH = 64  # Images for which latents are drawn together.
 _PIXELS = BATCH * 64 * 64  # That a network makes at a time.
+FITS = ('crop', 'pad', 'stretch')
 METADATA_KEY = 'qgan'  # Of an ONNX file's own metadata.
+
+
+class Fitting(NamedTuple):
+  """How pictures become the images that a network is called with.
+
+  Attributes:
+    fit: how they become square: 'crop', 'pad' or 'stretch'.
+    pixel_art: whether they are scaled by whole numbers and not smoothed.
+  """
+
+  fit: str = 'crop'
+  pixel_art: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +35,16 @@ class Drawer:
 
   Attributes:
     draw: (latents float32 [B, latent_dim], labels int32 [B] or None) →
-      images float32 [B, H, W, C] in [−1, 1].
-    latent_dim: length of a latent.
+      images float32 [B, H, W, C] in [−1, 1]. In place of latents, images of
+      the same range where it has an `input_shape`.
+    latent_dim: length of a latent; 0 where it is called with images.
     num_classes: 0 for an unconditional generator.
     runtime: what it runs in.
     description: what it is quantized to, for a person.
     class_names: of the labels; empty where they are not known.
+    input_shape: of the images that it is called with, (H, W, C); None of one
+      that draws from latents.
+    fitting: how its run has made such images of pictures.
   """
 
   draw: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
@@ -36,6 +53,8 @@ class Drawer:
   runtime: str
   description: str
   class_names: tuple[str, ...] = ()
+  input_shape: tuple[int, ...] | None = None
+  fitting: Fitting = Fitting()
 
 
 def class_names_of(metadata: Any, num_classes: int) -> tuple[str, ...]:
@@ -55,6 +74,28 @@ def class_names_of(metadata: Any, num_classes: int) -> tuple[str, ...]:
   different = {str(name) for name in names}
   are_names = all(isinstance(name, str) for name in names)
   return tuple(names) if are_names and len(different) == num_classes else ()
+
+
+def fitting_of(metadata: Any) -> Fitting:
+  """How pictures were fitted, as a file's metadata, not trusted, say."""
+  said = metadata.get('input_images') if isinstance(metadata, dict) else None
+  if not isinstance(said, dict) or said.get('fit') not in FITS:
+    return Fitting()
+  return Fitting(said['fit'], said.get('pixel_art') is True)
+
+
+def image_shape_of(shapes: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
+  """The shape of the images that a network is called with.
+
+  Args:
+    shapes: of one example of each of its inputs.
+
+  Returns:
+    (H, W, C); None where it is called with anything but one image.
+  """
+  if len(shapes) != 1 or len(shapes[0]) != 3:
+    return None
+  return tuple(shapes[0])
 
 
 def label_of(drawer: Drawer, text: str) -> int:
@@ -138,6 +179,22 @@ def batches(
     yield images[:size], None if labels is None else labels[:size]
 
 
+def made_of(drawer: Drawer, images: np.ndarray) -> np.ndarray:
+  """What a drawer makes of images.
+
+  Args:
+    drawer: one that is called with images.
+    images: uint8 [N, *input_shape], N > 0.
+
+  Returns:
+    uint8 [N, H, W, C].
+  """
+  parts = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+  # What `training.to_float` makes of bytes.
+  given = (part.astype(np.float32) / np.float32(127.5) - 1 for part in parts)
+  return np.concatenate([to_uint8(drawer.draw(x, None)) for x in given])
+
+
 def not_from_latents(path: Path, shapes: Sequence[Sequence[int]]) -> UserError:
   """The error of a file whose network is called with something else.
 
@@ -148,6 +205,6 @@ def not_from_latents(path: Path, shapes: Sequence[Sequence[int]]) -> UserError:
   found = ' and '.join(str(list(shape)) for shape in shapes)
   return UserError(
     f'{path} is called with examples of shape {found}, and images are drawn '
-    'from a latent, and a label where the module has an attribute num_classes: '
-    'call it in Python'
+    'from a latent, and a label where the module has an attribute num_classes, '
+    'or made of one image: call it in Python'
   )

@@ -18,6 +18,8 @@ from qgan_jax.artifacts.described import check_signature
 from qgan_jax.artifacts.drawer import (
   class_names_of,
   Drawer,
+  fitting_of,
+  image_shape_of,
   not_from_latents,
 )
 from qgan_jax.artifacts.onnx_file import read_onnx
@@ -86,8 +88,6 @@ def _open(path: Path, runtime: str | None, seconds: float) -> Drawer:
     return _open_packed(path)
   if kind == 'stablehlo':
     record, content = read_stablehlo(path)
-    if record['latent_dim'] is None:
-      raise not_from_latents(path, [shape for shape, _ in record['inputs']])
     return _open_program(path, ('jax',), record, content, 'int32', seconds)
   return _open_onnx(path, runtime, seconds)
 
@@ -118,6 +118,7 @@ def _open_packed(path: Path) -> Drawer:
   from qgan_jax.artifacts.inference import (
     describe,
     images,
+    images_of,
     latents_of,
     memory_of,
   )
@@ -125,8 +126,8 @@ def _open_packed(path: Path) -> Drawer:
 
   artifact = read(path)
   network = artifact.network
-  latents = latents_of(network)
-  if latents is None:
+  latents, input_shape = latents_of(network), images_of(network)
+  if latents is None and input_shape is None:
     raise not_from_latents(path, [x.shape for x in network.inputs or ()])
   needed = memory_of(network)
   most = MEMORY + MEMORY_PER_BYTE * path.stat().st_size
@@ -135,12 +136,16 @@ def _open_packed(path: Path) -> Drawer:
       f'{path} takes {needed >> 20} MiB to draw, and its size allows for '
       f'{most >> 20}: call it in Python, if you trust it'
     )
+  latent_dim, num_classes = latents or (0, 0)
   return Drawer(
     lambda latents, labels: images(network, latents, labels),
-    *latents,
+    latent_dim,
+    num_classes,
     'jax',
     describe(network),
-    class_names_of(artifact.metadata, latents[1]),
+    class_names_of(artifact.metadata, num_classes),
+    input_shape,
+    fitting_of(artifact.metadata),
   )
 
 
@@ -155,9 +160,6 @@ def _open_onnx(path: Path, runtime: str | None, seconds: float) -> Drawer:
       f'{path} is not a whole ONNX file that qgan_jax exported ({error}): copy '
       'or export it again'
     ) from None
-  if record['latent_dim'] is None:
-    shapes = [shape for shape, _ in record.get('inputs', [])]
-    raise not_from_latents(path, shapes)
   choices = (runtime,) if runtime else RUNTIMES['onnx']
   # A graph made for ONNX Runtime; OpenVINO draws the same from it.
   if record.get('form') == 'gathered':
@@ -196,6 +198,12 @@ def _open_program(
     label: dtype of a label in files of this format.
     seconds: that it may take for a batch.
   """
+  shapes = [shape for shape, _ in record.get('inputs', [])]
+  input_shape = None
+  if record['latent_dim'] is None:
+    input_shape = image_shape_of(shapes)
+    if input_shape is None:
+      raise not_from_latents(path, shapes)
   reasons = []
   for name in runtimes:
     try:
@@ -221,11 +229,13 @@ def _open_program(
 
     return Drawer(
       draw,
-      record['latent_dim'],
-      record['num_classes'],
+      record['latent_dim'] or 0,
+      record['num_classes'] or 0,
       name,
       record['description'],
       class_names_of(record.get('metadata'), record['num_classes']),
+      input_shape,
+      fitting_of(record.get('metadata')),
     )
   raise UserError(
     f'{path} cannot be read ({"; ".join(reasons)}): copy or export it again, '

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qgan_jax.artifacts.files import replacing
-from qgan_jax.artifacts.inference import describe
+from qgan_jax.artifacts.inference import describe, latents_of
 from qgan_jax.artifacts.onnx_builder import require
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.packed import Artifact, read
@@ -95,6 +95,11 @@ def export(
   if any(name.startswith(('onnx', 'web')) for name in formats):
     require('onnx')
   artifact = read(path)
+  if 'web' in formats and latents_of(artifact.network) is None:
+    raise UserError(
+      '--format=web: the page draws from latents, and what is in '
+      f'{path} is called with something else; leave it out'
+    )
   runtime = find_runtime(ort_web) if 'web' in formats else None
   contents = {
     out / (path.stem + ending): make(artifact)

@@ -7,7 +7,7 @@ import jax
 from jax.extend.core import jaxprs_in_params
 import numpy as np
 
-from qgan_jax.artifacts.drawer import BATCH, part_of
+from qgan_jax.artifacts.drawer import BATCH, image_shape_of, part_of
 from qgan_jax.precision import FLOAT_BITS, Quantized, QuantizerSpec
 from qgan_jax.precision.spec import Width
 
@@ -124,6 +124,11 @@ def latents_of(network: Quantized) -> tuple[int, int] | None:
   if shapes[1:] != [()] * (classes > 0) or len(shapes[0]) != 1:
     return None
   return shapes[0][0], classes
+
+
+def images_of(network: Quantized) -> tuple[int, ...] | None:
+  """(H, W, C) of the image that a network is called with; None of others."""
+  return image_shape_of([x.shape for x in network.inputs or ()])
 
 
 def describe(network: Quantized) -> str:

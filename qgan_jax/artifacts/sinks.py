@@ -1,6 +1,6 @@
 """Images drawn from an artifact into a picture, an array or a folder."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 from contextlib import AbstractContextManager
 import itertools
@@ -14,13 +14,25 @@ import numpy as np
 import tqdm
 
 from qgan_jax.artifacts import grids
-from qgan_jax.artifacts.drawer import batches, label_of
+from qgan_jax.artifacts.drawer import (
+  BATCH,
+  batches,
+  Drawer,
+  Fitting,
+  label_of,
+  made_of,
+)
 from qgan_jax.artifacts.drawing import open_drawer, TIME_LIMIT
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.errors import UserError
 
 # Pillow warns when it opens a picture of more than 89 million pixels.
 MAX_GRID_PIXELS = 2**26
+
+
+Read = Callable[
+  [tuple[int, ...], Fitting], Iterator[tuple[tuple[str, ...], np.ndarray]]
+]
 
 
 class Sink(Protocol):
@@ -43,8 +55,8 @@ def _grid(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
   grids.save_grid(path, np.concatenate(parts))
 
 
-@contextlib.contextmanager
-def _folder(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
+def _make_empty(path: Path) -> None:
+  """Makes a folder; one that is there has to be empty."""
   try:
     path.mkdir(parents=True, exist_ok=True)
     occupied = any(path.iterdir())
@@ -54,6 +66,11 @@ def _folder(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
     ) from error
   if occupied:
     raise UserError(f'--out={path}/ has files in it: name a new folder')
+
+
+@contextlib.contextmanager
+def _folder(path: Path, shape: tuple[int, ...]) -> Iterator[Sink]:
+  _make_empty(path)
   digits = len(str(shape[0] - 1))
   numbers = itertools.count()
 
@@ -99,14 +116,17 @@ def _open(out: str, shape: tuple[int, ...]) -> AbstractContextManager[Sink]:
   path = Path(out)
   if out.endswith('/') or path.is_dir():
     return _folder(path, shape)
-  kinds = {'.png': _grid, '.npz': _npz}
-  if path.suffix not in kinds:
+  if path.suffix not in _FILES:
     raise UserError(f'--out={out}: ….png, ….npz or a folder …/')
   if not path.parent.is_dir():
     raise UserError(
       f'--out={out}: there is no folder {path.parent}: make it, or name another'
     )
-  return kinds[path.suffix](path, shape)
+  return _FILES[path.suffix](path, shape)
+
+
+# What `--out` names that is no folder.
+_FILES = {'.png': _grid, '.npz': _npz}
 
 
 def sample(
@@ -139,6 +159,11 @@ def sample(
   if not 0 <= seed < 2**32:
     raise UserError(f'--seed={seed}: give 0 to {2**32 - 1}')
   drawer = open_drawer(artifact, runtime, seconds=seconds)
+  if drawer.input_shape is not None:
+    raise UserError(
+      f'{artifact} makes images of images: give --images=FOLDER, or an archive '
+      'of them'
+    )
   number = None if label is None else label_of(drawer, label)
   # The first batch compiles, and says how large the images are.
   ((first, _),) = batches(drawer, num=1, seed=seed, label=number)
@@ -148,7 +173,70 @@ def sample(
       for images, labels in batches(drawer, num=num, seed=seed, label=number):
         write(images, labels)
         bar.update(len(images))
-    seconds = time.perf_counter() - start
+  _tell(artifact, drawer, num, out, time.perf_counter() - start)
+
+
+def translate(
+  *,
+  artifact: str,
+  read: Read,
+  out: str,
+  runtime: str | None = None,
+  seconds: float = TIME_LIMIT,
+) -> None:
+  """Makes an image of every picture, and says what was done.
+
+  Args:
+    artifact: path of a .qgan, .onnx or .stablehlo file.
+    read: (shape of an image that the artifact is called with, how pictures
+      become such) → (path of a picture inside its folder, uint8 of that shape)
+      of all.
+    out: a folder, in which each is called like its picture, a PNG.
+    runtime: what draws, or None for the fastest.
+    seconds: that a program may take for a batch; see `open_drawer`.
+
+  Raises:
+    UserError: for an artifact that draws from latents, and a file that cannot
+      be read or written.
+  """
+  if Path(out).suffix in _FILES:
+    raise UserError(
+      f'--out={out}: images that are made of pictures are called like these, '
+      'so give a folder …/'
+    )
+  drawer = open_drawer(artifact, runtime, seconds=seconds)
+  if drawer.input_shape is None:
+    raise UserError(
+      f'{artifact} draws from latents, and not of images: leave --images out'
+    )
+  pictures = read(drawer.input_shape, drawer.fitting)
+  # Read before a folder is made: there may be none.
+  part = list(itertools.islice(pictures, BATCH))
+  folder, written = Path(out), 0
+  _make_empty(folder)
+  start = time.perf_counter()
+  with tqdm.tqdm(unit='image', leave=False, disable=None) as bar:
+    while part:
+      made = made_of(drawer, np.stack([pixels for _, pixels in part]))
+      for (parts, _), image in zip(part, made, strict=True):
+        path = folder.joinpath(*parts).with_suffix('.png')
+        if path.exists():
+          raise UserError(
+            f'{"/".join(parts)} and another picture have the same name but for '
+            'the extension: give them others'
+          )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+          grids.save_png(file, image)
+      written += len(part)
+      bar.update(len(part))
+      part = list(itertools.islice(pictures, BATCH))
+  _tell(artifact, drawer, written, out, time.perf_counter() - start)
+
+
+def _tell(
+  artifact: str, drawer: Drawer, num: int, out: str, seconds: float
+) -> None:
   print(f'wrote {num} images to {out} ({num / seconds:.0f} images/s)')
   print(
     f'from {artifact}: {os.path.getsize(artifact):,} bytes, '

@@ -47,6 +47,16 @@ class ImageDataset:
   pixel_art: bool = False
 
   @property
+  def train_inputs(self) -> np.ndarray:
+    """The inputs of pairs, uint8 `[N, H, W, input_channels]`."""
+    return self.train_images[..., : self.input_channels]
+
+  @property
+  def test_inputs(self) -> np.ndarray:
+    """The same of what is held out."""
+    return self.test_images[..., : self.input_channels]
+
+  @property
   def train_targets(self) -> np.ndarray:
     """What is to be drawn: the images, or the targets of pairs."""
     return self.train_images[..., self.input_channels :]

@@ -128,6 +128,35 @@ def load(
   )
 
 
+def read(
+  path: str, to_array: Callable[..., np.ndarray]
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+  """Reads every picture in a folder or an archive, one after another.
+
+  Args:
+    path: The folder, .zip or .tar; `~` is expanded.
+    to_array: Makes an array of a picture that stands upright.
+
+  Yields:
+    (its path inside, what `to_array` makes of it); a warning names those that
+    cannot be read.
+
+  Raises:
+    UserError: There is no such path, or no picture in it.
+  """
+  count = 0
+  with picture_files.opened(path) as source:
+    for found in _in_threads(functools.partial(_read, to_array), source):
+      if found.pixels is None:
+        name = '/'.join(found.parts)
+        logging.warning('%s cannot be read: %s', name, found.fault)
+      else:
+        count += 1
+        yield found.parts, found.pixels
+    if not count:
+      raise picture_files.no_pictures(source)
+
+
 def _options(
   path: str, pictures: list[_Picture], pixel_art: bool | None
 ) -> dict[str, Any]:

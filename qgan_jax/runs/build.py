@@ -255,16 +255,16 @@ class Setup:
 
   def sampler(self) -> Sampler:
     """What draws from the states of a run on one device."""
-    name, given = self.variant.delivered, self.variant.input_channels
+    name = self.variant.delivered
     sampler = Sampler(
       name, self.networks[name], self.schedule, self.variant.inputs
     )
-    if not given:
+    if not self.variant.input_channels:
       return sampler
     return dataclasses.replace(
       sampler,
-      seen=self.dataset.train_images[..., :given],
-      held_out=self.dataset.test_images[..., :given],
+      seen=self.dataset.train_inputs,
+      held_out=self.dataset.test_inputs,
     )
 
   def measure(self, state: state_lib.TrainState, *, seed: int = 0) -> Any:

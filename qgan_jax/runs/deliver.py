@@ -42,11 +42,14 @@ def deliver(
   network = sampler.quantized(best)
   # Names of labels, for a network that takes some.
   names = {'class_names': list(dataset.class_names)}
+  # How pictures are fitted, for a network that is called with some.
+  fitting = {'fit': config.data.fit, 'pixel_art': dataset.pixel_art}
   sizes = artifacts.save(
     path,
     network,
     metadata={
       **(names if setup.labels is not None else {}),
+      **({'input_images': fitting} if dataset.input_channels else {}),
       'dataset': dataset.name,
       'config': public_string_of(config),
       'experiment': config.experiment,
@@ -69,10 +72,15 @@ def deliver(
       else score_state(state, setup, extractor, samples=config.scores.samples)
     )
   write_json(workdir / 'scores.json', scores)
-  return scores, _summary(scores, path) + how_to_draw(network.module, path)
+  from_images = dataset.input_channels > 0
+  return scores, _summary(scores, path) + how_to_draw(
+    network.module, path, from_images=from_images
+  )
 
 
-def how_to_draw(module: nn.Module, path: Path) -> str:
+def how_to_draw(
+  module: nn.Module, path: Path, *, from_images: bool = False
+) -> str:
   """The line of a summary that says how to draw from the file."""
   record = architecture.record_of(module)
   place, _, name = record['model'].rpartition(':')
@@ -81,9 +89,11 @@ def how_to_draw(module: nn.Module, path: Path) -> str:
     # No command could make the module again.
     return f"\n  draw from it: qgan_jax.load('{path}', module=…)"
   own = f'--module={place} ' if place else ''
+  what = '--num=64 --out=grid.png'
+  if from_images:
+    what = '--images=FOLDER --out=made/'
   return (
-    f'\n  draw from it: python -m qgan_jax.sample {own}'
-    f'--artifact={path} --num=64 --out=grid.png'
+    f'\n  draw from it: python -m qgan_jax.sample {own}--artifact={path} {what}'
   )
 
 

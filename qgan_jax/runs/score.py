@@ -8,6 +8,7 @@ import numpy as np
 from qgan_jax import artifacts, metrics, records
 from qgan_jax.artifacts import drawer as drawer_lib
 from qgan_jax.data import ImageDataset
+from qgan_jax.errors import UserError
 from qgan_jax.runs import build, inputs, memory, pictures
 from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
@@ -126,14 +127,40 @@ def score_artifact(
   inputs.check([config])
   drawer = artifacts.open_drawer(path, seconds=seconds)
   dataset = build.load_dataset(config, standin=True)
+  _check_given(path, drawer, dataset)
   samples = samples or config.scores.samples
   check_samples(samples, dataset)
   extractor = build.make_extractor(config, dataset)
-  drawn = drawer_lib.batches(drawer, num=samples, seed=seed)
-  fake = np.concatenate([images for images, _ in drawn])
+  if drawer.input_shape is None:
+    drawn = drawer_lib.batches(drawer, num=samples, seed=seed)
+    fake = np.concatenate([images for images, _ in drawn])
+  else:
+    fake = drawer_lib.made_of(drawer, dataset.test_inputs[:samples])
   return {
     'artifact': path,
     'weights': f'as exported, drawn in {drawer.runtime}',
     'latents_seed': seed,
     **_against_held_out(dataset, fake, extractor),
   }
+
+
+def _check_given(
+  path: str, drawer: artifacts.Drawer, dataset: ImageDataset
+) -> None:
+  """Refuses to call an artifact with what a data set does not have.
+
+  Raises:
+    UserError: it is called with other images than the inputs of its pairs, or
+      with images and there are no pairs, or the reverse.
+  """
+  wanted = drawer.input_shape
+  found = dataset.test_inputs.shape[1:] if dataset.input_channels else None
+  if wanted != found:
+    given, there = (
+      'latents alone' if shape is None else f'images of {list(shape)}'
+      for shape in (wanted, found)
+    )
+    raise UserError(
+      f'{path} is called with {given}, and the data of this config are for '
+      f'networks that are called with {there}: give the config of its run'
+    )
