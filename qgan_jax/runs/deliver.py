@@ -1,7 +1,6 @@
 """What a run delivers: scores of its best and last state, and an artifact."""
 
 from pathlib import Path
-import sys
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +11,7 @@ from qgan_jax.config.names import config_string_of, public_string_of
 from qgan_jax.records import write_json
 from qgan_jax.runs import build
 from qgan_jax.runs.folder import versions
+from qgan_jax.runs.phases import phase
 from qgan_jax.runs.score import score_state
 from qgan_jax.training.state import TrainState
 
@@ -63,14 +63,14 @@ def deliver(
     'config': config_string_of(config),
     'sizes': {**sizes._asdict(), 'ratio': sizes.ratio},
   }
-  print('scoring…', file=sys.stderr)
-  for name, state in (('best', best), ('last', last)):
-    same = name == 'last' and int(best.step) == int(last.step)
-    scores[name] = (
-      scores['best']
-      if same
-      else score_state(state, setup, extractor, samples=config.scores.samples)
-    )
+  with phase('scoring'):
+    for name, state in (('best', best), ('last', last)):
+      same = name == 'last' and int(best.step) == int(last.step)
+      scores[name] = (
+        scores['best']
+        if same
+        else score_state(state, setup, extractor, samples=config.scores.samples)
+      )
   write_json(workdir / 'scores.json', scores)
   from_images = dataset.input_channels > 0
   return scores, _summary(scores, path) + how_to_draw(

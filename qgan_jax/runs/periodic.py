@@ -83,6 +83,8 @@ def _diagnosis(
   refit = run.setup.refit()
 
   def diagnose(step: int, state: TrainState) -> dict[str, float]:
+    if step == config.steps:
+      tracker.message('measuring what quantization does to each tensor…')
     if key not in made:
       made[key] = run.setup.diagnosis()
     report = made[key](refit.for_target(state), batch)

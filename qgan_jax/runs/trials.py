@@ -21,6 +21,7 @@ from qgan_jax.runs import build, inputs
 from qgan_jax.runs.deliver import deliver
 from qgan_jax.runs.opened import describe, open_trial, Opened, Trial
 from qgan_jax.runs.periodic import periodic
+from qgan_jax.runs.phases import phase
 from qgan_jax.runs.shared import make_layout, shared_config
 from qgan_jax.training import devices, diagnosis, loop
 from qgan_jax.training.state import fill, TrainState
@@ -73,26 +74,27 @@ def _train_and_deliver(
 
   # What configs name; data, and the folders that are named for it.
   inputs.check(configs)
-  dataset = trials[0].dataset or build.load_dataset(
-    config, standin=alone and len(trials) == 1
-  )
+  with phase('reading the data', shown=primary):
+    dataset = trials[0].dataset or build.load_dataset(
+      config, standin=alone and len(trials) == 1
+    )
   layout = make_layout(config, len(trials))
   shapes: dict[Any, TrainState] = {}
-  runs = [
-    open_trial(trial, dataset, shapes, held, primary=primary)
-    for trial in trials
-  ]
-
-  # Networks and states, from checkpoints where there are any.
-  if len(runs) == 1:
-    setup = dataclasses.replace(runs[0].setup, layout=layout)
-  else:
-    shared = shared_config(configs)
-    setup = build.set_up(shared, dataset, layout, trials[0].variant)
-  states = setup.init_states(
-    [run.setup for run in runs], [run.start for run in runs]
-  )
-  states = _resume(runs, states, primary=primary)
+  with phase('making the networks', shown=primary):
+    runs = [
+      open_trial(trial, dataset, shapes, held, primary=primary)
+      for trial in trials
+    ]
+    # States are from checkpoints where there are any.
+    if len(runs) == 1:
+      setup = dataclasses.replace(runs[0].setup, layout=layout)
+    else:
+      shared = shared_config(configs)
+      setup = build.set_up(shared, dataset, layout, trials[0].variant)
+    states = setup.init_states(
+      [run.setup for run in runs], [run.start for run in runs]
+    )
+    states = _resume(runs, states, primary=primary)
   first_step = int(states[0].step)
   if first_step and first_step < config.steps:
     print(f'resuming from step {first_step}', file=sys.stderr)
@@ -102,12 +104,13 @@ def _train_and_deliver(
   states = devices.from_primary(states)
 
   # Scores and logs during training.
-  extractor = build.make_extractor(config, dataset) if primary else None
-  reference = None
-  if extractor is not None:
-    # Training images choose the best checkpoint; held-out ones only score it.
-    count = min(10_000, len(dataset.train_images))
-    reference = extractor.extract(dataset.train_targets[:count])
+  extractor, reference = None, None
+  if primary:
+    with phase('preparing the features that scores compare'):
+      extractor = build.make_extractor(config, dataset)
+      # Training images choose the best checkpoint; held-out ones only score it.
+      count = min(10_000, len(dataset.train_images))
+      reference = extractor.extract(dataset.train_targets[:count])
     few = records.too_few(
       len(dataset.test_images),
       config.scores.samples,

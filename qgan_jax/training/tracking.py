@@ -108,6 +108,9 @@ class Tracker:
         '', total=self._total_steps, completed=self._first_step, status=''
       )
       self._bar.start()
+    if self._shown and self._first_step < self._total_steps:
+      self.message('compiling the training step…')
+    self._entered = time.perf_counter()
     return self
 
   def __exit__(
@@ -191,6 +194,9 @@ class Tracker:
     """Moves the bar; cheap enough for every step."""
     if self._clock is None:
       self._clock = step, time.perf_counter()
+      if self._shown and self._primary:
+        seconds = self._clock[1] - self._entered
+        self.message(f'compiling the training step: {seconds:.1f} s')
     if self._bar:
       self._bar.update(self._task, completed=step)
 
@@ -224,6 +230,8 @@ class Tracker:
       status = f'{rate:.3g} steps/s  {status}'
     if self._bar:
       self._bar.update(self._task, status=status)
+      return
+    if not status:
       return
     now = time.perf_counter()
     too_soon = now < self._last_line + _SECONDS_BETWEEN_LINES

@@ -18,6 +18,8 @@ from qgan_jax.errors import UserError
 from qgan_jax.training import tracking
 from qgan_jax.training.tracking import Tracker
 
+COMPILING = 'compiling the training step…'
+
 
 def _records(workdir):
   def refuse(name):
@@ -102,12 +104,12 @@ def test_damaged_lines_are_dropped_in_one_sentence_and_a_half_one_too(
   path.write_bytes(b'{"step": 1}\n\xff\n[2]\n{}\n{"step": "x"}\n{"step": 2}')
   with Tracker(tmp_path, total_steps=9, first_step=5, dataset='digits'):
     assert path.read_bytes() == b'{"step": 1}\n'
-  said = f'{path} is damaged: 4 of its lines are left out\n'
-  assert capsys.readouterr().err == said
+  said = f'{path} is damaged: 4 of its lines are left out'
+  assert capsys.readouterr().err.splitlines() == [said, COMPILING]
   path.write_bytes(b'{"step": 1}\n{"step": 9}\n{"step"')
   with Tracker(tmp_path, total_steps=9, first_step=5, dataset='digits'):
     assert path.read_bytes() == b'{"step": 1}\n'
-  assert not capsys.readouterr().err
+  assert capsys.readouterr().err.splitlines() == [COMPILING]
 
 
 def test_the_rate_leaves_out_compilation_and_pauses(tmp_path, monkeypatch):
@@ -155,6 +157,9 @@ def test_plain_lines_are_seconds_apart_and_the_last_is_there(
   assert out == ''
   assert '[bold]scores' in lines
   lines.remove('[bold]scores')
+  # The first step, of 0.125 seconds, compiles.
+  assert lines[:2] == [COMPILING, 'compiling the training step: 0.1 s']
+  del lines[:2]
   assert lines[0] == 'step 10/4000  d_loss 1.25  g_loss nan'
   assert lines[1].startswith(
     'step 410/4000  0:00:45 left  80 steps/s  d_loss 1'
