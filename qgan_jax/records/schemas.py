@@ -169,6 +169,8 @@ _SCORE = table(
       (
         *_DISTANCES, 'kid_mean', 'kernel_distance_mean', 'precision', 'recall',
         'density', 'coverage', 'effective_rank', 'mode_kl', 'modes_covered',
+        'elbo', 'importance_weighted_bound', 'kl', 'reconstruction_error', 'l1',
+        'psnr', 'ssim',
       ),
       maybe(number),
     ),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from qgan_jax.reports.answer import number
+from qgan_jax.reports.tables import MEASURED
 
 
 class Column(NamedTuple):
@@ -100,6 +101,7 @@ def settings_on_page(
     Column('to_float', 'to float', _times),
     Column('artifact_bytes', 'bytes', _count),
     Column('times_smaller', 'smaller', _times),
+    *(Column(name, title, number) for name, title in MEASURED.items()),
     Column('precision', 'precision', _share),
     Column('recall', 'recall', _share),
     Column('density', 'density', _share),

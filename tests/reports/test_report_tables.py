@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qgan_jax.reports.page_tables import settings_on_page
 from qgan_jax.reports.read import read_runs
 from qgan_jax.reports.tables import (
   comparisons_of,
@@ -27,6 +28,21 @@ def test_means_and_spread_over_seeds(tmp_path):
   assert best['score_std'] == pytest.approx(np.std([2, 3, 7], ddof=1))
   assert best['artifact_bytes'] == 154_000
   assert settings_table(trials, 'last').iloc[0]['score'] == 5
+
+
+def test_what_a_variant_measures_is_shown_where_it_is(tmp_path):
+  for seed, elbo in enumerate((-100.0, -98.0)):
+    scores = scores_of(3.0)
+    scores['best'] |= {'elbo': elbo, 'kl': 25.0}
+    make_run(tmp_path / str(seed), bits=4, seed=seed, scores=scores)
+  settings = settings_table(trials_table(read_runs([tmp_path])), 'best')
+  assert settings['elbo'].tolist() == [-99]
+  page = settings_on_page(settings, 'table', 'Fréchet distance')
+  titles = [column.title for column in page['columns']]
+  assert {'ELBO, nats', 'KL, nats'} <= set(titles)
+  assert 'PSNR, dB' not in titles
+  (row,) = page['rows']
+  assert row[titles.index('ELBO, nats')].text == '-99.0'
 
 
 def test_a_row_says_where_it_comes_from(tmp_path):
