@@ -241,6 +241,7 @@ def damage(folder):
   largest.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_run_that_nothing_spared_ends_as_if_undisturbed(
   run, gan, commands, tmp_path
 ):

@@ -95,6 +95,7 @@ def test_a_trial_ends_as_it_would_alone(commands, together, tmp_path, name):
   assert mine == alone
 
 
+@pytest.mark.slow
 def test_members_spread_over_the_cores(commands, together, tmp_path):
   cores = len(os.sched_getaffinity(0))
   assert cores > 1, 'nothing to spread over'

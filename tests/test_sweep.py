@@ -139,6 +139,7 @@ def test_a_sweep_of_which_a_trial_and_then_all_was_killed(commands, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_ray_nodes_of_which_a_worker_was_killed(commands, tmp_path):
   from ray import cluster_utils
 
