@@ -15,7 +15,8 @@ project: TinyHero, CC BY-SA 3.0 / GPL 3, github.com/AgaMiko/
 pixel_character_generator.
 
 With group=name, 3,236 of the 3,648 sprites are trained on, and the 412 views of
-103 heroes are held out. Not measured yet: neither time nor score.
+103 heroes are held out. Scores of 6,000 steps at four widths are in
+docs/results.md.
 """
 
 from qgan_jax.config import base, override

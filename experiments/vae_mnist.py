@@ -6,7 +6,7 @@
 decoder, those with d_ of the encoder. The ELBO is of a Bernoulli likelihood
 whose probabilities are the greys, in nats per image.
 
-Not measured yet: neither time nor score.
+Scores of 4,000 steps at five widths are in docs/results.md.
 """
 
 from qgan_jax.config import base, override

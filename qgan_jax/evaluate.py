@@ -17,6 +17,7 @@ from absl import flags
 
 from qgan_jax import errors
 from qgan_jax.artifacts.drawing import TIME_LIMIT
+from qgan_jax.artifacts.gallery import path_of
 from qgan_jax.config import flags as config_flags
 from qgan_jax.runs.score import score_artifact, score_checkpoint
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
       )
     errors.import_module(values.module)
     scores = score_artifact(
-      values.artifact,
+      path_of(values.artifact),
       experiment.config,
       samples=values.samples,
       seed=values.seed,

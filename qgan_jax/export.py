@@ -30,6 +30,7 @@ from absl import flags, logging
 from qgan_jax import errors
 from qgan_jax.artifacts.drawing import open_drawer, TIME_LIMIT
 from qgan_jax.artifacts.formats import export, FORMATS, PAGE
+from qgan_jax.artifacts.gallery import path_of
 from qgan_jax.artifacts.inference import images_of, latents_of
 from qgan_jax.artifacts.packed import read
 from qgan_jax.errors import UserError
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
       )
     source = found[0]
   else:
-    source = Path(values.artifact)
+    source = Path(path_of(values.artifact))
   folder = Path(values.out) if values.out else source.parent
   errors.import_module(values.module)
   ort_web = Path(values.ort_web) if values.ort_web else None

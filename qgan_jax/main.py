@@ -22,11 +22,13 @@ from qgan_jax.runs.opened import Trial
 from qgan_jax.runs.trials import exit_when_stopped, train_and_deliver
 from qgan_jax.training import devices
 from qgan_jax.training.allocator import keep_freed_memory
+from qgan_jax.training.programs import keep_programs
 
 
 def main(argv: Sequence[str]) -> None:
   """Trains; see the module's docstring."""
   keep_freed_memory()
+  keep_programs()
   values = flags.FlagValues()
   config_flags.define_flags(argv, values)
   errors.define_path(

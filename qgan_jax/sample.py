@@ -29,6 +29,7 @@ import numpy as np
 from qgan_jax import errors
 from qgan_jax.artifacts.drawer import Fitting
 from qgan_jax.artifacts.drawing import RUNTIMES, TIME_LIMIT
+from qgan_jax.artifacts.gallery import path_of
 from qgan_jax.artifacts.sinks import sample, translate
 from qgan_jax.errors import UserError
 
@@ -66,12 +67,13 @@ def main(argv: Sequence[str]) -> None:
     if not values[name].value:
       raise UserError(f'--{name}=… is missing: see --help for an example')
   errors.import_module(values.module)
+  artifact = path_of(values.artifact)
   if values.images:
     for name in ('num', 'label'):
       if values[name].present:
         raise UserError(f'--{name} does nothing with --images; leave it out')
     translate(
-      artifact=values.artifact,
+      artifact=artifact,
       read=functools.partial(_read, values.images),
       out=values.out,
       runtime=values.runtime,
@@ -79,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
     )
     return
   sample(
-    artifact=values.artifact,
+    artifact=artifact,
     num=values.num,
     out=values.out,
     seed=values.seed,

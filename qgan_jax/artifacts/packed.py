@@ -382,11 +382,15 @@ def _quantized(
       raise ValueError(f'range of {name} is from {x[0]} to {x[1]}')
     ranges[name] = jnp.asarray(x)
   learned = _learned(_under('learned/', tensors), precision)
-  return network.replace(
+  network = network.replace(
     variables=restored(expected, _under('variables/', tensors)),
     ranges=ranges,
     learned=learned | ({'weights': fitted} if fitted else {}),
   )
+  if network.inputs is not None:
+    # Traced alone: whatever of it cannot be called is found here.
+    jax.eval_shape(Quantized.__call__, network, *network.example())
+  return network
 
 
 def _learned(tensors: Tensors, precision: Precision) -> Learned:

@@ -15,6 +15,7 @@ from qgan_jax.runs.trials import exit_when_stopped, train_and_deliver
 from qgan_jax.training import devices
 from qgan_jax.training.allocator import keep_freed_memory
 from qgan_jax.training.checkpoints import saved_steps
+from qgan_jax.training.programs import keep_programs
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -97,6 +98,7 @@ def train_population(path: Path) -> None:
       are run before that is raised.
   """
   keep_freed_memory()
+  keep_programs()
   trials = read_trials(path)
   groups: dict[Any, list[Trial]] = {}
   for trial in trials:

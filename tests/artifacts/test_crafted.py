@@ -142,6 +142,16 @@ def test_the_memory_of_drawing_is_known_and_bounded(tmp_path, monkeypatch):
     artifacts.open_drawer(path)
 
 
+@pytest.mark.parametrize('bits', [{'x': 8}, {}, {'project': 8}])
+def test_bits_of_other_layers(tmp_path, bits):
+  def change(header, tensors):
+    header['bits']['activations'] = bits
+
+  path = crafted(tmp_path, change)
+  with pytest.raises(UserError, match='does not fit together.*no bits for'):
+    artifacts.load(path)
+
+
 class Large(nn.Module):
   """Images of 256×256 pixels from maps of eight channels."""
 
