@@ -10,6 +10,7 @@
   evaluate    scores a run or an artifact again
   export      writes ONNX, StableHLO or a page that draws in a browser
   sample      draws images from an artifact
+  preflight   tells what a run will cost, on chips that need not be here
   report      makes one page of runs: how few bits are enough?
 
 `qgan COMMAND --help` tells all of one. `qgan sample` is the same as
@@ -32,6 +33,7 @@ COMMANDS = {
   'evaluate': 'evaluate',
   'export': 'export',
   'sample': 'sample',
+  'preflight': 'preflight',
   'report': 'report',
 }
 

@@ -24,6 +24,7 @@ FLAGS = {
   'main': 'config coordinator distributed help_config process processes '
   'workdir',
   'population': 'trials',
+  'preflight': 'against_float config help_config json layout on price sweep',
   'quantize': 'a_bits activation_quantizer bias_correction bits calibration '
   'dynamic max_ratio method module out quantizer rounding_steps samples seed '
   'size w_bits workdir',
@@ -46,7 +47,7 @@ def workdir(tmp_path_factory):
 
 def test_every_command_is_here():
   files = {path.stem for path in (ROOT / 'qgan_jax').glob('*.py')}
-  assert files - {'__init__', '__main__', 'errors'} == set(FLAGS)
+  assert files - {'__init__', '__main__', 'backend', 'errors'} == set(FLAGS)
   assert set(qgan.COMMANDS.values()) == set(FLAGS)
 
 

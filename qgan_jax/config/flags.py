@@ -100,9 +100,18 @@ def parse_flags(
     SystemExit: after --help or --help_config.
   """
   file, arg, overrides = read_flags(argv, flag_values, description)
+  return Experiment(validated(flag_values), file, arg, overrides)
+
+
+def validated(flag_values: flags.FlagValues) -> FrozenConfigDict:
+  """The config of flags that `read_flags` has parsed, resolved.
+
+  Raises:
+    UserError: it is not complete, or a value is wrong.
+  """
   config = resolve(flag_values.config)
   check.validate(config)
-  return Experiment(config, file, arg, overrides)
+  return config
 
 
 def read_flags(

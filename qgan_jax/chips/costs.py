@@ -1,0 +1,132 @@
+"""What a step costs, as the compiler tells it, and which rate bounds it."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+from jaxlib import _jax
+
+from qgan_jax.chips import program
+from qgan_jax.chips.program import Program
+from qgan_jax.chips.topologies import Machine
+
+
+class Costs(NamedTuple):
+  """What one call of a compiled program costs a device.
+
+  Attributes:
+    compiling: seconds that it took to compile, on this machine.
+    state: bytes of its arguments: the state and a batch.
+    temporaries: bytes that it takes beyond these, outputs included.
+    flops: floating-point operations.
+    bytes: read and written.
+    optimum: seconds, the compiler's own; None where it tells none.
+    program: its kernels.
+  """
+
+  compiling: float
+  state: int
+  temporaries: int
+  flops: float
+  bytes: float
+  optimum: float | None
+  program: Program
+
+  @property
+  def memory(self) -> int:
+    """Bytes of a device that it takes in all."""
+    return self.state + self.temporaries
+
+
+def compile_step(lowered: jax.stages.Lowered) -> Costs:
+  """Compiles a program and reads what it costs."""
+  start = time.monotonic()
+  compiled = lowered.compile()
+  seconds = time.monotonic() - start
+  memory: Any = compiled.memory_analysis()
+  read = program.read(compiled.as_text() or '')
+  analysis: Any = compiled.cost_analysis()
+  if analysis is None:
+    # XLA's compiler for GPUs tells none. Operations are those of the program
+    # before it was optimized; what is moved is what kernels read and write.
+    hlo: Any = lowered.compiler_ir('hlo')
+    analysis = _jax.hlo_module_cost_analysis(
+      jax.local_devices()[0].client, hlo.as_hlo_module()
+    )
+    analysis |= {'bytes accessed': sum(read.bytes.values())}
+  optimum = analysis.get('optimal_seconds', 0.0)
+  return Costs(
+    compiling=seconds,
+    state=memory.argument_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes,
+    flops=analysis['flops'],
+    bytes=analysis['bytes accessed'],
+    optimum=optimum if optimum > 0 else None,
+    program=read,
+  )
+
+
+def bounds(costs: Costs, machine: Machine, *, dtype: str) -> dict[str, float]:
+  """The least seconds that a call takes, by what bounds it; {} if unknown.
+
+  Each is a cost over the chip's published peak rate, as in a roofline
+  (Williams et al. 2009). An all-reduce over n devices sends 2 (n − 1) / n times
+  what it reduces.
+
+  Args:
+    costs: of the program.
+    machine: what it runs on.
+    dtype: of the arithmetic.
+  """
+  chip, count = machine.chip, len(machine.devices)
+  if chip is None:
+    return {}
+  share = machine.chips / count  # Of a chip's rates, a device's.
+  slower = 2 if machine.backend == 'gpu' and dtype == 'float32' else 1
+  sent = 2 * (count - 1) / count * costs.program.reduced
+  return {
+    'compute': slower * costs.flops / (share * chip.flops),
+    'memory': costs.bytes / (share * chip.bandwidth),
+    'collectives': sent / (share * chip.link),
+  }
+
+
+def estimate(
+  costs: Costs, machine: Machine, *, dtype: str
+) -> tuple[float, str] | None:
+  """(seconds of a call, how they were estimated); None where nothing is known.
+
+  Where the compiler gives its schedule in cycles, their sum is the estimate, as
+  kernels run one after another; the time of collectives comes on top, of which
+  it gives none. Otherwise it is the compiler's optimum, or else what bounds the
+  program.
+  """
+  found = bounds(costs, machine, dtype=dtype)
+  cycles = sum(costs.program.cycles.values())
+  if machine.chip and machine.chip.clock and cycles:
+    seconds = cycles / machine.chip.clock + found['collectives']
+    return seconds, f"the compiler's cycles at {machine.chip.clock / 1e9:g} GHz"
+  if costs.optimum is not None:
+    return costs.optimum, "the compiler's optimum"
+  if found:
+    return max(found.values()), 'peak rates alone: a real step is slower'
+  return None
+
+
+def largest_batch(costs: Costs, machine: Machine, batch: int) -> int | None:
+  """The largest batch of which it is safe to say that it fits.
+
+  All temporaries are taken to grow with the batch; in truth some, such as
+  gradients, do not, and more may fit. None where the memory is unknown.
+
+  Args:
+    costs: of the program.
+    machine: what it runs on.
+    batch: images of a device in that program.
+  """
+  if machine.chip is None:
+    return None
+  free = machine.chip.memory * machine.chips / len(machine.devices)
+  return max(0, int((free - costs.state) * batch / max(1, costs.temporaries)))

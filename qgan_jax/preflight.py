@@ -1,0 +1,88 @@
+r"""Compiles a run for chips that need not be here, and tells what it will cost.
+
+  python -m qgan_jax.preflight --config=mnist:bits=8 --on=v5e:2x2 --price=4.8
+
+It compiles the step that `qgan_jax.main` would run and prints the memory it
+takes, its operations, what bounds it, how long training lasts and where the
+quantized program does more than the same in float. What it says of another
+machine is compiled or estimated, and nothing is run; with --on=here some steps
+are run and timed as well. With --sweep it tells of all trials, each on a chip
+of its own or, with --layout=population, together.
+
+Compilers of other chips: pip install 'qgan_jax[preflight]'. Machines are
+CHIP:COUNT or CHIP:TOPOLOGY: v5e:1, v5e:2x2, v4:2x2x1, v5p:2x2x1, v6e:4x4,
+tpu7x:2x2x1, h100:1, h100:8, h100:2x8 (two hosts of eight).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+import jax
+
+from qgan_jax import errors, records
+from qgan_jax.chips import topologies
+from qgan_jax.config import flags as config_flags
+from qgan_jax.runs import preflight_text
+from qgan_jax.runs.plan import plan
+from qgan_jax.runs.preflight import check
+
+
+def main(argv: Sequence[str]) -> None:
+  """Compiles, and prints what it will cost; see the module's docstring."""
+  values = flags.FlagValues()
+  config_flags.define_flags(argv, values)
+  flags.DEFINE_string(
+    'on', topologies.HERE, 'The machine, such as v5e:2x2.', flag_values=values
+  )
+  flags.DEFINE_string(
+    'sweep', None, "What is tried, such as 'bits=2,4,8'.", flag_values=values
+  )
+  flags.DEFINE_enum(
+    'layout',
+    'processes',
+    ['processes', 'population'],
+    'Of a sweep: a process and a chip for each trial, or one program.',
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    'against_float',
+    True,
+    'Compiles the same without quantization, too, and compares.',
+    flag_values=values,
+  )
+  flags.DEFINE_float(
+    'price',
+    None,
+    'Of the whole machine, an hour.',
+    lower_bound=0,
+    flag_values=values,
+  )
+  errors.define_path('json', 'A file for all numbers.', values)
+  given = config_flags.read_flags(argv, values, __doc__)
+  if values.sweep is None:
+    configs = [config_flags.validated(values)]
+  else:
+    trials = plan(*given, own=values.sweep, workdir=None).trials
+    configs = [config_flags.parse_args(trial.args).config for trial in trials]
+  if values.on != topologies.HERE:
+    # The machine's own devices are not asked for: there may be others.
+    jax.config.update('jax_platforms', 'cpu')
+  found = check(
+    configs,
+    topologies.find(values.on),
+    population=values.layout == 'population',
+    against_float=values.against_float,
+  )
+  file, arg, _ = given
+  name = Path(file).stem + (f':{arg}' if arg else '')
+  for checked in found:
+    print(preflight_text.describe(checked, name), end='\n\n')
+  print(preflight_text.total(found, values.price))
+  if values.json:
+    record = [preflight_text.record(checked) for checked in found]
+    records.write_json(Path(values.json), record)
+
+
+if __name__ == '__main__':
+  errors.run(main)

@@ -1,0 +1,198 @@
+"""Compiles the steps of runs for a machine, and tells what they will cost.
+
+Each is the program that the run itself would compile, made by the same code
+from shapes alone. On the machine itself some steps are run and timed, too.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import statistics
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from qgan_jax.backend import traced_for
+from qgan_jax.chips import costs
+from qgan_jax.chips.costs import Costs
+from qgan_jax.chips.topologies import Machine
+from qgan_jax.data import Batches, ImageDataset
+from qgan_jax.errors import UserError
+from qgan_jax.precision import Precision
+from qgan_jax.runs import build, inputs
+from qgan_jax.runs.shared import make_layout, program_key, shared_config
+from qgan_jax.training import loop
+
+_STEPS = 20  # That are timed, after as many that are not.
+
+
+class Checked(NamedTuple):
+  """A program of one trial, or of several that train together.
+
+  Attributes:
+    config: resolved; of several trials, what they share.
+    dataset: the name of the images.
+    machine: what each call runs on.
+    trials: how many runs have this program.
+    at_once: how many of them train at the same time.
+    rounds: calls that make up a step of all that share a program.
+    images: of the batch, on each device.
+    costs: of a call.
+    in_float: of the same program without quantization; None where it has none.
+    measured: seconds of a step, on the machine; None where it is not here.
+  """
+
+  config: Any
+  dataset: str
+  machine: Machine
+  trials: int
+  at_once: int
+  rounds: int
+  images: int
+  costs: Costs
+  in_float: Costs | None
+  measured: float | None
+
+  @property
+  def estimated(self) -> tuple[float, str] | None:
+    """(seconds of a step of all that train at once, how they are known)."""
+    found = costs.estimate(self.costs, self.machine, dtype=self.config.dtype)
+    return found and (found[0] * self.rounds, found[1])
+
+  @property
+  def seconds(self) -> float | None:
+    """Of training all trials; without scores, checkpoints and their host."""
+    step = self.measured or (self.estimated and self.estimated[0])
+    if step is None:
+      return None
+    return -(-self.trials // self.at_once) * self.config.steps * step
+
+
+def check(
+  configs: Sequence[Any],
+  machine: Machine,
+  *,
+  population: bool,
+  against_float: bool,
+) -> list[Checked]:
+  """Compiles each program that runs would need.
+
+  Args:
+    configs: of the runs, resolved.
+    machine: what they are to run on. One run, and a population, take all of
+      it; of several runs in processes of their own, each takes a chip.
+    population: whether runs share programs where they can.
+    against_float: whether to compile each in float too.
+
+  Raises:
+    UserError: a run cannot be made so.
+  """
+  inputs.check(configs)
+  with traced_for(machine.backend):
+    if len(configs) > 1 and not population:
+      return _in_processes(configs, machine, against_float)
+    groups: dict[Any, list[Any]] = {}
+    for config in configs:
+      groups.setdefault(program_key(config), []).append(config)
+    return [
+      _check(group, machine, len(group), len(group), against_float)
+      for group in groups.values()
+    ]
+
+
+def _in_processes(
+  configs: Sequence[Any], machine: Machine, against_float: bool
+) -> list[Checked]:
+  each = len(machine.devices) // machine.chips
+  chip = machine._replace(devices=machine.devices[:each], chips=1)
+  groups: dict[Any, list[Any]] = {}
+  for config in configs:
+    dataset = build.load_dataset(config, standin=True)
+    # Trials whose widths differ have one program, if as much is quantized.
+    key = program_key(config), build.set_up(config, dataset).static
+    groups.setdefault(key, []).append(config)
+  return [
+    _check(group[:1], chip, len(group), machine.chips, against_float)
+    for group in groups.values()
+  ]
+
+
+def _check(
+  configs: Sequence[Any],
+  machine: Machine,
+  trials: int,
+  at_once: int,
+  against_float: bool,
+) -> Checked:
+  """Compiles the program of trials that train together."""
+  config = shared_config(configs)
+  dataset = build.load_dataset(config, standin=True)
+  layout = make_layout(config, len(configs), machine.devices)
+  setup = build.set_up(config, dataset, layout)
+  in_float = None
+  if against_float and setup.is_quantized:
+    networks = {
+      name: dataclasses.replace(network, precision=Precision())
+      for name, network in setup.networks.items()
+    }
+    in_float = _compile(dataclasses.replace(setup, networks=networks), machine)
+  return Checked(
+    config=config,
+    dataset=dataset.name,
+    machine=machine,
+    trials=trials,
+    at_once=at_once,
+    rounds=layout.rounds,
+    images=config.batch_size // layout.group * layout.lanes,
+    costs=_compile(setup, machine),
+    in_float=in_float,
+    measured=_measure(setup, len(configs)) if machine.here else None,
+  )
+
+
+def _compile(setup: build.Setup, machine: Machine) -> Costs:
+  config: Any = setup.config
+  shape = setup.variant.repeats, config.batch_size
+  size = setup.dataset.train_images.shape[1:]
+  batch = {'images': jax.ShapeDtypeStruct((*shape, *size), np.uint8)}
+  if setup.labels is not None:
+    batch['labels'] = jax.ShapeDtypeStruct(shape, np.int32)
+  program = setup.program(None if machine.here else machine.devices)
+  lowered = program.lower(setup.state_shapes(), batch)
+  try:
+    return costs.compile_step(lowered)
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise UserError(
+      f'this run does not fit into the memory of {machine.name}: make '
+      f'batch_size={config.batch_size} or channels smaller '
+      f'({str(error).splitlines()[0]})'
+    ) from None
+
+
+def _measure(setup: build.Setup, members: int) -> float:
+  """Seconds of a step of all members, batches included: the median of some."""
+  program = setup.program()
+  batches = _batches(setup, setup.dataset)
+  states = program.put(setup.init_states([setup] * members))
+  seconds = []
+  for step in range(2 * _STEPS):
+    start = time.monotonic()
+    batch = loop.stack_batches(batches, step, setup.variant.repeats)
+    states, metrics = program(states, program.shard([batch] * members))
+    jax.block_until_ready(metrics)
+    seconds.append(time.monotonic() - start)
+  return statistics.median(seconds[_STEPS:])
+
+
+def _batches(setup: build.Setup, dataset: ImageDataset) -> Batches:
+  config: Any = setup.config
+  return Batches(
+    dataset.train_images,
+    setup.labels,
+    seed=config.seed,
+    batch_size=config.batch_size,
+    process_devices=setup.layout.local_group,
+  )
