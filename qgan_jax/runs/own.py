@@ -61,7 +61,8 @@ def train(
     ...   q.variants.gan(G(), D(), latent_dim=64, loss='hinge', penalty='r1'),
     ...   images, bits=4, workdir='runs/mine', steps=2000,
     ... )  # doctest: +SKIP
-    >>> run.scores['best']['frechet_distance']  # doctest: +SKIP
+    >>> best = run.scores['best']  # doctest: +SKIP
+    >>> best['frechet_distance']  # doctest: +SKIP
 
   Args:
     variant: what is trained against what, such as `variants.gan(…)`.
