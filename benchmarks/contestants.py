@@ -153,7 +153,7 @@ def step_flops(size: int, channels: int) -> int:
   needs no gradient of D's kernels; neither network's own input needs one,
   but the fake images do in G's update.
   """
-  sizes = stage_sizes(size)
+  sizes = [side for side, _ in stage_sizes(size)]
   widths = [1] + [channels << i for i in range(len(sizes) - 1)]
   convs = [
     16 * i * o * s * s

@@ -30,7 +30,7 @@ class Generator(nn.Module):
   @nn.compact
   def __call__(self, latents: jax.Array) -> jax.Array:
     """Draws images."""
-    sizes = stage_sizes(self.image_size)[-2::-1]
+    sizes = [side for side, _ in stage_sizes(self.image_size)[-2::-1]]
     x = nn.ConvTranspose(
       self.channels << (len(sizes) - 1),
       (4, 4),

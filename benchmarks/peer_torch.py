@@ -19,7 +19,7 @@ class Generator(nn.Module):
 
   def __init__(self, image_size: int, channels: int, latent_dim: int):
     super().__init__()
-    self.sizes = stage_sizes(image_size)[-2::-1]
+    self.sizes = [side for side, _ in stage_sizes(image_size)[-2::-1]]
     widths = [channels << i for i in reversed(range(len(self.sizes)))]
     self.project = nn.ConvTranspose2d(latent_dim, widths[0], 4, bias=False)
     self.norms = nn.ModuleList(
@@ -43,7 +43,7 @@ class Discriminator(nn.Module):
 
   def __init__(self, image_size: int, channels: int):
     super().__init__()
-    sizes = stage_sizes(image_size)[:-1]
+    sizes = [side for side, _ in stage_sizes(image_size)[:-1]]
     widths = [1] + [channels << i for i in range(len(sizes))]
     self.downs = nn.ModuleList()
     for size, i, o in zip(sizes, widths[:-1], widths[1:], strict=True):

@@ -99,13 +99,16 @@ def _read(
   from qgan_jax.data import folder, images
 
   height, width, channels = shape
-  if height != width or channels not in (1, 3, 4):
+  if channels not in (1, 3, 4):
     raise UserError(
       f'the artifact is called with images of {height}×{width}×{channels}, '
       'which pictures are not fitted to: call it in Python'
     )
   to_array = functools.partial(
-    images.to_array, image_size=height, channels=channels, **fitting._asdict()
+    images.to_array,
+    image_size=(height, width),
+    channels=channels,
+    **fitting._asdict(),
   )
   return folder.read(path, to_array)
 

@@ -72,8 +72,9 @@ def module_of(record: Mapping[str, Any], path: Path) -> nn.Module:
     _check_size(value)
   if name in models.NAMES:
     for key, most in models.LIMITS.items():
-      if key in kwargs and kwargs[key] > most:
-        raise ValueError(f'{key} is {kwargs[key]}, and at most {most} are read')
+      value = kwargs.get(key, 0)
+      if (max(value) if isinstance(value, list) else value) > most:
+        raise ValueError(f'{key} is {value}, and at most {most} are read')
   # A module is hashable, and a list is not.
   module = cls(**{key: _with_tuples(value) for key, value in kwargs.items()})
   hash(module)

@@ -23,6 +23,7 @@ from qgan_jax.config.kinds import (
   PATH,
   POSITIVE,
   SHARE,
+  size,
   text,
   whole,
 )
@@ -33,6 +34,7 @@ from qgan_jax.training import optimizers
 from qgan_jax.variants import augmentation, CLASSES, losses
 from qgan_jax.variants.likelihoods import LIKELIHOODS
 
+IMAGE_SIZE = size(16, models.LIMITS['image_size'])
 # The networks, and what the short names of their keys begin with: `g_bits`.
 NETWORKS = {'generator': 'g', 'discriminator': 'd'}
 # What of a network has bits of its own, in the same way: `w_bits`.
@@ -198,7 +200,7 @@ GROUPS = (
     Key('data.standin', FLAG, True,
         'Whether the digits stand in where MNIST or its like is not there; '
         'sweeps set it to false unless it is given.'),
-    Key('data.image_size', whole(16, models.LIMITS['image_size']), 28,
+    Key('data.image_size', IMAGE_SIZE, '28',
         'Height and width to which images are cropped and resized.'),
     Key('data.channels',
         one_of(1, 3, 4)._replace(allowed='1 (grey), 3 (RGB), 4 (RGBA)'),
@@ -213,7 +215,7 @@ GROUPS = (
         'Whether training images are mirrored, left to right, half of the '
         'time.'),
     Key('data.fit', choice('crop', 'pad', 'stretch'), 'crop',
-        'How pictures of a folder become square: their centre, all of them '
+        'How pictures of a folder get that size: their centre, all of them '
         'with a border, or with other proportions.'),
     Key('data.pixel_art', FLAG, None,
         'Whether pictures of a folder are scaled by whole numbers and not '

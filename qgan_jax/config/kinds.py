@@ -67,6 +67,28 @@ def text(allowed: str) -> Kind:
   return Kind(str, allowed, lambda x: type(x) is str and bool(x))
 
 
+def size_of(value: Any) -> tuple[int, ...]:
+  """(height, width) of '48x32', '32' or 32; () of what is no size."""
+  if type(value) not in (int, str):
+    return ()
+  found = re.fullmatch(r'(\d{1,9})(?:x(\d{1,9}))?', str(value), re.ASCII)
+  return (int(found[1]), int(found[2] or found[1])) if found else ()
+
+
+def size(least: int, most: int) -> Kind:
+  """A height and a width, each between two numbers, both included."""
+
+  def accepts(value: Any) -> bool:
+    found = size_of(value)
+    return bool(found) and all(least <= x <= most for x in found)
+
+  return Kind(
+    str,
+    f'a whole number from {least} to {most}, or two, height x width, as 48x32',
+    accepts,
+  )
+
+
 FLAG = Kind(bool, 'true or false', lambda x: type(x) is bool)
 POSITIVE = _number('a float32 number above 0', lambda x: x > 0)
 NOT_NEGATIVE = _number('a float32 number from 0 up', lambda x: x >= 0)

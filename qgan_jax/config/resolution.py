@@ -43,7 +43,7 @@ from qgan_jax.config.keys import (
   ROLES,
   SHARED,
 )
-from qgan_jax.config.kinds import PATH
+from qgan_jax.config.kinds import PATH, size_of
 from qgan_jax.errors import expand_home, UserError
 from qgan_jax.variants import losses
 
@@ -66,9 +66,11 @@ def base(**overrides: Any) -> ConfigDict:
     unset = config_dict.placeholder(key.kind.type)
     inner[name] = unset if key.default is None else key.default
   config = ConfigDict(nested)
-  config.update_from_flattened_dict(
-    {path_of(name): value for name, value in overrides.items()}
-  )
+  values = {path_of(name): value for name, value in overrides.items()}
+  side = values.get('data.image_size')
+  if type(side) is int:
+    values['data.image_size'] = str(side)
+  config.update_from_flattened_dict(values)
   return config.lock()
 
 
@@ -124,6 +126,10 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
   }
   data, loss, precision = c['data'], c['loss'], c['precision']
   data['source'] = _source(c['experiment'], data['source'], data['dir'])
+  # A number where it is one, as in the records of earlier versions.
+  sides = size_of(data['image_size'])
+  if len({*sides}) == 1:
+    data['image_size'] = sides[0]
   if loss['penalty_weight'] is None:
     # A penalty that does not exist is refused by `check.validate`.
     loss['penalty_weight'] = losses.PENALTY_WEIGHTS.get(loss['penalty'], 0.0)

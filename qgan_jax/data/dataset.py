@@ -19,7 +19,7 @@ class ImageDataset:
   Attributes:
     name: What was really used: `'mnist:3.0.1'`, `'mnist (original files)'`,
       `'digits'`, `'digits (stand-in for mnist)'`, `'pictures-1a2b3c4d5e6f'`.
-    train_images: uint8 `[N, H, W, C]`, values 0..255, `H == W`, `C` 1, 3 or 4:
+    train_images: uint8 `[N, H, W, C]`, values 0..255, `C` 1, 3 or 4:
       RGBA, whose colours are multiplied by alpha. Of pairs, the channels of the
       input, and behind them those of the target.
     train_labels: int32 `[N]` in `[0, num_classes)`, or None.

@@ -6,7 +6,9 @@ from qgan_jax.data import images
 from qgan_jax.data.dataset import ImageDataset, split_off_test
 
 
-def load(*, image_size: int, channels: int | None = None) -> ImageDataset:
+def load(
+  *, image_size: int | images.Size, channels: int | None = None
+) -> ImageDataset:
   """Loads the 1,797 scanned digits that scikit-learn carries.
 
   They are the test part of "Optical Recognition of Handwritten Digits"
@@ -15,7 +17,7 @@ def load(*, image_size: int, channels: int | None = None) -> ImageDataset:
   is drawn at random, both parts share their writers.
 
   Args:
-    image_size: Height and width of the result, in pixels.
+    image_size: Height and width of the result, in pixels, or one number.
     channels: 1 or 3; None means 1.
 
   Returns:

@@ -45,7 +45,7 @@ class _Picture(NamedTuple):
     parts: its path inside the folder or archive.
     digest: of its bytes, hexadecimal; of a pair, that of the input and behind
       it that of the target.
-    pixels: uint8 `[image_size, image_size, C]`; None where it is broken.
+    pixels: uint8 `[H, W, C]`; None where it is broken.
     fault: what is wrong with it then.
     brightest: its largest value where it has more than 8 bits, else 0.
     is_flat: whether it has few colours; None where it has the right size.
@@ -62,7 +62,7 @@ class _Picture(NamedTuple):
 def load(
   path: str,
   *,
-  image_size: int,
+  image_size: int | images.Size,
   channels: int | None = None,
   group: str = 'content',
   fit: str = 'crop',
@@ -80,12 +80,12 @@ def load(
   Args:
     path: The folder, .zip or .tar; `~` is expanded, hidden files and folders
       are skipped.
-    image_size: Height and width of the result, in pixels.
+    image_size: Height and width of the result, in pixels, or one number.
     channels: 1, 3 or 4 (RGBA, colours multiplied by alpha); None means the
       most that an image needs: 1 if it is grey, 4 if some of it is transparent.
     group: What stays together when a part is held out: `'content'`, the same
       file, or `'name'`, all that have the same file name but for its extension.
-    fit: How an image becomes square, see `images.to_array`.
+    fit: How an image gets that size, see `images.to_array`.
     pixel_art: Whether images are scaled as such; None means that half of those
       to be scaled, or more, have at most 64 colours.
     pairs: Two folders, `'A/B'`, whose pictures of the same name are an input

@@ -1,4 +1,4 @@
-"""Any picture to a square uint8 array: the one resize of the package."""
+"""Any picture to a uint8 array of one size: the one resize of the package."""
 
 import math
 
@@ -9,18 +9,25 @@ from PIL import Image
 _GREY_MODES = frozenset(
   {'1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16L', 'I;16B', 'I;16N'}
 )
+# Height and width in pixels.
+Size = tuple[int, ...]
+
+
+def size_of(image_size: int | Size) -> Size:
+  """Height and width; of a number, those of a square."""
+  return (image_size,) * 2 if isinstance(image_size, int) else image_size
 
 
 def to_array(
   image: Image.Image,
   *,
-  image_size: int,
+  image_size: int | Size,
   channels: int | None = None,
   white: int = 65535,
   fit: str = 'crop',
   pixel_art: bool = False,
 ) -> np.ndarray:
-  """Fits a picture into a square, bicubic and antialiased unless it is art.
+  """Fits a picture into a size, bicubic and antialiased unless it is art.
 
   With 4 channels, colours are multiplied by their alpha: what cannot be seen is
   0, whatever colour a file has there. With 1 or 3, transparency is laid over
@@ -29,22 +36,25 @@ def to_array(
 
   Args:
     image: A picture of any size and of any mode but float.
-    image_size: Height and width of the result, in pixels.
+    image_size: Height and width of the result, in pixels; one number where
+      they are the same.
     channels: 1, 3 or 4 (RGBA); None keeps transparency where there is any, and
       grey grey, and makes everything else RGB.
     white: The brightest value where the picture has more than 8 bits.
-    fit: `'crop'` takes the centre square, `'pad'` scales all of it into the
-      middle, `'stretch'` changes its proportions.
+    fit: `'crop'` takes the largest part of these proportions about the centre,
+      `'pad'` scales all of it into the middle, `'stretch'` changes its
+      proportions.
     pixel_art: Whether to scale by whole numbers without smoothing, and to pad
       what is left. Where that cannot make it smaller, it is resized as others.
 
   Returns:
-    uint8 `[image_size, image_size, C]`.
+    uint8 `[H, W, C]`.
 
   Raises:
     ValueError: The picture's values have no defined range in 8 bits.
     OSError: The picture cannot be decoded.
   """
+  size = size_of(image_size)
   is_grey = image.mode in _GREY_MODES
   image = _eight_bit(image, white)
   if channels is None:
@@ -59,28 +69,33 @@ def to_array(
       image = image.convert('L')
     elif image.mode != 'RGB':
       image = image.convert('RGB')
-  image = _scaled(image, image_size, fit, pixel_art)
+  image = _scaled(image, size, fit, pixel_art)
   pixels = np.asarray(image).reshape(image.height, image.width, -1)
   if channels == 4:
     # Bicubic filters overshoot.
     pixels = np.minimum(pixels, pixels[..., 3:])
-  return _padded(with_channels(pixels, channels), image_size)
+  return _padded(with_channels(pixels, channels), size)
 
 
 def _scaled(
-  image: Image.Image, size: int, fit: str, pixel_art: bool
+  image: Image.Image, size: Size, fit: str, pixel_art: bool
 ) -> Image.Image:
   """The image as large as `size` in one direction, and no larger in another.
 
   Pixel art may be smaller in both.
   """
+  # As Pillow has sizes.
+  wanted = size[::-1]
   if fit == 'crop':
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
+    width = min(image.width, round(image.height * wanted[0] / wanted[1]))
+    height = min(image.height, round(image.width * wanted[1] / wanted[0]))
+    width, height = max(1, width), max(1, height)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
     # Cropped first: `resize(box=…)` would also read pixels outside of the box.
-    image = image.crop((left, top, left + side, top + side))
-  bases = image.size if fit == 'stretch' else (max(image.size),) * 2
-  scales = [size / base for base in bases]
+    image = image.crop((left, top, left + width, top + height))
+  scales = [x / y for x, y in zip(wanted, image.size, strict=True)]
+  if fit == 'pad':
+    scales = [min(scales)] * 2
   if pixel_art and min(scales) >= 1:
     scales = [math.floor(scale) for scale in scales]
   width, height = (
@@ -98,13 +113,14 @@ def _scaled(
   )
 
 
-def _padded(pixels: np.ndarray, size: int) -> np.ndarray:
+def _padded(pixels: np.ndarray, size: Size) -> np.ndarray:
   """Adds to `[H, W, C]` around it: the edge, or nothing where C is 4 (RGBA)."""
   height, width, channels = pixels.shape
-  if (height, width) == (size, size):
+  if (height, width) == size:
     return pixels
   around = [
-    ((size - x) // 2, size - x - (size - x) // 2) for x in (height, width)
+    ((s - x) // 2, s - x - (s - x) // 2)
+    for x, s in zip((height, width), size, strict=True)
   ]
   return np.pad(
     pixels, [*around, (0, 0)], mode='constant' if channels == 4 else 'edge'
@@ -122,13 +138,14 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resize_all(
-  images: np.ndarray, *, image_size: int, channels: int | None = None
+  images: np.ndarray, *, image_size: int | Size, channels: int | None = None
 ) -> np.ndarray:
   """Applies `to_array` to uint8 `[N, H, W, C]`, `C` 1 or 3."""
   channels = channels or images.shape[-1]
-  if images.shape[1:] == (image_size, image_size, channels):
+  shape = (*size_of(image_size), channels)
+  if images.shape[1:] == shape:
     return images
-  result = np.empty((len(images), image_size, image_size, channels), np.uint8)
+  result = np.empty((len(images), *shape), np.uint8)
   for i, pixels in enumerate(images):
     # Pillow wants a grey image without its channel axis.
     picture = Image.fromarray(

@@ -33,7 +33,7 @@ def load(
   name: str,
   *,
   data_dir: Path,
-  image_size: int,
+  image_size: int | images.Size,
   channels: int | None = None,
   download: bool = True,
 ) -> ImageDataset:
@@ -47,7 +47,7 @@ def load(
   Args:
     name: One of `NAMES`.
     data_dir: The data folder; made if something is downloaded.
-    image_size: Height and width of the result, in pixels.
+    image_size: Height and width of the result, in pixels, or one number.
     channels: 1 or 3; None means 1.
     download: Whether the network may be used.
 

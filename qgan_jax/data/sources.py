@@ -11,6 +11,7 @@ from absl import logging
 from qgan_jax.data import (
   digits,
   folder,
+  images,
   mnist_family,
   picture_files,
   tfds,
@@ -24,7 +25,7 @@ def load(
   source: str,
   *,
   data_dir: str | None = None,
-  image_size: int,
+  image_size: int | images.Size,
   channels: int | None = None,
   standin: bool = True,
   download: bool = True,
@@ -44,8 +45,8 @@ def load(
       `'folder:PATH'`, a folder of images, or a .zip or .tar of them.
     data_dir: Where data sets lie; None means `$TFDS_DATA_DIR`, else TFDS's
       own default, `~/tensorflow_datasets`.
-    image_size: Height and width of the result, in pixels: images are cropped
-      to the centre square and resized.
+    image_size: Height and width of the result, in pixels, or one number:
+      images are cropped about their centre and resized.
     channels: 1 (grey), 3 (RGB) or 4 (RGBA, colours multiplied by alpha); None
       keeps what the source has.
     standin: Whether `'digits'` may replace a set of the MNIST family that
@@ -53,7 +54,7 @@ def load(
     download: Whether the network may be used.
     group: Which pictures of a folder stay together when a part is held out:
       `'content'` or `'name'`, see `folder.load`, as for the next three.
-    fit: How pictures of a folder become square.
+    fit: How pictures of a folder get that size.
     pixel_art: Whether they are scaled as pixel art; None decides by them.
     pairs: Which of its folders hold inputs and targets, `'A/B'`.
 
@@ -63,7 +64,7 @@ def load(
   Raises:
     UserError: The source is unknown, missing, unreadable or no set of images.
   """
-  if image_size < 1:
+  if min(images.size_of(image_size)) < 1:
     raise UserError(f'The image size is {image_size}; give at least 1 pixel.')
   if channels not in (None, 1, 3, 4):
     raise UserError(

@@ -95,7 +95,7 @@ def find_prepared(source: str, *, data_dir: Path) -> Any | None:
 
 
 def load(
-  builder: Any, *, image_size: int, channels: int | None = None
+  builder: Any, *, image_size: int | images.Size, channels: int | None = None
 ) -> ImageDataset:
   """Decodes a prepared set once, each image treated by `images.to_array`.
 
@@ -105,7 +105,7 @@ def load(
 
   Args:
     builder: What `find_prepared` returned.
-    image_size: Height and width of the result, in pixels.
+    image_size: Height and width of the result, in pixels, or one number.
     channels: 1 or 3; None keeps grey sets grey and makes all others RGB.
 
   Returns:
@@ -200,7 +200,7 @@ def prepare_command(name: str) -> str:
 def _decode(
   records: Any,
   *,
-  image_size: int,
+  image_size: int | images.Size,
   channels: int,
   labelled: bool,
   name: str,
@@ -210,7 +210,9 @@ def _decode(
   # array per feature, and is three times slower on small images.
   from tensorflow_datasets.proto import tf_example_pb2  # noqa: PLC0415
 
-  pixels = np.empty((len(records), image_size, image_size, channels), np.uint8)
+  pixels = np.empty(
+    (len(records), *images.size_of(image_size), channels), np.uint8
+  )
   labels = np.empty(len(records), np.int32) if labelled else None
 
   def decode(chunk: range) -> None:

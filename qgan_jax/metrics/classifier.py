@@ -55,13 +55,22 @@ class Classifier(nn.Module):
     return features, nn.Dense(self.num_classes)(features)
 
 
-def _rotate(images: np.ndarray, turns: np.ndarray) -> np.ndarray:
-  """Turns each image by its number of quarter turns."""
-  rotated = np.empty_like(images)
+def _turn(images: np.ndarray, turns: np.ndarray) -> np.ndarray:
+  """Turns each image in one of the four ways that leave it its shape.
+
+  They are quarter turns of a square; of others, none, a half turn, and the
+  mirror images of both.
+  """
+  square = images.shape[1] == images.shape[2]
+  turned = np.empty_like(images)
   for turn in range(4):
-    chosen = turns == turn
-    rotated[chosen] = np.rot90(images[chosen], turn, axes=(1, 2))
-  return rotated
+    chosen = images[turns == turn]
+    if square:
+      turned[turns == turn] = np.rot90(chosen, turn, axes=(1, 2))
+    else:
+      axes = tuple(axis for axis in (1, 2) if turn & axis)
+      turned[turns == turn] = np.flip(chosen, axes)
+  return turned
 
 
 def _train(
@@ -93,7 +102,7 @@ def _train(
     rows, order = order[:_BATCH], order[_BATCH:]
     if labels is None:
       targets = rng.integers(4, size=_BATCH)
-      batch = _rotate(images[rows], targets)
+      batch = _turn(images[rows], targets)
     else:
       targets, batch = labels[rows], images[rows]
     params, state = step(params, state, batch, targets.astype(np.int32))
@@ -160,7 +169,8 @@ def classifier_extractor(
 
   The features are its 128 penultimate activations, after ReLU. Without labels
   it learns to tell which of four rotations an image was given (RotNet, Gidaris
-  et al., 1803.07728), its name says so, and it gives no class probabilities.
+  et al., 1803.07728), or, where images are not square, in which of four ways it
+  was mirrored; its name says so, and it gives no class probabilities.
 
   It is trained on the CPU: the same images give the same weights.
 
@@ -176,17 +186,13 @@ def classifier_extractor(
     seed: Seed of the initial weights and of the order of images.
 
   Raises:
-    UserError: The images have no labels and are not square.
+    UserError: There is no folder to cache it in.
   """
-  height, width = train_images.shape[1:3]
   supervised = train_labels is not None
-  if not supervised and height != width:
-    raise UserError(
-      f'images of {dataset_name!r} are {height}x{width} and have no labels, so '
-      'that a feature extractor can only learn to tell their rotations, which '
-      'needs square images: crop them, or give labels'
-    )
-  task = 'classifier' if supervised else 'rotations'
+  height, width = train_images.shape[1:3]
+  task = 'rotations' if height == width else 'flips'
+  if supervised:
+    task = 'classifier'
   num_classes = num_classes if supervised else 4
 
   labels = np.asarray(train_labels if supervised else [], np.int32)
@@ -217,7 +223,7 @@ def classifier_extractor(
 
   if not supervised:
     targets = np.arange(len(test_images)) % 4
-    predicted = network(_rotate(test_images, targets))[1].argmax(1)
+    predicted = network(_turn(test_images, targets))[1].argmax(1)
     accuracy = float((predicted == targets).mean())
   elif test_labels is not None:
     predicted = network(test_images)[1].argmax(1)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.models.normalization import apply_layer
+from qgan_jax.models.stages import Size, stage_sizes
 
 Array = jax.Array
 Dtype = Any
@@ -27,12 +28,10 @@ class Operand(nn.Module):
     return x
 
 
-def largest_map(image_size: int) -> int:
-  """Side of the feature maps that attention looks at: of at most 32 pixels."""
-  size = -(-image_size // 2)
-  while size > 32:
-    size = -(-size // 2)
-  return size
+def largest_map(image_size: int | Size) -> Size:
+  """Size of the feature maps that attention looks at: of at most 32 pixels."""
+  inner = stage_sizes(image_size)[1:]
+  return next(size for size in inner if max(size) <= 32)
 
 
 class SelfAttention(nn.Module):

@@ -251,10 +251,10 @@ class UpConv(nn.ConvTranspose):
 
 
 class PixelConv(nn.ConvTranspose):
-  """`nn.ConvTranspose` from one pixel to 4×4, as one matrix product.
+  """`nn.ConvTranspose` from one pixel to all of its kernel, as one product.
 
-  The same parameters and results as Flax's layer with `kernel_size=(4, 4)`,
-  `padding='VALID'`, `use_bias=False`; XLA:CPU's convolution takes ten times
+  The same parameters and results as Flax's layer with `padding='VALID'` and
+  `use_bias=False`; XLA:CPU's convolution takes ten times
   as long.
   """
 
@@ -264,8 +264,8 @@ class PixelConv(nn.ConvTranspose):
 
   @nn.compact
   def __call__(self, inputs: Array) -> Array:
-    """Maps [B, 1, 1, I] to [B, 4, 4, features]."""
-    shape = (4, 4, inputs.shape[-1], self.features)
+    """Maps [B, 1, 1, I] to [B, *kernel_size, features]."""
+    shape = (*self.kernel_size, inputs.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype)
     promote: Any = self.promote_dtype  # Its type allows for None.
     inputs, kernel = promote(inputs, kernel, dtype=self.dtype)

@@ -2,8 +2,8 @@
 
 Radford et al., https://arxiv.org/abs/1511.06434, with a projection
 discriminator (Miyato and Koyama, https://arxiv.org/abs/1802.05637) where it is
-conditional. Images of any size from 5 pixels up: each stage has half of the
-side of the one before, rounded up, as 28 → 14 → 7 → 4.
+conditional. Images of any size from 5 pixels up, square or not: each stage has
+half of the sides of the one before, rounded up, as 28 → 14 → 7 → 4.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from qgan_jax.models.convolution import PixelConv, strided_conv, UpConv
 from qgan_jax.models.normalization import apply_layer, norm
 from qgan_jax.models.posterior import Posterior
-from qgan_jax.models.stages import stage_sizes
+from qgan_jax.models.stages import Size, stage_sizes
 
 Array = jax.Array
 Dtype = Any
@@ -28,7 +28,8 @@ class Generator(nn.Module):
   """Latents to images.
 
   Attributes:
-    image_size: side of the images in pixels.
+    image_size: height and width of the images in pixels; one number where
+      they are square.
     image_channels: of the images.
     channels: of the last feature map; twice as many a stage before.
     latent_dim: length of a latent.
@@ -37,7 +38,7 @@ class Generator(nn.Module):
     dtype: of the arithmetic; parameters are float32.
   """
 
-  image_size: int = 28
+  image_size: int | Size = 28
   image_channels: int = 1
   channels: int = 32
   latent_dim: int = 64
@@ -57,7 +58,7 @@ class Generator(nn.Module):
       train: whether BatchNorm uses and records this batch's statistics.
 
     Returns:
-      [B, image_size, image_size, image_channels] float32 in [−1, 1].
+      [B, *image_size, image_channels] float32 in [−1, 1].
     """
     sizes = stage_sizes(self.image_size)[::-1]
     x = latents.astype(self.dtype)
@@ -68,17 +69,21 @@ class Generator(nn.Module):
     # A transposed convolution from one pixel, as in the paper. A dense layer
     # would have an output channel, and so a scale, for every pixel.
     x = PixelConv(
-      self.channels << (len(sizes) - 2), dtype=self.dtype, name='project'
+      self.channels << (len(sizes) - 2),
+      # No more than what the next stage sees.
+      kernel_size=tuple(min(4, side + 1) for side in sizes[0]),
+      dtype=self.dtype,
+      name='project',
     )(x[:, None, None, :])
     for i, size in enumerate(sizes[1:]):
       x = norm(self.norm, train, self.dtype)(x)
       x = nn.relu(x)
-      last = size == self.image_size
+      last = size == sizes[-1]
       features = (
         self.image_channels if last else self.channels << (len(sizes) - 3 - i)
       )
       x = UpConv(features, dtype=self.dtype, name=f'up{i}')(x)
-      x = x[:, :size, :size]
+      x = x[:, : size[0], : size[1]]
     return jnp.tanh(x.astype(jnp.float32))
 
 
@@ -93,13 +98,13 @@ def _shrink(
     train: as in that call.
 
   Returns:
-    (features of 3 or 4 pixels, what applies a layer as the module does).
+    (features of a few pixels, what applies a layer as the module does).
   """
   layer = functools.partial(
     apply_layer, spectral_norm=module.spectral_norm, train=train
   )
   x = images.astype(module.dtype)
-  for i in range(len(stage_sizes(images.shape[1])) - 1):
+  for i in range(len(stage_sizes(images.shape[1:3])) - 1):
     features = module.channels << i
 
     def down(features=features, i=i):

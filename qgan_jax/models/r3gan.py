@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from qgan_jax.models.stages import (
   interpolate,
+  Size,
   smooth_halve,
   stage_sizes,
   stage_widths,
@@ -87,7 +88,8 @@ class Generator(nn.Module):
   """Latents to images.
 
   Attributes:
-    image_size: side of the images in pixels.
+    image_size: height and width of the images in pixels; one number where
+      they are square.
     image_channels: of the images.
     channels: of the last feature map; see `stage_widths`.
     latent_dim: length of a latent.
@@ -96,7 +98,7 @@ class Generator(nn.Module):
     dtype: of the arithmetic; parameters are float32.
   """
 
-  image_size: int = 32
+  image_size: int | Size = 32
   image_channels: int = 3
   channels: int = 64
   latent_dim: int = 64
@@ -113,7 +115,7 @@ class Generator(nn.Module):
       labels: [B], int32; only where `num_classes` > 0.
 
     Returns:
-      [B, image_size, image_size, image_channels] float32, of images in [−1, 1];
+      [B, *image_size, image_channels] float32, of images in [−1, 1];
       nothing keeps them there.
     """
     first, *sizes = stage_sizes(self.image_size)[::-1]
@@ -132,7 +134,7 @@ class Generator(nn.Module):
     )(x)
     # A picture for each channel, as strong as the latents say.
     basis = self.param(
-      'basis', nn.initializers.normal(1.0), (first, first, widths[0])
+      'basis', nn.initializers.normal(1.0), (*first, widths[0])
     )
     x = x[:, None, None, :] * basis.astype(x.dtype)
     for i, width in enumerate(widths):
@@ -172,7 +174,7 @@ class Discriminator(nn.Module):
     Returns:
       logits [B], float32; higher is more real.
     """
-    widths = stage_widths(images.shape[1], self.channels)
+    widths = stage_widths(images.shape[1:3], self.channels)
     depth = self.blocks * len(widths)
     x = _linear(widths[0], 'extract', self.dtype)(images.astype(self.dtype))
     for i, width in enumerate(widths):

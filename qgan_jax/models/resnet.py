@@ -11,6 +11,7 @@ https://arxiv.org/abs/2005.02494). G upsamples to the nearest pixel.
 
 from collections.abc import Callable
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +23,8 @@ from qgan_jax.models.normalization import apply_layer, ConditionalNorm
 from qgan_jax.models.posterior import Posterior
 from qgan_jax.models.stages import (
   halve,
+  is_small,
+  Size,
   stage_sizes,
   stage_widths,
   upsample,
@@ -42,25 +45,25 @@ def _conv(features: int, name: str, dtype: Dtype, size: int = 3) -> nn.Conv:
 
 
 class UpBlock(nn.Module):
-  """A residual block that doubles the side of its features.
+  """A residual block that doubles the sides of its features.
 
   Attributes:
     features: channels of the result.
-    size: its side in pixels.
+    size: its height and width in pixels.
     norm: 'group', 'batch' or 'none'.
     num_classes: whose scales it has; 0 for none.
     dtype: of the arithmetic.
   """
 
   features: int
-  size: int
+  size: Size
   norm: str
   num_classes: int
   dtype: Dtype
 
   @nn.compact
   def __call__(self, x: Array, labels: Array | None, train: bool) -> Array:
-    """Maps [B, H, W, C] to [B, size, size, features]."""
+    """Maps [B, H, W, C] to [B, *size, features]."""
 
     def normed(x: Array, name: str) -> Array:
       layer = ConditionalNorm(
@@ -80,7 +83,8 @@ class Generator(nn.Module):
   """Latents to images.
 
   Attributes:
-    image_size: side of the images in pixels.
+    image_size: height and width of the images in pixels; one number where
+      they are square.
     image_channels: of the images.
     channels: of the last feature map; see `stage_widths`.
     latent_dim: length of a latent.
@@ -90,7 +94,7 @@ class Generator(nn.Module):
     dtype: of the arithmetic; parameters are float32.
   """
 
-  image_size: int = 32
+  image_size: int | Size = 32
   image_channels: int = 3
   channels: int = 256
   latent_dim: int = 128
@@ -111,17 +115,17 @@ class Generator(nn.Module):
       train: whether BatchNorm uses and records this batch's statistics.
 
     Returns:
-      [B, image_size, image_size, image_channels] float32 in [−1, 1].
+      [B, *image_size, image_channels] float32 in [−1, 1].
     """
     first, *sizes = stage_sizes(self.image_size)[::-1]
     widths = stage_widths(self.image_size, self.channels)[::-1]
     x = nn.Dense(
-      first * first * widths[0],
+      math.prod(first) * widths[0],
       kernel_init=_INIT,
       dtype=self.dtype,
       name='project',
     )(latents.astype(self.dtype))
-    x = x.reshape(-1, first, first, widths[0])
+    x = x.reshape(-1, *first, widths[0])
     for i, (size, width) in enumerate(zip(sizes, widths[1:], strict=True)):
       x = UpBlock(
         width, size, self.norm, self.num_classes, self.dtype, name=f'block{i}'
@@ -171,13 +175,13 @@ def _shrink(
     # The mean of a sum is the sum of means, and computed once.
     return halve(h + x) if halved else h + x
 
-  size = images.shape[1]
+  size = images.shape[1:3]
   widths = stage_widths(size, module.channels)
-  halvings = len(widths) - (2 if size <= 32 else 1)
+  halvings = len(widths) - (2 if is_small(size) else 1)
   x = images.astype(module.dtype)
   for i, width in enumerate(widths):
     x = block(i, x, width, halved=i < halvings)
-    if module.attention and i < halvings and x.shape[1] == largest_map(size):
+    if module.attention and i < halvings and x.shape[1:3] == largest_map(size):
       x = SelfAttention(module.spectral_norm, module.dtype, name='attention')(
         x, train=train
       )

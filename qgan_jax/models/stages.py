@@ -6,39 +6,56 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
-def stage_sizes(image_size: int) -> tuple[int, ...]:
-  """The sides of the feature maps, from the image's down to 3 or 4 pixels.
+# Height and width in pixels.
+Size = tuple[int, ...]
 
-  Each is half of the one before, rounded up: 28 → 14 → 7 → 4.
+
+def stage_sizes(image_size: int | Size) -> tuple[Size, ...]:
+  """Sizes of the feature maps, from the image's down to 3 or 4 pixels.
+
+  Sides are half of those before, rounded up: 28 → 14 → 7 → 4. Where they
+  differ, the longer one decides when to stop: 48×32 → 24×16 → 12×8 → 6×4 → 3×2.
+
+  Args:
+    image_size: height and width; one number where they are the same.
   """
-  sizes = [image_size]
-  while sizes[-1] > 4:
-    sizes.append(-(-sizes[-1] // 2))
+  height, width = (
+    (image_size,) * 2 if isinstance(image_size, int) else image_size
+  )
+  sizes = [(height, width)]
+  while max(sizes[-1]) > 4:
+    height, width = sizes[-1]
+    sizes.append((-(-height // 2), -(-width // 2)))
   return tuple(sizes)
 
 
-def stage_widths(image_size: int, channels: int) -> tuple[int, ...]:
+def is_small(image_size: int | Size) -> bool:
+  """Whether images have at most 32 pixels in their longer side."""
+  return max(stage_sizes(image_size)[0]) <= 32
+
+
+def stage_widths(image_size: int | Size, channels: int) -> tuple[int, ...]:
   """Channels of the stages, from the image's inwards.
 
   The same in all of them up to 32 pixels; above, twice as many in each as in
   the one before, up to 16 times as many as at the image.
   """
-  growth = 0 if image_size <= 32 else 4
+  growth = 0 if is_small(image_size) else 4
   count = len(stage_sizes(image_size))
   return tuple(channels << min(i, growth) for i in range(count))
 
 
-def upsample(x: Array, size: int) -> Array:
-  """Nearest-neighbour upsampling by 2, cut to a side of `size` pixels.
+def upsample(x: Array, size: Size) -> Array:
+  """Nearest-neighbour upsampling by 2, cut to `size`.
 
   Args:
     x: [B, H, W, C].
-    size: 2H, or 2H − 1.
+    size: of the result: 2H or 2H − 1, and 2W or 2W − 1.
 
   Returns:
-    [B, size, size, C].
+    [B, *size, C].
   """
-  return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)[:, :size, :size]
+  return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)[:, : size[0], : size[1]]
 
 
 def halve(x: Array) -> Array:
@@ -59,15 +76,15 @@ def halve(x: Array) -> Array:
   return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
-def interpolate(x: Array, size: int) -> Array:
+def interpolate(x: Array, size: Size) -> Array:
   """Bilinear upsampling by 2: between two pixels lies their mean.
 
   Args:
     x: [B, H, W, C].
-    size: 2H, or 2H − 1; the last of 2H pixels repeats the one before.
+    size: as of `upsample`; the last of 2H pixels repeats the one before.
 
   Returns:
-    [B, size, size, C].
+    [B, *size, C].
   """
   x = upsample(x, size)
   for axis in (1, 2):

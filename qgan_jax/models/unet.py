@@ -52,14 +52,14 @@ class Generator(nn.Module):
     """Translates images.
 
     Args:
-      images: [B, H, H, C] in [−1, 1].
+      images: [B, H, W, C] in [−1, 1].
       train: whether features are dropped, and BatchNorm uses and records this
         batch's statistics.
 
     Returns:
-      [B, H, H, image_channels] float32 in [−1, 1].
+      [B, H, W, image_channels] float32 in [−1, 1].
     """
-    sizes = stage_sizes(images.shape[1])
+    sizes = stage_sizes(images.shape[1:3])
     x = images.astype(self.dtype)
     skips: list[Array] = []
     for i in range(len(sizes) - 1):
@@ -85,10 +85,10 @@ class Generator(nn.Module):
         dtype=self.dtype,
         name=f'up{i}',
       )(nn.relu(joined))
-      x = x[:, :size, :size]
+      x = x[:, : size[0], : size[1]]
       if i:
         x = norm(self.norm, train, self.dtype)(x)
-        if size <= _SMALL:
+        if max(size) <= _SMALL:
           x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return jnp.tanh(x.astype(jnp.float32))
 
@@ -114,18 +114,20 @@ class Discriminator(nn.Module):
     """Judges images; of a pair, the channels of both stand beside each other.
 
     Args:
-      images: [B, H, H, C] in [−1, 1].
+      images: [B, H, W, C] in [−1, 1].
       train: whether BatchNorm uses and records this batch's statistics, and
         spectral norm takes a step of its power iteration.
 
     Returns:
-      logits [B, h, h], float32; higher is more real. Maps are halved up to
+      logits [B, h, w], float32; higher is more real. Maps are halved up to
       three times, as long as they are larger than 8 pixels.
     """
     layer = functools.partial(
       apply_layer, spectral_norm=self.spectral_norm, train=train
     )
-    sizes = [size for size in stage_sizes(images.shape[1]) if size > _SMALL]
+    sizes = [
+      size for size in stage_sizes(images.shape[1:3]) if max(size) > _SMALL
+    ]
     halvings = min(_MOST_HALVINGS, len(sizes))
 
     def conv(features: int, stride: int, name: str) -> nn.Module:

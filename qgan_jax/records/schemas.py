@@ -6,6 +6,7 @@ It raises ValueError where the value is not what the place is for.
 
 from collections.abc import Callable, Mapping
 import math
+import re
 import reprlib
 from typing import Any, NoReturn
 
@@ -126,6 +127,13 @@ def _refuse(value: Any, where: str, wanted: str) -> NoReturn:
   raise ValueError(f'{where or "it"} is {shown}, and should be {wanted}')
 
 
+def _image_size(value: Any, where: str) -> None:
+  """A number of pixels, or two, as in '48x32'."""
+  if isinstance(value, str) and re.fullmatch('[0-9]{1,9}x[0-9]{1,9}', value):
+    return
+  count(value, where)
+
+
 def _score(value: Any, where: str) -> None:
   """The scores of one checkpoint, with one distance at least."""
   _SCORE(value, where)
@@ -142,7 +150,7 @@ _CONFIG = table(
   {
     'seed': integer,
     'steps': count,
-    'data': table({}, {'source': text, 'image_size': maybe(count)}),
+    'data': table({}, {'source': text, 'image_size': maybe(_image_size)}),
     'generator': _NETWORK,
     'discriminator': _NETWORK,
   },

@@ -74,12 +74,13 @@ def strips(runs: Sequence[Run], settings: Sequence[str]) -> list[Strip]:
 
 def _crop(grid: Image.Image, image_size: Any) -> Image.Image:
   """The first rows and columns of a grid, small enough for a page."""
-  if isinstance(image_size, int) and image_size > 0:
-    tile = image_size + PADDING
-    width = min(grid.width, _COLUMNS * tile + PADDING)
-    height = min(grid.height, _ROWS * tile + PADDING)
+  # '48x32', or one number for both.
+  sides = [int(side) for side in str(image_size or 0).split('x')]
+  if min(sides) > 0:
+    width = min(grid.width, _COLUMNS * (sides[-1] + PADDING) + PADDING)
+    height = min(grid.height, _ROWS * (sides[0] + PADDING) + PADDING)
     grid = grid.crop((0, 0, width, height))
-    scale = 2 * _LARGEST / image_size
+    scale = 2 * _LARGEST / max(sides)
   else:
     scale = _COLUMNS * 2 * _LARGEST / grid.width
   if scale < 1:

@@ -14,6 +14,7 @@ import numpy as np
 
 from qgan_jax import data, metrics
 from qgan_jax.config import NETWORKS
+from qgan_jax.config.kinds import size_of
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits
@@ -55,7 +56,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
   dataset = data.load(
     config.data.source,
     data_dir=config.data.dir,
-    image_size=config.data.image_size,
+    image_size=size_of(config.data.image_size),
     channels=config.data.channels,
     standin=standin and config.data.standin,
     group=config.data.group,

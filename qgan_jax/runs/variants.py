@@ -34,8 +34,9 @@ def make_variant(config: Any, dataset: ImageDataset) -> Variant:
   """
   refuse_given(config)
   num_classes = dataset.num_classes if config.data.conditional else 0
+  height, width = dataset.train_images.shape[1:3]
   given = {
-    'image_size': dataset.train_images.shape[1],
+    'image_size': height if height == width else (height, width),
     'image_channels': dataset.train_targets.shape[-1],
     'input_channels': dataset.input_channels,
     'latent_dim': config.generator.latent_dim,

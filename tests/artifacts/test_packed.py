@@ -13,7 +13,13 @@ import safetensors.numpy
 
 import qgan_jax
 from qgan_jax import artifacts, models, quantizers
-from qgan_jax.artifacts import container, drawer, inference, packed
+from qgan_jax.artifacts import (
+  architecture,
+  container,
+  drawer,
+  inference,
+  packed,
+)
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
 
@@ -640,3 +646,16 @@ def test_files_of_version_1_are_read(tmp_path):
   assert old.precision == new.precision
   assert old.bits == new.bits
   assert old.inputs == new.inputs
+
+
+def test_a_file_of_images_that_are_not_square_comes_back(tmp_path):
+  kwargs = {'image_size': (20, 12), 'channels': 8, 'latent_dim': 4}
+  module = models.make_generator('dcgan', **kwargs)
+  record = architecture.record_of(module)
+  # As JSON has it, which knows no tuples.
+  record = json.loads(json.dumps(record))
+  assert record['model_kwargs']['image_size'] == [20, 12]
+  assert architecture.module_of(record, tmp_path) == module
+  record['model_kwargs']['image_size'] = [20, 257]
+  with pytest.raises(ValueError, match='at most 256'):
+    architecture.module_of(record, tmp_path)

@@ -160,6 +160,10 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     ('learning_rate=0', r'set by learning_rate or g_learning_rate.*above 0'),
     ('d_learning_rate=-1', 'discriminator.learning_rate=-1.0'),
     ('image_size=15', 'a whole number from 16 to 256'),
+    ('image_size=48x15', 'or two, height x width, as 48x32'),
+    ('image_size=257x32', 'from 16 to 256, or two'),
+    ('image_size=48x32x3', 'from 16 to 256, or two'),
+    ('image_size=48×32', 'from 16 to 256, or two'),
     ('attention=true', 'attention=true does nothing with model=dcgan'),
     ('image_channels=2', 'data.channels=2'),
     ('ema=1', 'ema.decay=1.0'),
@@ -276,3 +280,21 @@ def test_numbers_fit_into_the_arrays_that_they_go_into(string, fits):
     assert not fits
   else:
     assert fits
+
+
+@pytest.mark.parametrize(
+  ('given', 'value'),
+  [('32', 32), ('32x32', 32), ('48x32', '48x32')],
+)
+def test_a_square_has_one_side_as_in_earlier_records(given, value):
+  """So that a run of an earlier version goes on: its record has a number."""
+  config = validated(f'image_size={given}')
+  assert config.data.image_size == value
+  again = config_lib.from_json(config_lib.to_json(config))
+  assert config_lib.diff(config, again) == []
+
+
+def test_an_experiment_gives_a_number_or_a_text():
+  for value, found in (64, 64), ('64x48', '64x48'):
+    config = config_lib.resolve(config_lib.base(image_size=value))
+    assert config.data.image_size == found

@@ -27,6 +27,57 @@ def test_the_crop_is_the_centre_square(height, width):
   )
 
 
+@pytest.mark.parametrize('fit', ['crop', 'pad', 'stretch'])
+@pytest.mark.parametrize('size', [(12, 8), (8, 12)])
+def test_the_right_size_that_is_not_square_keeps_every_bit(fit, size):
+  pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+  for art in False, True:
+    got = images.to_array(
+      _picture(pixels), image_size=size, fit=fit, pixel_art=art
+    )
+    np.testing.assert_array_equal(got, pixels)
+
+
+def test_the_crop_has_the_proportions_of_the_result():
+  pixels = np.random.default_rng(1).integers(0, 256, (60, 40), np.uint8)
+  # Of 60×40 for 24×48, the largest part of these proportions is 20×40.
+  got = images.to_array(_picture(pixels), image_size=(24, 48))
+  part = _picture(pixels[20:40]).resize((48, 24), Image.Resampling.BICUBIC)
+  np.testing.assert_array_equal(got[..., 0], np.asarray(part))
+
+
+def test_what_is_padded_keeps_its_proportions():
+  pixels = np.full((20, 20, 4), 255, np.uint8)
+  got = images.to_array(_picture(pixels), image_size=(48, 32), fit='pad')
+  assert got.shape == (48, 32, 3)
+  pixels[0, 0] = 0  # Some of it is transparent: so is what is added.
+  got = images.to_array(_picture(pixels), image_size=(48, 32), fit='pad')
+  assert (got[:8] == 0).all() and (got[-8:] == 0).all()
+  assert (got[12:36, 4:] == 255).all()
+
+
+def test_pixel_art_is_scaled_by_a_whole_number_into_what_is_not_square():
+  art = np.random.default_rng(1).integers(0, 2, (16, 16), np.uint8) * 255
+  got = images.to_array(
+    _picture(art), image_size=(48, 36), fit='pad', pixel_art=True
+  )[..., 0]
+  twice = art.repeat(2, 0).repeat(2, 1)
+  np.testing.assert_array_equal(got[8:40, 2:34], twice)
+
+
+@pytest.mark.parametrize('fit', ['crop', 'pad', 'stretch'])
+@pytest.mark.parametrize('shape', [(1, 300), (300, 1), (31, 47), (64, 64)])
+def test_any_shape_fits_into_any_other(fit, shape):
+  pixels = np.full(shape, 9, np.uint8)
+  for size in (48, 32), (16, 256):
+    for art in False, True:
+      got = images.to_array(
+        _picture(pixels), image_size=size, fit=fit, pixel_art=art
+      )
+      assert got.shape == (*size, 1)
+      assert (got == 9).all()
+
+
 def test_nothing_outside_the_crop_bleeds_in():
   pixels = np.full((16, 48), 255, np.uint8)
   pixels[:, 16:32] = 7

@@ -52,7 +52,68 @@ def test_any_size_and_number_of_channels(size, channels):
 
 
 def test_stages_of_28_pixels():
-  assert dcgan.stage_sizes(28) == (28, 14, 7, 4)
+  sides = 28, 14, 7, 4
+  assert dcgan.stage_sizes(28) == tuple((side, side) for side in sides)
+  assert dcgan.stage_sizes((28, 28)) == dcgan.stage_sizes(28)
+
+
+@pytest.mark.parametrize(
+  ('size', 'stages'),
+  [
+    ((48, 32), ((48, 32), (24, 16), (12, 8), (6, 4), (3, 2))),
+    ((32, 48), ((32, 48), (16, 24), (8, 12), (4, 6), (2, 3))),
+    ((17, 50), ((17, 50), (9, 25), (5, 13), (3, 7), (2, 4))),
+  ],
+)
+def test_stages_halve_both_sides(size, stages):
+  assert dcgan.stage_sizes(size) == stages
+
+
+@pytest.mark.parametrize('family', models.NAMES)
+@pytest.mark.parametrize('size', [(48, 32), (16, 31), (256, 16), (20, 90)])
+def test_images_of_any_family_have_any_sides(family, size):
+  shared = {'channels': 8, 'num_classes': 2}
+  g = models.make_generator(
+    family, image_size=size, image_channels=4, latent_dim=4, **shared
+  )
+  d = models.make_discriminator(family, **shared)
+  labels = jnp.arange(2)
+
+  def run():
+    images, _ = g.init_with_output(KEY, jnp.zeros((2, 4)), labels)
+    return images, d.init_with_output(KEY, images, labels)[0]
+
+  images, logits = jax.eval_shape(run)
+  assert images.shape == (2, *size, 4)
+  assert logits.shape == (2,)
+
+
+@pytest.mark.parametrize('family', models.NAMES)
+def test_a_pair_of_equal_sides_is_one_side(family):
+  shared = {'channels': 8, 'latent_dim': 4, 'image_channels': 1}
+  latents = jax.random.normal(KEY, (2, 4))
+  one, pair = (
+    models.make_generator(family, image_size=size, **shared).init_with_output(
+      KEY, latents
+    )
+    for size in (20, (20, 20))
+  )
+  assert jax.tree.all(jax.tree.map(jnp.array_equal, one, pair))
+
+
+def test_every_weight_of_a_narrow_generator_is_seen():
+  """Of the first map, no more is made than what the image depends on."""
+  g = dcgan.Generator((24, 8), channels=2, latent_dim=3, norm='none')
+  latents = jax.random.normal(KEY, (64, 3))
+  params = g.init(KEY, latents)
+  kernel = params['params']['project']['kernel']
+  assert kernel.shape[:2] == (4, 2)
+
+  def loss(params):
+    return jnp.square(g.apply(params, latents)).sum()
+
+  gradient = jax.grad(loss)(params)['params']['project']['kernel']
+  assert jnp.all(jnp.abs(gradient).sum((2, 3)) > 0)
 
 
 def test_most_parameters_are_in_convolutions():

@@ -18,8 +18,8 @@ KEY = jax.random.key(0)
 
 def bilinear(x, size):
   """Linear interpolation at every half pixel, by SciPy."""
-  at = np.arange(size) / 2
-  grid = np.meshgrid(at, at, indexing='ij')
+  at = [np.arange(side) / 2 for side in size]
+  grid = np.meshgrid(*at, indexing='ij')
   return np.stack(
     [
       ndimage.map_coordinates(x[..., c], grid, order=1, mode='nearest')
@@ -29,18 +29,20 @@ def bilinear(x, size):
   )
 
 
-@pytest.mark.parametrize(('before', 'after'), [(3, 6), (4, 7)])
+@pytest.mark.parametrize(
+  ('before', 'after'), [((3, 3), (6, 6)), ((4, 4), (7, 7)), ((3, 4), (5, 8))]
+)
 def test_upsampling_is_bilinear(before, after):
-  x = np.random.RandomState(0).randn(2, before, before, 3)
+  x = np.random.RandomState(0).randn(2, *before, 3)
   got = interpolate(jnp.asarray(x), after)
   for image, expected in zip(got, x, strict=True):
     # The last pixel has no next one, to half a pixel beyond.
     np.testing.assert_allclose(image, bilinear(expected, after), atol=1e-6)
 
 
-@pytest.mark.parametrize('size', [6, 7])
+@pytest.mark.parametrize('size', [(6, 6), (7, 7), (6, 7)])
 def test_downsampling_is_a_binomial_filter_at_every_other_pixel(size):
-  x = np.random.RandomState(0).randn(2, size, size, 3)
+  x = np.random.RandomState(0).randn(2, *size, 3)
   smooth = x
   for axis in (1, 2):
     smooth = ndimage.convolve1d(
@@ -48,7 +50,7 @@ def test_downsampling_is_a_binomial_filter_at_every_other_pixel(size):
     )
   got = smooth_halve(jnp.asarray(x))
   np.testing.assert_allclose(got[:, :3, :3], smooth[:, :5:2, :5:2], atol=1e-6)
-  assert got.shape == (2, -(-size // 2), -(-size // 2), 3)
+  assert got.shape == (2, -(-size[0] // 2), -(-size[1] // 2), 3)
 
 
 @pytest.mark.parametrize(

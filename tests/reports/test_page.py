@@ -166,3 +166,14 @@ def test_large_images_are_made_small_and_broken_ones_left_out(tmp_path):
   assert strip.width <= 800
   path.write_bytes(path.read_bytes()[:50])
   assert strips(read_runs([folder]), ['4 bits']) == []
+
+
+def test_strips_of_images_that_are_not_square(tmp_path):
+  folder = make_run(tmp_path / 'run', data__image_size='48x32', grid=False)
+  (folder / 'samples').mkdir()
+  images = np.random.default_rng(0).integers(0, 255, (64, 48, 32, 1))
+  path = folder / 'samples' / 'step_0000050.png'
+  grids.save_grid(path, images.astype(np.uint8))
+  (strip,) = strips(read_runs([folder]), ['4 bits'])
+  # Two rows of eight images, with two pixels around each.
+  assert (strip.height, strip.width) == (2 * 50 + 2, 8 * 34 + 2)
