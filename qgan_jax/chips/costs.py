@@ -116,10 +116,12 @@ def estimate(
 
 
 def largest_batch(costs: Costs, machine: Machine, batch: int) -> int | None:
-  """The largest batch of which it is safe to say that it fits.
+  """An estimate, on the safe side, of the largest batch that fits.
 
-  All temporaries are taken to grow with the batch; in truth some, such as
-  gradients, do not, and more may fit. None where the memory is unknown.
+  All that the program makes is taken to grow with the batch, and to lie in
+  memory at once. In truth gradients do not grow, and memory is used again, so
+  more may fit. What the compiler says of temporaries would not do: those of a
+  small batch may lie in a chip's faster memory. None where memory is unknown.
 
   Args:
     costs: of the program.
@@ -129,4 +131,5 @@ def largest_batch(costs: Costs, machine: Machine, batch: int) -> int | None:
   if machine.chip is None:
     return None
   free = machine.chip.memory * machine.chips / len(machine.devices)
-  return max(0, int((free - costs.state) * batch / max(1, costs.temporaries)))
+  growing = max(costs.temporaries, costs.program.made)
+  return max(0, int((free - costs.state) * batch / growing))

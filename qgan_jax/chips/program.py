@@ -74,6 +74,7 @@ class Program:
     cycles: that the compiler expects of them, by kind; all 0 where it does not
       say.
     operations: instructions by opcode, those inside fusions included.
+    made: bytes of all that they write.
     reduced: bytes that collectives hand to the chips' network.
   """
 
@@ -81,6 +82,7 @@ class Program:
   bytes: Mapping[str, int]
   cycles: Mapping[str, int]
   operations: Mapping[str, int]
+  made: int
   reduced: int
 
   @property
@@ -95,7 +97,7 @@ def read(text: str) -> Program:
   kernels: collections.Counter[str] = collections.Counter()
   moved: collections.Counter[str] = collections.Counter()
   cycles: collections.Counter[str] = collections.Counter()
-  reduced = 0
+  made = reduced = 0
   for name, times in _called(entry, computations):
     own = computations[name]
     for line in own.values():
@@ -104,6 +106,7 @@ def read(text: str) -> Program:
         continue
       kind = _kind(opcode, line, computations)
       kernels[kind] += times
+      made += times * line.results
       moved[kind] += times * (
         line.results + sum(own[x].results for x in line.operands if x in own)
       )
@@ -116,7 +119,7 @@ def read(text: str) -> Program:
   operations = collections.Counter(
     line.opcode for own in computations.values() for line in own.values()
   )
-  return Program(kernels, moved, cycles, operations, reduced)
+  return Program(kernels, moved, cycles, operations, made, reduced)
 
 
 def _computations(text: str) -> tuple[str, dict[str, dict[str, Instruction]]]:

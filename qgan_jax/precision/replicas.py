@@ -37,11 +37,14 @@ class Replicas(NamedTuple):
     """The least and the greatest over them."""
     if self.axis_name is None:
       return low, high
-    groups = self.axis_groups
-    return (
-      lax.pmin(low, self.axis_name, axis_index_groups=groups),
-      lax.pmax(high, self.axis_name, axis_index_groups=groups),
+    # One collective, as each waits for all replicas: the least is the greatest
+    # of what is negated.
+    ends = lax.pmax(
+      jnp.stack([-low, high]),
+      self.axis_name,
+      axis_index_groups=self.axis_groups,
     )
+    return -ends[0], ends[1]
 
   @property
   def place(self) -> tuple[Array | int, int]:

@@ -128,10 +128,9 @@ def make_step(
       return jax.random.fold_in(noise_key, place)
 
     def dropout(update: int, name: str) -> Array:
-      """The key of a module's own randomness; each replica has another."""
+      """The key of a module's own randomness, the same on all replicas."""
       place = len(order) * update + order.index(name)
-      own = jax.random.fold_in(jax.random.fold_in(noise_key, 2**31), place)
-      return jax.random.fold_in(own, replicas.place[0])
+      return jax.random.fold_in(jax.random.fold_in(noise_key, 2**31), place)
 
     def nets(
       states: States, trained: Mapping[str, Trained], moving: Any, update: int

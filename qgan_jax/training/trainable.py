@@ -18,6 +18,8 @@ from qgan_jax.training.state import NetworkState, Trained
 
 Array = jax.Array
 PyTree = Any
+# Random numbers of masks, the same on all replicas.
+_MASKS = 'masks'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +78,16 @@ class Trainable:
       weights: what `quantize` returns.
       learned: what its quantizers have learned.
       noise: key of stochastic quantizers; None rounds to nearest.
-      dropout: key of the module's own randomness, if it has any.
+      dropout: key of the module's own randomness, if it has any; each replica
+        folds its own number in, but for the masks of `nn.Dropout`.
       call: number of this run in the update; each has its own rounding noise.
       replicas: the devices that share the batch.
 
     Returns:
       (the module's output, the state with updated statistics and ranges).
     """
-    with _batch_norm_over(replicas):
+    index, _ = replicas.place
+    with _as_one_batch(replicas):
       (output, stats), ranges = self.precision.apply(
         self.module,
         {'params': weights, **state.stats},
@@ -95,7 +99,10 @@ class Trainable:
         update=True,
         replicas=replicas,
         mutable=list(state.stats),
-        rngs={'dropout': jax.random.fold_in(dropout, call)},
+        rngs={
+          name: jax.random.fold_in(jax.random.fold_in(dropout, number), call)
+          for name, number in (('dropout', index), (_MASKS, 0))
+        },
         train=True,
       )
     moved = state.replace(stats=dict(stats), ranges=ranges)
@@ -122,25 +129,32 @@ class Trainable:
 
 
 @contextlib.contextmanager
-def _batch_norm_over(replicas: Replicas) -> Iterator[None]:
-  """Gives every BatchNorm the statistics of the whole batch.
+def _as_one_batch(replicas: Replicas) -> Iterator[None]:
+  """Layers that see more than an example see the whole batch's.
 
-  A module that names the axis to average over itself is left alone; others
-  need not know on how many devices they are trained.
+  Every BatchNorm gets the statistics of the whole batch, and every Dropout its
+  rows of a mask for all. A module that names the axis to average over itself is
+  left alone; others need not know on how many devices they are trained.
   """
 
-  def average(next_fun, args, kwargs, context):
+  def shared(next_fun, args, kwargs, context):
     module = context.module
     if isinstance(module, nn.BatchNorm) and module.axis_name is None:
       # Flax reads these fields in the call; there is no argument for them.
       object.__setattr__(module, 'axis_name', replicas.axis_name)
       object.__setattr__(module, 'axis_index_groups', replicas.axis_groups)
+    if isinstance(module, nn.Dropout) and args:
+      x, *rest = args
+      _, number = replicas.place
+      ones = jnp.ones((number * len(x), *x.shape[1:]), x.dtype)
+      kwargs = {'rng': module.make_rng(_MASKS), **kwargs}
+      return x * replicas.deal(next_fun(ones, *rest, **kwargs))
     return next_fun(*args, **kwargs)
 
   if replicas.axis_name is None:
     yield
     return
-  with nn.intercept_methods(average):
+  with nn.intercept_methods(shared):
     yield
 
 

@@ -26,8 +26,8 @@ def machine(devices=2, chips=1, **changes):
   return Machine('made-up:1', chip, ('device',) * devices, chips, chip.backend)
 
 
-def make_costs(cycles=0, optimum=None):
-  program = Program({}, {}, {'dot': cycles}, {}, reduced=12)
+def make_costs(cycles=0, optimum=None, made=10):
+  program = Program({}, {}, {'dot': cycles}, {}, made, reduced=12)
   return costs.Costs(1.0, 100, 40, 300.0, 90.0, optimum, program)
 
 
@@ -65,6 +65,8 @@ def test_what_a_step_takes_is_estimated_by_the_best_that_is_known():
 def test_the_largest_batch_leaves_room_for_the_state():
   # A device has 500 bytes; 100 are the state's, and 4 images take 40.
   assert costs.largest_batch(make_costs(), machine(), 4) == 40
+  # Temporaries that lie elsewhere now would not in a larger batch.
+  assert costs.largest_batch(make_costs(made=80), machine(), 4) == 20
   assert costs.largest_batch(make_costs(), machine(memory=100), 4) == 0
 
 

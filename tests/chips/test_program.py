@@ -68,6 +68,7 @@ def test_kernels_are_counted_with_what_they_move():
     'all-reduce': 0,
   }
   assert (found.collectives, found.reduced) == (1, 20)
+  assert found.made == 6 + 5 * 16 + 2 * 20
   assert found.operations['convert'] == 1
   assert found.operations['parameter'] == 7
 

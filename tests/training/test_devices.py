@@ -47,7 +47,9 @@ def runs(tmp_path_factory):
   with socket.create_server(('localhost', 0)) as server:
     address = f'localhost:{server.getsockname()[1]}'
   alone = [
-    start(folder / f'{name}.npz', num_devices, 'batch,group,learned,vae')
+    start(
+      folder / f'{name}.npz', num_devices, 'batch,group,learned,vae,pix2pix'
+    )
     for name, num_devices in (('one', 1), ('eight', 8))
   ]
   finish(alone)
@@ -94,6 +96,7 @@ def update(run, variant):
     ('eight', 'group'),
     ('eight', 'learned'),
     ('eight', 'vae'),
+    ('eight', 'pix2pix'),
     ('process0', 'batch'),
   ],
 )

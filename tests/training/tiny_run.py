@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from qgan_jax import config as config_lib
+from qgan_jax import variants
 from qgan_jax.data import Batches, ImageDataset
 from qgan_jax.runs import build
 from qgan_jax.training import devices, loop
@@ -37,7 +38,20 @@ VARIANTS = {
     'variant=vae,conditional=true,flip=true,start_step=0,g_learning_rate=0.001,'
     'd_learning_rate=0.001'
   ),
+  'pix2pix': (
+    'variant=pix2pix,model=unet,norm=instance,penalty=r1,flip=true,l1_weight=1'
+  ),
 }
+
+
+def make_pairs(size=16):
+  """Random pairs of an input of two channels and a target of one."""
+  images = np.random.RandomState(0).randint(0, 256, (40, size, size, 3))
+  images = images.astype('uint8')
+  held_out = images[::-1]
+  return ImageDataset(
+    'random', images, None, held_out, None, 0, input_channels=2
+  )
 
 
 def make_dataset():
@@ -59,7 +73,9 @@ def make_config(arg):
 
 def train(arg):
   """The state before and after, the metrics of every step, and the step."""
-  config, dataset = make_config(arg), make_dataset()
+  config = make_config(arg)
+  paired = config.variant in variants.FROM_IMAGES
+  dataset = make_pairs() if paired else make_dataset()
   setup = build.set_up(config, dataset, devices.make_layout(1))
   before = setup.init_state()
   if before.adapted:
@@ -128,12 +144,12 @@ def stop(folder, state, program, batches):
     return stopped.step
 
 
-def main(out, variants, *distributed):
+def main(out, names, *distributed):
   if distributed:
     address, processes, process = distributed
     devices.join(address, int(processes), int(process))
   arrays = {'devices': jax.device_count()}
-  for name in variants.split(','):
+  for name in names.split(','):
     before, after, metrics, how = train(VARIANTS[name])
     tree = {'before': before, 'after': after, 'metrics': metrics}
     for path, leaf in jax.tree.leaves_with_path(tree):

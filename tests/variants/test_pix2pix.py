@@ -37,21 +37,6 @@ class Judge(nn.Module):
     return nn.Conv(1, (4, 4), (3, 3))(x)[..., 0]
 
 
-def make_pairs():
-  """Random pairs of an input of two channels and a target of one."""
-  rng = np.random.RandomState(0)
-  images = rng.randint(0, 256, (40, 8, 8, 3)).astype('uint8')
-  return dataclasses.replace(
-    tiny_run.make_dataset(),
-    train_images=images,
-    test_images=images[::-1],
-    train_labels=None,
-    test_labels=None,
-    num_classes=0,
-    input_channels=2,
-  )
-
-
 def make(**kwargs):
   config = config_lib.override(
     config_lib.base(batch_size=16),
@@ -60,7 +45,9 @@ def make(**kwargs):
   variant = pix2pix(
     Translate(), Judge(), input_channels=2, l1_weight=L1, **kwargs
   )
-  return build.set_up(config_lib.resolve(config), make_pairs(), variant=variant)
+  return build.set_up(
+    config_lib.resolve(config), tiny_run.make_pairs(8), variant=variant
+  )
 
 
 def test_one_step_is_that_of_the_paper():
@@ -174,13 +161,13 @@ def test_a_config_makes_it_of_a_family():
     tiny_run.make_config(
       'variant=pix2pix,model=unet,norm=instance,g_bits=4,d_bits=6,flip=true'
     ),
-    make_pairs(),
+    tiny_run.make_pairs(16),
   )
   bits = {(c.network, c.layer, c.role): c.bits for c in setup.table}
   assert bits['generator', 'down0', 'activations'] == 8  # Images.
   assert bits['generator', 'up0', 'activations'] == 4
   assert bits['discriminator', 'down0', 'weights'] == 6
-  images = jax.ShapeDtypeStruct((1, 2, 8, 8, 3), jnp.uint8)
+  images = jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.uint8)
   step = step_lib.make_step(setup.variant, setup.networks)
   _, metrics = jax.eval_shape(step, setup.state_shapes(), {'images': images})
   assert {'d_loss', 'g_loss', 'l1', 'penalty'} <= metrics.keys()

@@ -1,0 +1,47 @@
+"""pix2pix on TinyHero's sprites, 32×32 RGBA: from the front, the back.
+
+  python -m qgan_jax.main \
+    --config=heroes_pairs:dir=/path/to/pixel-heroes.zip,bits=8
+
+The archive, that of `heroes`, has 912 heroes seen from four sides, under the
+same file names in the folders 0 (back), 1, 2 (front) and 3. A U-Net makes of
+the front view the back view of the same hero:
+
+  python -m qgan_jax.sample --artifact=runs/heroes_pairs/…/generator.qgan \
+    --images=fronts/ --out=backs/
+
+It sees colours multiplied by alpha, as it draws them. Pairs are mirrored half
+of the time while training; 809 of them are trained on, and 103 are held out:
+L1, PSNR and SSIM compare each with what is made of its front.
+
+Not measured yet: neither time nor score.
+"""
+
+from qgan_jax.config import base, override
+
+
+def get_config(arg=None):
+  """The configuration, with a config string on top; it has to say dir."""
+  config = base(
+    experiment='heroes_pairs',
+    source='folder',
+    pairs='2/0',
+    image_size=32,
+    image_channels=4,
+    pixel_art=True,
+    flip=True,
+    variant='pix2pix',
+    model='unet',
+    norm='instance',
+    penalty='none',
+    steps=20_000,
+    batch_size=16,
+    learning_rate=2e-4,
+  )
+  return override(config, arg)
+
+
+def sweep(add):
+  """Float against 8, 4 and 2 bits; the data come as --config.data.dir."""
+  for bits in (32, 8, 4, 2):
+    add(f'bits={bits},seed=0')
