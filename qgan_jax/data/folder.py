@@ -19,6 +19,7 @@ import tqdm
 
 from qgan_jax.data import images, picture_files
 from qgan_jax.data.dataset import hold_out_by_content, ImageDataset
+from qgan_jax.data.duplicates import near_duplicates
 from qgan_jax.data.layout import Layout, layout_of
 from qgan_jax.data.pairs import find_pairs
 from qgan_jax.data.picture_files import PictureFile
@@ -121,6 +122,15 @@ def load(
       'part is to be held out, and one to train on; add others.'
     )
   dataset = _dataset(good, layout, held_out)
+  alike = near_duplicates(dataset.train_images, dataset.test_images)
+  if alike:
+    logging.warning(
+      '%d of %d held-out pictures look like one that is trained on, so that '
+      'scores see less of what is new: take out copies, or keep views of one '
+      'thing together (group=name)',
+      alike,
+      len(dataset.test_images),
+    )
   return dataclasses.replace(
     dataset,
     input_channels=dataset.train_images.shape[-1] // 2 if pairs else 0,
