@@ -1,10 +1,12 @@
 """The documentation: it builds, its links lead somewhere, it is up to date."""
 
+import importlib
 import os
 from pathlib import Path
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,3 +68,16 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert f'id="qgan_jax.{name}"' in page
   # Nothing is loaded from elsewhere.
   assert not re.findall(r'(?:src|href)="https?://[^"]+\.(?:js|css)"', page)
+
+
+def test_links_out_of_the_docs_lead_to_the_repository_or_are_text(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'docs')
+  rewrite = importlib.import_module('site_links').on_page_markdown
+  text = '[`draw`](../examples/draw.py), [split](data.md#split)'
+  there = SimpleNamespace(repo_url='https://example.org/qgan/')
+  assert rewrite(text, config=there) == (
+    '[`draw`](https://example.org/qgan/blob/main/examples/draw.py), '
+    '[split](data.md#split)'
+  )
+  nowhere = SimpleNamespace(repo_url='')
+  assert rewrite(text, config=nowhere) == '`draw`, [split](data.md#split)'
