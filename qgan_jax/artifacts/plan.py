@@ -48,6 +48,7 @@ Array = np.ndarray
 _NEVER_NEGATIVE = frozenset({
   'relu', 'logistic', 'exp', 'abs', 'square', 'one_hot',
 })  # fmt: skip
+_HALFWAY = 1e-3  # Of a step: what is so near to its middle may be rounded up.
 _KEEP_SIGNS = MOVES | {'repeat', 'concatenate', 'add', 'mul', 'reduce_max'}
 
 
@@ -165,7 +166,9 @@ class _Planner:
       call = node.params['call']
       self._call[y] = call
       step = self.steps[call]
-      if x in self._positive and step is not None and not step.offset:
+      if x in self._positive and step is not None and step.offset:
+        self._refuse_ties(call, step)
+      elif x in self._positive and step is not None:
         # No code below 0 occurs; runtimes are fastest without.
         self.steps[call] = Steps(step.scale, 0, step.levels - step.zero_point)
     elif node.op in MOVES | {'repeat'} and x in self._call:
@@ -177,6 +180,19 @@ class _Planner:
       if call is not None and not others:
         self._call[y] = call
     return y
+
+  def _refuse_ties(self, call: int, step: Steps) -> None:
+    """Refuses steps between two of which 0 lies, where a ReLU leaves many.
+
+    Runtimes round what is halfway differently: some before they add the zero
+    point, some after.
+    """
+    if abs(abs(step.offset / step.scale) - 0.5) < _HALFWAY:
+      activations = described(self.network, 'activations', self.calls[call])
+      raise UserError(
+        f'{activations} have no level at 0, which a ReLU leaves in many '
+        f'places, and each runtime would round it to another one: {REMEDY}'
+      )
 
   # What follows makes layers.
 
