@@ -29,7 +29,7 @@ FLAGS = {
   'dynamic max_ratio method module out quantizer rounding_steps samples seed '
   'size w_bits workdir',
   'report': 'files host out port serve within',
-  'sample': 'artifact label module num out runtime seed time_limit',
+  'sample': 'artifact images label module num out runtime seed time_limit',
   'sweep': 'config cpus dry_run gpus grace help_config launcher layout '
   'parallel ray_address ray_resources resume retries slurm sweep workdir',
 }
