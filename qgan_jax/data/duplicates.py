@@ -20,7 +20,7 @@ def near_duplicates(train: np.ndarray, test: np.ndarray) -> int:
   are alike at a distance, such as flat textures.
 
   Args:
-    train: uint8 [N, H, W, C], sides of at least 8 pixels.
+    train: uint8 [N, H, W, C].
     test: uint8 [M, H, W, C].
   """
   ours, theirs = _thumbnails(train), _thumbnails(test)
@@ -38,9 +38,11 @@ def near_duplicates(train: np.ndarray, test: np.ndarray) -> int:
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
-  """float32 [N, 8 · 8 · C]."""
+  """float32 [N, parts · C]: 8×8 parts, fewer of smaller sides."""
   size: Size = images.shape[1:3]
-  rows, columns = (np.linspace(0, n, _SIDE + 1).astype(int)[:-1] for n in size)
+  rows, columns = (
+    np.unique(np.linspace(0, n, _SIDE + 1).astype(int)[:-1]) for n in size
+  )
   found = [
     np.add.reduceat(np.add.reduceat(x, rows, 0, np.uint32), columns, 1)
     for x in images
