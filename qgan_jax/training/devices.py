@@ -76,10 +76,17 @@ def spread_over_cores(members: int) -> None:
   """
   flag = '--xla_force_host_platform_device_count'
   if flag not in os.environ.get('XLA_FLAGS', ''):
-    cores = os.cpu_count() or 1
-    if hasattr(os, 'sched_getaffinity'):  # Those of this process.
-      cores = len(os.sched_getaffinity(0))
-    jax.config.update('jax_num_cpu_devices', min(members, cores))
+    jax.config.update('jax_num_cpu_devices', min(members, num_cores()))
+
+
+def num_cores() -> int:
+  """Cores that this process may use; those of the machine where it is unknown.
+
+  Only Linux knows.
+  """
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def memory() -> int | None:

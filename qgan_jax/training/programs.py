@@ -13,6 +13,8 @@ import platform
 
 import jax
 
+from qgan_jax.training import devices
+
 # Programs that compile faster are not worth a file.
 _LEAST_SECONDS = 0.5
 _CPU_INFO = Path('/proc/cpuinfo')
@@ -46,6 +48,6 @@ def machine() -> str:
   except OSError:
     lines = []
   kept = [x for x in lines if x.startswith(('flags', 'Features', 'model name'))]
-  threads = os.environ.get('NPROC'), len(os.sched_getaffinity(0))
+  threads = os.environ.get('NPROC'), devices.num_cores()
   text = '\n'.join([platform.machine(), platform.processor(), *kept])
   return hashlib.sha256(f'{text}\n{threads}'.encode()).hexdigest()[:16]
