@@ -145,6 +145,22 @@ class Setup:
     conditional = self.config.data.conditional
     return self.dataset.train_labels if conditional else None
 
+  def batches(self, layout: devices.Layout) -> data.Batches:
+    """The batches of this process.
+
+    Args:
+      layout: of all that train together with it.
+    """
+    return data.Batches(
+      self.dataset.train_images,
+      self.labels,
+      seed=self.config.seed,
+      batch_size=self.config.batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      process_devices=layout.local_group,
+    )
+
   def init_states(
     self, members: Sequence['Setup'], starts: Sequence[Any] = ()
   ) -> list[state_lib.TrainState]:

@@ -4,7 +4,7 @@ Each is the program that the run itself would compile, made by the same code
 from shapes alone. On the machine itself some steps are run and timed, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import statistics
 import time
@@ -17,7 +17,7 @@ from qgan_jax.backend import traced_for
 from qgan_jax.chips import costs
 from qgan_jax.chips.costs import Costs
 from qgan_jax.chips.topologies import Machine
-from qgan_jax.data import Batches, ImageDataset
+from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Precision
 from qgan_jax.runs import build, inputs
@@ -89,37 +89,45 @@ def check(
     UserError: a run cannot be made so.
   """
   inputs.check(configs)
+  datasets: dict[Any, ImageDataset] = {}
+  for config in configs:
+    if config.data not in datasets:
+      datasets[config.data] = build.load_dataset(config, standin=True)
   with traced_for(machine.backend):
     if len(configs) > 1 and not population:
-      return _in_processes(configs, machine, against_float)
+      return _in_processes(configs, datasets, machine, against_float)
     groups: dict[Any, list[Any]] = {}
     for config in configs:
       groups.setdefault(program_key(config), []).append(config)
     return [
-      _check(group, machine, len(group), len(group), against_float)
+      _check(group, datasets, machine, len(group), len(group), against_float)
       for group in groups.values()
     ]
 
 
 def _in_processes(
-  configs: Sequence[Any], machine: Machine, against_float: bool
+  configs: Sequence[Any],
+  datasets: Mapping[Any, ImageDataset],
+  machine: Machine,
+  against_float: bool,
 ) -> list[Checked]:
   each = len(machine.devices) // machine.chips
   chip = machine._replace(devices=machine.devices[:each], chips=1)
   groups: dict[Any, list[Any]] = {}
   for config in configs:
-    dataset = build.load_dataset(config, standin=True)
     # Trials whose widths differ have one program, if as much is quantized.
-    key = program_key(config), build.set_up(config, dataset).static
+    setup = build.set_up(config, datasets[config.data])
+    key = program_key(config), setup.static
     groups.setdefault(key, []).append(config)
   return [
-    _check(group[:1], chip, len(group), machine.chips, against_float)
+    _check(group[:1], datasets, chip, len(group), machine.chips, against_float)
     for group in groups.values()
   ]
 
 
 def _check(
   configs: Sequence[Any],
+  datasets: Mapping[Any, ImageDataset],
   machine: Machine,
   trials: int,
   at_once: int,
@@ -127,7 +135,7 @@ def _check(
 ) -> Checked:
   """Compiles the program of trials that train together."""
   config = shared_config(configs)
-  dataset = build.load_dataset(config, standin=True)
+  dataset = datasets[config.data]
   layout = make_layout(config, len(configs), machine.devices)
   setup = build.set_up(config, dataset, layout)
   in_float = None
@@ -175,7 +183,7 @@ def _compile(setup: build.Setup, machine: Machine) -> Costs:
 def _measure(setup: build.Setup, members: int) -> float:
   """Seconds of a step of all members, batches included: the median of some."""
   program = setup.program()
-  batches = _batches(setup, setup.dataset)
+  batches = setup.batches(setup.layout)
   states = program.put(setup.init_states([setup] * members))
   seconds = []
   for step in range(2 * _STEPS):
@@ -185,14 +193,3 @@ def _measure(setup: build.Setup, members: int) -> float:
     jax.block_until_ready(metrics)
     seconds.append(time.monotonic() - start)
   return statistics.median(seconds[_STEPS:])
-
-
-def _batches(setup: build.Setup, dataset: ImageDataset) -> Batches:
-  config: Any = setup.config
-  return Batches(
-    dataset.train_images,
-    setup.labels,
-    seed=config.seed,
-    batch_size=config.batch_size,
-    process_devices=setup.layout.local_group,
-  )

@@ -15,7 +15,6 @@ import jax
 
 from qgan_jax import records
 from qgan_jax.config.names import public_leaves
-from qgan_jax.data import Batches
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build, inputs
 from qgan_jax.runs.deliver import deliver
@@ -136,15 +135,7 @@ def _train_and_deliver(
       stack.enter_context(tracker)
       members.append(
         loop.Member(
-          batches=Batches(
-            dataset.train_images,
-            run.setup.labels,
-            seed=run.config.seed,
-            batch_size=config.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            process_devices=layout.local_group,
-          ),
+          batches=run.setup.batches(layout),
           checkpoints=run.checkpoints,
           tracker=tracker,
           periodic=periodic(run, dataset, extractor, reference, tracker, made),
