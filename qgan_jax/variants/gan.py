@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from qgan_jax.variants.adversarial import judged, loss_function, settings_of
 from qgan_jax.variants.augmentation import (
   adapt,
   ADAPTED,
@@ -21,7 +22,7 @@ from qgan_jax.variants.base import (
   Variant,
 )
 from qgan_jax.variants.latents import labels_of, latent_inputs
-from qgan_jax.variants.losses import Loss, LOSSES, Penalty, SIGNED
+from qgan_jax.variants.losses import Loss, Penalty, SIGNED
 from qgan_jax.variants.named import named
 from qgan_jax.variants.penalties import penalty_function, penalty_of
 
@@ -79,7 +80,7 @@ def gan(
     ValueError: there is no such loss, penalty or augmentation, or 'ada' is
       asked for with a loss for which signs of logits mean nothing.
   """
-  both = named(LOSSES, 'loss', loss) if isinstance(loss, str) else loss
+  both = loss_function(loss)
   of_gradient, penalty_weight = penalty_function(penalty, penalty_weight)
   change = named(AUGMENTATIONS, 'augment', augment)
   adaptive = augment == 'ada'
@@ -127,14 +128,7 @@ def gan(
     fake_images = seen(nets, fake['images'], jax.random.fold_in(key, 1))
     real_logits = judge(real_images, labels)
     fake_logits = judge(fake_images, fake['labels'])
-    value = both.discriminator(real_logits, fake_logits)
-    metrics = {
-      'd_loss': value,
-      'd_real': real_logits.mean(),
-      'd_fake': fake_logits.mean(),
-      'd_real_accuracy': (real_logits > 0).mean(),
-      'd_fake_accuracy': (fake_logits < 0).mean(),
-    }
+    value, metrics = judged(both, real_logits, fake_logits)
     if adaptive:
       metrics['d_real_sign'] = jnp.sign(real_logits).mean()
       metrics['augment_p'] = nets.hyperparameters['augment_p']
@@ -193,9 +187,7 @@ def gan(
     adapt=adapt if adaptive else None,
     penalized=('discriminator',) if of_gradient is not None else (),
     settings={
-      'loss': loss if isinstance(loss, str) else 'own',
-      'penalty': penalty if isinstance(penalty, str | None) else 'own',
-      'penalty_fraction': penalty_fraction,
+      **settings_of(loss, penalty, penalty_fraction),
       'latent_dim': latent_dim,
       'num_classes': num_classes,
       **({'flip': True} if flip else {}),

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from qgan_jax.variants.adversarial import judged, loss_function, settings_of
 from qgan_jax.variants.augmentation import mirror
 from qgan_jax.variants.base import (
   Array,
@@ -12,8 +13,7 @@ from qgan_jax.variants.base import (
   unchanged,
   Variant,
 )
-from qgan_jax.variants.losses import Loss, LOSSES, Penalty
-from qgan_jax.variants.named import named
+from qgan_jax.variants.losses import Loss, Penalty
 from qgan_jax.variants.penalties import penalty_function, penalty_of
 
 # By which networks of a family it is made.
@@ -63,7 +63,7 @@ def pix2pix(
   Raises:
     ValueError: there is no such loss or penalty.
   """
-  both = named(LOSSES, 'loss', loss) if isinstance(loss, str) else loss
+  both = loss_function(loss)
   of_gradient, penalty_weight = penalty_function(penalty, penalty_weight)
 
   def split(batch: Batch) -> tuple[Array, Array]:
@@ -85,14 +85,7 @@ def pix2pix(
   def d_loss(nets: Nets, batch: Batch, fake, key: Array):
     judge = nets['discriminator']
     real_logits, fake_logits = judge(batch['images']), judge(fake['pairs'])
-    value = both.discriminator(real_logits, fake_logits)
-    metrics = {
-      'd_loss': value,
-      'd_real': real_logits.mean(),
-      'd_fake': fake_logits.mean(),
-      'd_real_accuracy': (real_logits > 0).mean(),
-      'd_fake_accuracy': (fake_logits < 0).mean(),
-    }
+    value, metrics = judged(both, real_logits, fake_logits)
     if of_gradient is not None:
 
       def mean_logits(pairs: Array, _: None) -> Array:
@@ -142,9 +135,7 @@ def pix2pix(
     hyperparameters={'l1_weight': l1_weight, 'penalty_weight': penalty_weight},
     penalized=('discriminator',) if of_gradient is not None else (),
     settings={
-      'loss': loss if isinstance(loss, str) else 'own',
-      'penalty': penalty if isinstance(penalty, str | None) else 'own',
-      'penalty_fraction': penalty_fraction,
+      **settings_of(loss, penalty, penalty_fraction),
       **({'flip': True} if flip else {}),
     },
   )

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from qgan_jax.variants.adversarial import loss_function, settings_of
 from qgan_jax.variants.augmentation import mirror
 from qgan_jax.variants.base import (
   Array,
@@ -18,8 +19,7 @@ from qgan_jax.variants.base import (
 )
 from qgan_jax.variants.latents import labels_of, latent_inputs
 from qgan_jax.variants.likelihoods import kl_to_normal
-from qgan_jax.variants.losses import Loss, LOSSES, Penalty
-from qgan_jax.variants.named import named
+from qgan_jax.variants.losses import Loss, Penalty
 from qgan_jax.variants.penalties import penalty_function, penalty_of
 
 # By which networks of a family it is made.
@@ -76,7 +76,7 @@ def vae_gan(
   Raises:
     ValueError: there is no such loss or penalty, or it is relativistic.
   """
-  both = named(LOSSES, 'loss', loss) if isinstance(loss, str) else loss
+  both = loss_function(loss)
   if both.relativistic:
     raise ValueError('loss=relativistic compares pairs, and here are no pairs')
   of_gradient, penalty_weight = penalty_function(penalty, penalty_weight)
@@ -189,9 +189,7 @@ def vae_gan(
     },  # fmt: skip
     penalized=('discriminator',) if of_gradient is not None else (),
     settings={
-      'loss': loss if isinstance(loss, str) else 'own',
-      'penalty': penalty if isinstance(penalty, str | None) else 'own',
-      'penalty_fraction': penalty_fraction,
+      **settings_of(loss, penalty, penalty_fraction),
       'latent_dim': latent_dim,
       'num_classes': num_classes,
       **({'flip': True} if flip else {}),
