@@ -218,6 +218,19 @@ def strided_conv(
   return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
 
 
+def conv4(features: int, stride: int, dtype: Any, name: str) -> nn.Conv:
+  """A 4×4 convolution, as DCGAN and pix2pix have; stride 2 halves the sides."""
+  return nn.Conv(
+    features,
+    (4, 4),
+    (stride, stride),
+    kernel_init=nn.initializers.normal(0.02),
+    dtype=dtype,
+    conv_general_dilated=strided_conv,
+    name=name,
+  )
+
+
 class UpConv(nn.ConvTranspose):
   """`nn.ConvTranspose` with a 4×4 kernel that doubles height and width.
 

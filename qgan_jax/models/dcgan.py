@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.models.convolution import PixelConv, strided_conv, UpConv
+from qgan_jax.models.convolution import conv4, PixelConv, UpConv
 from qgan_jax.models.normalization import apply_layer, norm
 from qgan_jax.models.posterior import Posterior
 from qgan_jax.models.stages import Size, stage_sizes
@@ -105,19 +105,9 @@ def _shrink(
   )
   x = images.astype(module.dtype)
   for i in range(len(stage_sizes(images.shape[1:3])) - 1):
-    features = module.channels << i
-
-    def down(features=features, i=i):
-      return nn.Conv(
-        features,
-        (4, 4),
-        (2, 2),
-        kernel_init=_INIT,
-        dtype=module.dtype,
-        conv_general_dilated=strided_conv,
-        name=f'down{i}',
-      )
-
+    down = functools.partial(
+      conv4, module.channels << i, 2, module.dtype, f'down{i}'
+    )
     x = layer(down, x)
     if i > 0:
       x = norm(module.norm, train, module.dtype)(x)

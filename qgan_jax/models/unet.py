@@ -12,13 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.models.convolution import strided_conv, UpConv
+from qgan_jax.models.convolution import conv4, UpConv
 from qgan_jax.models.normalization import apply_layer, norm
 from qgan_jax.models.stages import stage_sizes
 
 Array = jax.Array
 Dtype = Any
-_INIT = nn.initializers.normal(0.02)
 _WIDEST = 8  # Channels of a stage, in those of the first one.
 # Maps up to this side are dropped from; larger ones are judged in patches.
 _SMALL = 8
@@ -63,15 +62,8 @@ class Generator(nn.Module):
     x = images.astype(self.dtype)
     skips: list[Array] = []
     for i in range(len(sizes) - 1):
-      x = nn.Conv(
-        _width(self.channels, i),
-        (4, 4),
-        (2, 2),
-        kernel_init=_INIT,
-        dtype=self.dtype,
-        conv_general_dilated=strided_conv,
-        name=f'down{i}',
-      )(nn.leaky_relu(x, 0.2) if i else x)
+      down = conv4(_width(self.channels, i), 2, self.dtype, f'down{i}')
+      x = down(nn.leaky_relu(x, 0.2) if i else x)
       # Neither the first map is normalized nor the smallest.
       if 0 < i < len(sizes) - 2:
         x = norm(self.norm, train, self.dtype)(x)
@@ -129,27 +121,17 @@ class Discriminator(nn.Module):
       size for size in stage_sizes(images.shape[1:3]) if max(size) > _SMALL
     ]
     halvings = min(_MOST_HALVINGS, len(sizes))
-
-    def conv(features: int, stride: int, name: str) -> nn.Module:
-      return nn.Conv(
-        features,
-        (4, 4),
-        (stride, stride),
-        kernel_init=_INIT,
-        dtype=self.dtype,
-        conv_general_dilated=strided_conv,
-        name=name,
-      )
-
     x = images.astype(self.dtype)
     for i in range(halvings + 1):
       stride = 2 if i < halvings else 1
-      make = functools.partial(conv, self.channels << i, stride, f'down{i}')
+      make = functools.partial(
+        conv4, self.channels << i, stride, self.dtype, f'down{i}'
+      )
       x = layer(make, x)
       if i > 0:
         x = norm(self.norm, train, self.dtype)(x)
       x = nn.leaky_relu(x, 0.2)
-    logits = layer(functools.partial(conv, 1, 1, 'logits'), x)
+    logits = layer(functools.partial(conv4, 1, 1, self.dtype, 'logits'), x)
     return logits[..., 0].astype(jnp.float32)
 
 
