@@ -38,7 +38,7 @@ from rich.table import Table
 from qgan_jax import config, data
 from qgan_jax.models import convolution, dcgan
 from qgan_jax.runs import build
-from qgan_jax.training import devices, nets
+from qgan_jax.training import devices, flat, nets
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.allocator import keep_freed_memory
 
@@ -95,12 +95,12 @@ TRICKS = (
   Trick('models.convolution.PixelConv', '`nn.ConvTranspose`', dcgan,
         'PixelConv', functools.partial(
           PLAIN_UP, padding='VALID', use_bias=False), ('float',)),
-  Trick('models.convolution.strided_conv', '`lax.conv_general_dilated`', dcgan,
-        'strided_conv', _convolve, ('float',)),
+  Trick('models.convolution.strided_conv', '`lax.conv_general_dilated`',
+        convolution, 'strided_conv', _convolve, ('float',)),
   Trick('models.convolution.conv_adjoint by rows', 'one product, as on a GPU',
         convolution._conv_adjoint, 'fun', convolution.adjoint_by_product,
         ('float',)),
-  Trick('training.devices: small arrays as one', 'each by itself', devices,
+  Trick('training.flat: small arrays as one', 'each by itself', flat,
         '_SMALL', -1),
   Trick('training.nets: weights quantized once', 'in each call', step_lib,
         'Nets', _QuantizedInEachCall, ('W8A8',)),
