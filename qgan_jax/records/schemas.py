@@ -137,8 +137,8 @@ def _image_size(value: Any, where: str) -> None:
 def _score(value: Any, where: str) -> None:
   """The scores of one checkpoint, with one distance at least."""
   _SCORE(value, where)
-  if not any(value.get(name) is not None for name in _DISTANCES):
-    raise ValueError(f'{where} has neither of {", ".join(_DISTANCES)}')
+  if not any(value.get(name) is not None for name in DISTANCES):
+    raise ValueError(f'{where} has neither of {", ".join(DISTANCES)}')
 
 
 _NETWORK = table({}, {'bits': table({}, dict.fromkeys(
@@ -155,7 +155,16 @@ _CONFIG = table(
     'discriminator': _NETWORK,
   },
 )
-_DISTANCES = ('fid', 'frechet_distance')
+DISTANCES = ('fid', 'frechet_distance')
+QUALITIES = (
+  'kid_mean', 'kernel_distance_mean', 'precision', 'recall', 'density',
+  'coverage', 'effective_rank', 'mode_kl', 'modes_covered',
+)  # fmt: skip
+# What variants measure beside, of VAEs and of images made of images.
+MEASURED = (
+  'elbo', 'importance_weighted_bound', 'kl', 'reconstruction_error', 'l1',
+  'psnr', 'ssim',
+)  # fmt: skip
 _SCORE = table(
   {
     'step': count,
@@ -173,15 +182,7 @@ _SCORE = table(
     'caveats': list_of(text),
     'reference': text,
     'weights': text,
-    **dict.fromkeys(
-      (
-        *_DISTANCES, 'kid_mean', 'kernel_distance_mean', 'precision', 'recall',
-        'density', 'coverage', 'effective_rank', 'mode_kl', 'modes_covered',
-        'elbo', 'importance_weighted_bound', 'kl', 'reconstruction_error', 'l1',
-        'psnr', 'ssim',
-      ),
-      maybe(number),
-    ),
+    **dict.fromkeys((*DISTANCES, *QUALITIES, *MEASURED), maybe(number)),
   },
 )  # fmt: skip
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from qgan_jax.records.schemas import MEASURED
 from qgan_jax.reports.answer import number
-from qgan_jax.reports.tables import MEASURED
 
 
 class Column(NamedTuple):
@@ -81,6 +81,18 @@ def _cell(value: Any, column: Column) -> Cell:
   return Cell(str(value))
 
 
+# Of what variants measure.
+_TITLES = {
+  'elbo': 'ELBO, nats',
+  'importance_weighted_bound': 'importance-weighted',
+  'kl': 'KL, nats',
+  'reconstruction_error': 'squared error',
+  'l1': 'L1',
+  'psnr': 'PSNR, dB',
+  'ssim': 'SSIM',
+}
+
+
 def settings_on_page(
   settings: pd.DataFrame, id: str, score: str
 ) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def settings_on_page(
     Column('to_float', 'to float', _times),
     Column('artifact_bytes', 'bytes', _count),
     Column('times_smaller', 'smaller', _times),
-    *(Column(name, title, number) for name, title in MEASURED.items()),
+    *(Column(name, _TITLES[name], number) for name in MEASURED),
     Column('precision', 'precision', _share),
     Column('recall', 'recall', _share),
     Column('density', 'density', _share),

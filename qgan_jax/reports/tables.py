@@ -8,27 +8,12 @@ from typing import Any
 import pandas as pd
 
 from qgan_jax import records
+from qgan_jax.records.schemas import DISTANCES, MEASURED, QUALITIES
 from qgan_jax.reports.read import Run
 from qgan_jax.reports.settings import settings_of
 
 CHECKPOINTS = ('best', 'last')
-DISTANCES = ('fid', 'frechet_distance')
-# What variants measure beside, of VAEs and of images made of images, and what
-# it is called.
-MEASURED = {
-  'elbo': 'ELBO, nats',
-  'importance_weighted_bound': 'importance-weighted',
-  'kl': 'KL, nats',
-  'reconstruction_error': 'squared error',
-  'l1': 'L1',
-  'psnr': 'PSNR, dB',
-  'ssim': 'SSIM',
-}
-SCORES = (
-  'score', 'kid_mean', 'kernel_distance_mean', 'precision', 'recall',
-  'density', 'coverage', 'effective_rank', 'mode_kl', 'modes_covered',
-  *MEASURED,
-)  # fmt: skip
+SCORES = 'score', *QUALITIES, *MEASURED
 # Scores that differ in one of these cannot be compared.
 _COMPARED = (
   'dataset', 'score_name', 'extractor', 'extractor_hash', 'num_real', 'num_fake'

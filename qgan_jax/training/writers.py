@@ -197,7 +197,6 @@ class WeightsAndBiases:
       hyperparameters: by name.
       experiment: its project, unless WANDB_PROJECT names another.
     """
-    check_tracker('wandb')
     import wandb
 
     path = workdir / 'wandb' / 'run_id'
