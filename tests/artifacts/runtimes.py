@@ -47,6 +47,10 @@ def run_openvino(data, feeds, tmp_path):
   return drawn, primitives
 
 
+# Which form of an integer graph is made for which of them.
+IN_INTEGERS = (('gathered', run_onnxruntime), ('transposed', run_openvino))
+
+
 def in_integers(primitive):
   # Where there is no AVX-512, OpenVINO runs deconvolutions in float.
   return primitive.endswith('_I8') or primitive == 'brgconv_avx2_f32'

@@ -7,7 +7,13 @@ import jax
 import numpy as np
 import onnx
 import pytest
-from runtimes import feeds_of, in_integers, run_onnxruntime, run_openvino
+from runtimes import (
+  feeds_of,
+  IN_INTEGERS,
+  in_integers,
+  run_onnxruntime,
+  run_openvino,
+)
 
 from qgan_jax import models
 from qgan_jax.artifacts.inference import images
@@ -33,10 +39,7 @@ def test_integer_graphs_are_the_trained_network_at_8_bits(network, tmp_path):
   plan = make_plan(generator, integer=True)
   feeds = feeds_of(latents, labels)
   grey = {}
-  for form, run in (
-    ('gathered', run_onnxruntime),
-    ('transposed', run_openvino),
-  ):
+  for form, run in IN_INTEGERS:
     drawn, executed = run(onnx_model(plan, form, {}), feeds, tmp_path)
     assert drawn.shape == expected.shape
     # In grey levels of 256: the trained network's, and these.
@@ -63,10 +66,7 @@ def test_fewer_bits(bits, tmp_path):
   generator, latents, _ = make_generator(bits=bits)
   expected = images(generator, latents)
   plan = make_plan(generator, integer=True)
-  for form, run in (
-    ('gathered', run_onnxruntime),
-    ('transposed', run_openvino),
-  ):
+  for form, run in IN_INTEGERS:
     data = onnx_model(plan, form, {})
     drawn, executed = run(data, {'latents': latents}, tmp_path)
     # With few levels a rounding that goes the other way shows more, but
@@ -171,10 +171,7 @@ def test_whatever_is_equal_steps_is_exported(quantizers, tmp_path):
     codes, scales = layer.codes
     np.testing.assert_allclose(codes * scales, layer.kernel, rtol=3e-6)
   expected = images(generator, latents)
-  for form, run in (
-    ('gathered', run_onnxruntime),
-    ('transposed', run_openvino),
-  ):
+  for form, run in IN_INTEGERS:
     model = onnx_model(plan, form, {})
     drawn, _ = run(model, {'latents': latents}, tmp_path)
     assert (127.5 * np.abs(drawn - expected) <= 1).mean() > 0.99

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runtimes import in_integers, run_onnxruntime, run_openvino
+from runtimes import IN_INTEGERS, in_integers, run_onnxruntime, run_openvino
 import strange_generators
 
 from qgan_jax import artifacts, models
@@ -46,10 +46,7 @@ def test_residual_networks_of_the_package(settings, tmp_path):
   )
   expected = images(network, *inputs)
   plan = make_plan(network, integer=True)
-  for form, run in (
-    ('gathered', run_onnxruntime),
-    ('transposed', run_openvino),
-  ):
+  for form, run in IN_INTEGERS:
     drawn, executed = run(onnx_model(plan, form, {}), feeds(inputs), tmp_path)
     assert (127.5 * np.abs(drawn - expected) <= 1).mean() >= 0.99
     floats = [n for n in executed if 'Integer' not in n and not in_integers(n)]
@@ -88,10 +85,7 @@ def test_a_unet_of_images(size, norm, split, tmp_path):
   expected = images(network, given)
   assert expected.std() > 0.1
   plan = make_plan(network, integer=True, split=split)
-  for form, run in (
-    ('gathered', run_onnxruntime),
-    ('transposed', run_openvino),
-  ):
+  for form, run in IN_INTEGERS:
     model = onnx_model(plan, form, {})
     drawn, executed = run(model, {'input_images': given}, tmp_path)
     assert (127.5 * np.abs(drawn - expected) <= 1).mean() >= 0.99
@@ -129,10 +123,7 @@ def test_an_input_without_a_0_is_padded_with_zeros(tmp_path):
     Strided, inputs=[given], precision=precision
   )
   plan = make_plan(network, integer=True)
-  for form, run in (
-    ('gathered', run_onnxruntime),
-    ('transposed', run_openvino),
-  ):
+  for form, run in IN_INTEGERS:
     model = onnx_model(plan, form, {})
     drawn, _ = run(model, {'input_images': given}, tmp_path)
     np.testing.assert_allclose(drawn, images(network, given), atol=1e-4)
@@ -157,10 +148,7 @@ def test_integer_graphs(name, split, tmp_path):
   expected = images(network, *inputs)
   plan = make_plan(network, integer=True, split=split)
   assert len(plan.layers) == len(plan.steps)
-  for form, run in (
-    ('gathered', run_onnxruntime),
-    ('transposed', run_openvino),
-  ):
+  for form, run in IN_INTEGERS:
     drawn, executed = run(onnx_model(plan, form, {}), feeds(inputs), tmp_path)
     off = 127.5 * np.abs(drawn - expected)
     assert (off <= 1).mean() >= 0.99
@@ -257,10 +245,7 @@ def test_networks_of_images_resized_and_padded_round(tmp_path):
   network, _ = strange_generators.make(Image, inputs=[images_in])
   expected = images(network, images_in)
   plan = make_plan(network, integer=True)
-  for form, run in (
-    ('gathered', run_onnxruntime),
-    ('transposed', run_openvino),
-  ):
+  for form, run in IN_INTEGERS:
     model = onnx_model(plan, form, {})
     drawn, _ = run(model, {'input_images': images_in}, tmp_path)
     assert (127.5 * np.abs(drawn - expected) <= 1).mean() >= 0.99
