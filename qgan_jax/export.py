@@ -64,6 +64,11 @@ def main(argv: Sequence[str]) -> None:
     source = found[0]
   else:
     source = Path(path_of(values.artifact))
+    if source != Path(values.artifact) and not values.out:
+      raise UserError(
+        f'--artifact={values.artifact} lies inside the package: say where the '
+        'files go, --out=FOLDER'
+      )
   folder = Path(values.out) if values.out else source.parent
   errors.import_module(values.module)
   ort_web = Path(values.ort_web) if values.ort_web else None

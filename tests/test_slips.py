@@ -278,6 +278,8 @@ def _paths():
       command, 'workdir', ('', 'none', 'digits.py', 'folder', 'g.qgan', home)
     )
   yield from ('evaluate --artifact=g.qgan', f'evaluate {DIGITS}')
+  # Its folder is the package's.
+  yield 'export --artifact=gallery:heroes'
   yield f'evaluate --workdir=run {DIGITS}'
   for command in (
     'sample --out=new.png',
