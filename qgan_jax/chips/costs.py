@@ -83,13 +83,12 @@ def bounds(costs: Costs, machine: Machine, *, dtype: str) -> dict[str, float]:
   chip, count = machine.chip, len(machine.devices)
   if chip is None:
     return {}
-  share = machine.chips / count  # Of a chip's rates, a device's.
   slower = 2 if machine.backend == 'gpu' and dtype == 'float32' else 1
   sent = 2 * (count - 1) / count * costs.program.reduced
   return {
-    'compute': slower * costs.flops / (share * chip.flops),
-    'memory': costs.bytes / (share * chip.bandwidth),
-    'collectives': sent / (share * chip.link),
+    'compute': slower * costs.flops / (machine.share * chip.flops),
+    'memory': costs.bytes / (machine.share * chip.bandwidth),
+    'collectives': sent / (machine.share * chip.link),
   }
 
 
@@ -130,6 +129,6 @@ def largest_batch(costs: Costs, machine: Machine, batch: int) -> int | None:
   """
   if machine.chip is None:
     return None
-  free = machine.chip.memory * machine.chips / len(machine.devices)
+  free = machine.chip.memory * machine.share
   growing = max(costs.temporaries, costs.program.made)
   return max(0, int((free - costs.state) * batch / growing))

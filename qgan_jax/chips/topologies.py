@@ -57,6 +57,11 @@ class Machine(NamedTuple):
     """Whether a program can run on it."""
     return self.name == HERE
 
+  @property
+  def share(self) -> float:
+    """Of a chip's rates and memory, a device's."""
+    return self.chips / len(self.devices)
+
 
 def find(name: str) -> Machine:
   """The machine of a name: 'here', or CHIP:COUNT or CHIP:TOPOLOGY.

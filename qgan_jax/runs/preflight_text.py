@@ -117,7 +117,7 @@ def _memory(checked: Checked) -> str:
   most = costs.largest_batch(c, machine, checked.images)
   if machine.chip is None or most is None:
     return told
-  has = machine.chip.memory * machine.chips / len(machine.devices)
+  has = machine.chip.memory * machine.share
   return (
     f'{told}, of {_size(has)}; {checked.images} images a device, and at least '
     f'{most:,} fit (estimated)'
