@@ -12,7 +12,7 @@ from qgan_jax.config.resolution import leaves
 from qgan_jax.errors import did_you_mean, UserError
 from qgan_jax.precision import rules
 from qgan_jax.training import optimizers
-from qgan_jax.variants import CLASSES, FROM_IMAGES, losses
+from qgan_jax.variants import CLASSES, FROM_IMAGES, losses, UNPAIRED
 
 
 def validate(
@@ -99,26 +99,37 @@ def _check_pairs(config: ConfigDict) -> None:
       f'variant={variant} makes images of {taken}, and model={model} of '
       f'something else; say model={" or ".join(others)}'
     )
-  if data.pairs is None and from_images:
+  given = {
+    key: data[key] for key in ('pairs', 'domains') if data[key] is not None
+  }
+  if len(given) == 2:
     raise UserError(
-      f'variant={variant} learns from pairs of pictures; say pairs=A/B, the '
-      'names of two folders in that of the data'
+      f'pairs={data.pairs} and domains={data.domains} are two ways to read '
+      'folders; say one of them'
     )
-  if data.pairs is not None and not from_images:
+  wanted = 'pairs=A/B or domains=A/B' if variant in UNPAIRED else 'pairs=A/B'
+  if from_images and not given:
     raise UserError(
-      f'pairs={data.pairs} does nothing with variant={variant}; say variant='
-      f'{" or ".join(FROM_IMAGES)}, or leave it out'
+      f'variant={variant} learns from two folders of pictures; say {wanted}, '
+      'their names in the folder of the data'
     )
-  if data.pairs is not None and not data.source.startswith('folder:'):
-    raise UserError(
-      f'pairs={data.pairs} are folders of pictures, and source={data.source} '
-      'has none; say source=folder,dir=PATH'
-    )
-  if data.pairs is not None and data.conditional:
-    raise UserError(
-      'conditional=true does nothing with pairs, whose folders are no classes; '
-      'leave it out'
-    )
+  for key, folders in given.items():
+    takers = UNPAIRED if key == 'domains' else FROM_IMAGES
+    if variant not in takers:
+      raise UserError(
+        f'{key}={folders} does nothing with variant={variant}; say variant='
+        f'{" or ".join(takers)}, or leave it out'
+      )
+    if not data.source.startswith('folder:'):
+      raise UserError(
+        f'{key}={folders} are folders of pictures, and source={data.source} '
+        'has none; say source=folder,dir=PATH'
+      )
+    if data.conditional:
+      raise UserError(
+        f'conditional=true does nothing with {key}, whose folders are no '
+        'classes; leave it out'
+      )
 
 
 def _check_precision(config: ConfigDict, networks: Collection[str]) -> None:

@@ -223,7 +223,11 @@ GROUPS = (
         unset='whether half of them have at most 64 colours'),
     Key('data.pairs', PAIRS, None,
         'Two folders of pictures in a folder, `A/B`: of one in A, the one in B '
-        'of the same name is to be made, for `variant=pix2pix`.',
+        'of the same name is to be made, for `variant=pix2pix` or `cyclegan`.',
+        unset='images by themselves'),
+    Key('data.domains', PAIRS, None,
+        'Two folders of pictures in a folder, `A/B`: of one in A, one like '
+        'those in B is to be made, for `variant=cyclegan`.',
         unset='images by themselves'),
   )),
   Group('Bits', (
@@ -303,6 +307,9 @@ GROUPS = (
     Key('loss.l1_weight', NOT_NEGATIVE, 100.0,
         'Factor of the absolute difference to the target in the loss of the '
         'generator of `pix2pix`.'),
+    Key('loss.cycle_weight', NOT_NEGATIVE, 10.0,
+        'Factor of the absolute difference between an image and what comes '
+        'back of it, in the loss of the generators of `cyclegan`.'),
     Key('loss.augment', choice(*augmentation.AUGMENTATIONS), 'none',
         'How all images are changed at random that the discriminator sees, '
         'for [few images](variants.md#few-images).'),

@@ -31,6 +31,7 @@ class ImageDataset:
     pictures: A digest of each picture's file, sorted; empty where the name
       says all.
     input_channels: Of pairs, the channels of the input; 0 where there are none.
+    is_unpaired: Whether a target has nothing to do with the input before it.
     pixel_art: Whether its pictures were scaled as such, see `images.to_array`.
   """
 
@@ -44,6 +45,7 @@ class ImageDataset:
   is_standin: bool = False
   pictures: tuple[str, ...] = ()
   input_channels: int = 0
+  is_unpaired: bool = False
   pixel_art: bool = False
 
   @property

@@ -21,7 +21,7 @@ from qgan_jax.data import images, picture_files
 from qgan_jax.data.dataset import hold_out_by_content, ImageDataset
 from qgan_jax.data.duplicates import near_duplicates
 from qgan_jax.data.layout import Layout, layout_of
-from qgan_jax.data.pairs import find_pairs
+from qgan_jax.data.pairs import find_pairs, match_domains
 from qgan_jax.data.picture_files import PictureFile
 from qgan_jax.errors import UserError
 
@@ -69,6 +69,7 @@ def load(
   fit: str = 'crop',
   pixel_art: bool | None = None,
   pairs: str | None = None,
+  domains: str | None = None,
 ) -> ImageDataset:
   """Loads every picture in a folder or an archive, whatever it is like.
 
@@ -92,6 +93,9 @@ def load(
     pairs: Two folders, `'A/B'`, whose pictures of the same name are an input
       and its target; see `pairs.find_pairs`. They are then no classes, and a
       pair is held out by its input. None for pictures by themselves.
+    domains: Two folders, `'A/B'`, whose pictures are inputs and targets that
+      have nothing to do with each other; see `pairs.match_domains`. A part of
+      each folder is held out as if it were a class.
 
   Returns:
     The data set, named `'pictures-<digest>'`: the digest is of the images'
@@ -114,7 +118,14 @@ def load(
     good = _readable(path, functools.partial(to_array, **options))
   layout = layout_of([picture.parts for picture in good])
   if pairs is not None:
-    good, layout = _paired(good, layout, pairs)
+    good, layout = _joined(good, layout, find_pairs(layout, pairs))
+  elif domains is not None:
+    parts = layout.splits or tuple(
+      'test' if held_out else 'train'
+      for held_out in _held_out(good, layout, group)
+    )
+    found = match_domains(layout, domains, parts)
+    good, layout = _joined(good, layout._replace(splits=parts), found)
   held_out = _held_out(good, layout, group)
   if held_out.all() or not held_out.any():
     raise UserError(
@@ -133,7 +144,10 @@ def load(
     )
   return dataclasses.replace(
     dataset,
-    input_channels=dataset.train_images.shape[-1] // 2 if pairs else 0,
+    input_channels=dataset.train_images.shape[-1] // 2
+    if pairs or domains
+    else 0,
+    is_unpaired=domains is not None,
     pixel_art=bool(options.get('pixel_art', pixel_art)),
   )
 
@@ -261,11 +275,10 @@ def _readable(path: str, to_array: Callable[..., np.ndarray]) -> list[_Picture]:
   return good
 
 
-def _paired(
-  pictures: list[_Picture], layout: Layout, pairs: str
+def _joined(
+  pictures: list[_Picture], layout: Layout, found: list[tuple[int, int]]
 ) -> tuple[list[_Picture], Layout]:
-  """Pairs as one picture each, with both digests, and where they lie."""
-  found = find_pairs(layout, pairs)
+  """An input and a target as one picture, with both digests; their layout."""
   depth = max(_channels(pictures[i]) for pair in found for i in pair)
   joined = []
   for pair in found:

@@ -1,4 +1,6 @@
-"""Pairs of pictures: the same file name in two folders."""
+"""Pictures of two folders: pairs of the same file name, or any two."""
+
+from collections.abc import Sequence
 
 from absl import logging
 import numpy as np
@@ -24,15 +26,7 @@ def find_pairs(layout: Layout, pairs: str) -> list[tuple[int, int]]:
   Raises:
     UserError: there is no such folder, or no pair.
   """
-  names = pairs.split('/')
-  for name in names:
-    if name not in layout.class_names:
-      hint = did_you_mean(name, layout.class_names)
-      known = ', '.join(layout.class_names) or 'none'
-      raise UserError(
-        f'pairs={pairs}: there is no folder {name!r} of pictures beside others '
-        f'(there are: {known}){hint and f"; {hint}"}'
-      )
+  names = _folders(layout, 'pairs', pairs)
   assert layout.labels is not None
   splits = layout.splits or [''] * len(layout.names)
   inputs, targets = (
@@ -57,3 +51,66 @@ def find_pairs(layout: Layout, pairs: str) -> list[tuple[int, int]]:
       pairs,
     )
   return found
+
+
+def match_domains(
+  layout: Layout, domains: str, parts: Sequence[str]
+) -> list[tuple[int, int]]:
+  """Pictures of two folders beside each other, whatever they are called.
+
+  Each picture of the one that has more is there once in its part, and those of
+  the other again and again.
+
+  Args:
+    layout: of all pictures; its classes are the folders.
+    domains: names of the folders, 'A/B'.
+    parts: of each picture, the part of the split that it is in: 'train',
+      'test', or another, which is left out.
+
+  Returns:
+    Numbers of pictures, (of A, of B); both are in the same part.
+
+  Raises:
+    UserError: there is no such folder, or no picture of one in a part.
+  """
+  names = _folders(layout, 'domains', domains)
+  assert layout.labels is not None
+  found = []
+  for part, purpose in (('train', 'train on'), ('test', 'hold out')):
+    inputs, targets = (
+      [
+        i
+        for i, label in enumerate(layout.labels)
+        if layout.class_names[label] == name and parts[i] == part
+      ]
+      for name in names
+    )
+    for name, side in zip(names, (inputs, targets), strict=True):
+      if not side:
+        raise UserError(
+          f'domains={domains}: there is no picture in {name!r} to {purpose}; '
+          'add some'
+        )
+    found += [
+      (inputs[k % len(inputs)], targets[k % len(targets)])
+      for k in range(max(len(inputs), len(targets)))
+    ]
+  return found
+
+
+def _folders(layout: Layout, key: str, value: str) -> list[str]:
+  """The names of two folders.
+
+  Raises:
+    UserError: there is no such folder.
+  """
+  names = value.split('/')
+  for name in names:
+    if name not in layout.class_names:
+      hint = did_you_mean(name, layout.class_names)
+      known = ', '.join(layout.class_names) or 'none'
+      raise UserError(
+        f'{key}={value}: there is no folder {name!r} of pictures beside others '
+        f'(there are: {known}){hint and f"; {hint}"}'
+      )
+  return names

@@ -33,6 +33,7 @@ def load(
   fit: str = 'crop',
   pixel_art: bool | None = None,
   pairs: str | None = None,
+  domains: str | None = None,
 ) -> ImageDataset:
   """Loads a data set into memory.
 
@@ -53,10 +54,11 @@ def load(
       cannot be had. A warning says so, and the result records it.
     download: Whether the network may be used.
     group: Which pictures of a folder stay together when a part is held out:
-      `'content'` or `'name'`, see `folder.load`, as for the next three.
+      `'content'` or `'name'`, see `folder.load`, as for the next four.
     fit: How pictures of a folder get that size.
     pixel_art: Whether they are scaled as pixel art; None decides by them.
     pairs: Which of its folders hold inputs and targets, `'A/B'`.
+    domains: The same where these are no pairs.
 
   Returns:
     The data set; its `name` says what was really used.
@@ -81,6 +83,7 @@ def load(
       fit=fit,
       pixel_art=pixel_art,
       pairs=pairs,
+      domains=domains,
     )
   if source == 'digits':
     return digits.load(image_size=image_size, channels=channels)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgan_jax import data, metrics
+from qgan_jax import data, metrics, variants
 from qgan_jax.config import NETWORKS
 from qgan_jax.config.kinds import size_of
 from qgan_jax.data import ImageDataset
@@ -63,6 +63,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
     fit=config.data.fit,
     pixel_art=config.data.pixel_art,
     pairs=config.data.pairs,
+    domains=config.data.domains,
   )
   if config.data.conditional and not dataset.num_classes:
     raise UserError(
@@ -97,10 +98,13 @@ def section(config: Any, variant: Variant, name: str) -> Any:
   """The keys of a config that are about one network of a variant.
 
   A network without keys of its own has the generator's if it is the one that
-  is delivered, and the discriminator's otherwise.
+  is delivered, or made by a family's generator, and the discriminator's
+  otherwise.
   """
-  by_place = 'generator' if name == variant.delivered else 'discriminator'
-  return config[name if name in NETWORKS else by_place]
+  if name in NETWORKS:
+    return config[name]
+  generates = name == variant.delivered or name in variants.GENERATORS
+  return config['generator' if generates else 'discriminator']
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,7 @@ def _against_held_out(
   """Scores of drawn images, of pairs each against its target, and caveats."""
   targets = dataset.test_targets
   scores = metrics.score(extractor, targets, fake)
-  if dataset.input_channels:
+  if dataset.input_channels and not dataset.is_unpaired:
     scores |= metrics.similarity(targets[: len(fake)], fake)
   return {
     'reference': f'{dataset.name}, held-out',

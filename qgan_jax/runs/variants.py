@@ -124,9 +124,27 @@ def _pix2pix(
   )
 
 
+def _cyclegan(
+  config: Any, modules: Modules, given: Mapping[str, Any]
+) -> Variant:
+  loss = config.loss
+  return variants.cyclegan(
+    **modules,
+    input_channels=given['input_channels'],
+    cycle_weight=loss.cycle_weight,
+    loss=loss.name,
+    penalty=loss.penalty,
+    penalty_weight=loss.penalty_weight,
+    penalty_fraction=loss.penalty_fraction,
+    d_steps=config.discriminator.steps,
+    flip=config.data.flip,
+  )
+
+
 _MAKERS: dict[str, Callable[[Any, Modules, Mapping[str, Any]], Variant]] = {
   'gan': _gan,
   'vae': _vae,
   'vae_gan': _vae_gan,
   'pix2pix': _pix2pix,
+  'cyclegan': _cyclegan,
 }

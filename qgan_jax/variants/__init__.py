@@ -4,6 +4,8 @@ A new variant is a function that returns a `Variant`: see `gan`.
 """
 
 from qgan_jax.variants.base import Nets, Round, Variant
+from qgan_jax.variants.cyclegan import CLASSES as _CYCLEGAN
+from qgan_jax.variants.cyclegan import cyclegan
 from qgan_jax.variants.gan import CLASSES as _GAN
 from qgan_jax.variants.gan import gan
 from qgan_jax.variants.pix2pix import CLASSES as _PIX2PIX
@@ -20,16 +22,29 @@ CLASSES = {
   'vae': _VAE,
   'vae_gan': _VAE_GAN,
   'pix2pix': _PIX2PIX,
+  'cyclegan': _CYCLEGAN,
 }
-# Those whose delivered network is called with images; they learn from pairs.
-FROM_IMAGES = ('pix2pix',)
+# The networks that a family's generator is.
+GENERATORS = frozenset(
+  name
+  for classes in CLASSES.values()
+  for name, role in classes.items()
+  if role == 'Generator'
+)
+# Those whose delivered network is called with images.
+FROM_IMAGES = ('pix2pix', 'cyclegan')
+# Of these, those that need no pairs.
+UNPAIRED = ('cyclegan',)
 
 __all__ = [
   'CLASSES',
   'FROM_IMAGES',
+  'GENERATORS',
   'Nets',
   'Round',
+  'UNPAIRED',
   'Variant',
+  'cyclegan',
   'gan',
   'pix2pix',
   'vae',

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from qgan_jax.variants.base import Array
+from qgan_jax.variants.base import Array, Nets
 from qgan_jax.variants.losses import Loss, LOSSES, Penalty
 from qgan_jax.variants.named import named
+from qgan_jax.variants.penalties import penalty_of
 
 
 def loss_function(loss: str | Loss) -> Loss:
@@ -45,3 +46,34 @@ def judged(
     'd_real_accuracy': (real > 0).mean(),
     'd_fake_accuracy': (fake < 0).mean(),
   }
+
+
+def patch_penalty(
+  nets: Nets,
+  name: str,
+  penalty: Penalty,
+  fraction: float,
+  real: Array,
+  fake: Array,
+  key: Array,
+) -> Array:
+  """The mean penalty of a discriminator that may judge an image's patches.
+
+  Args:
+    nets: the networks.
+    name: of the discriminator; it judges images without labels, and the logits
+      of an image are averaged.
+    penalty: of its gradient.
+    fraction: share of the batch.
+    real: images, [B, H, W, C].
+    fake: likewise.
+    key: of the penalty's random numbers.
+  """
+
+  def mean_logits(images: Array, _: None) -> Array:
+    logits = nets.frozen(name)(images)
+    return logits.reshape(len(images), -1).mean(1)
+
+  return penalty_of(
+    nets, penalty, fraction, mean_logits, (real, None), (fake, None), key
+  )

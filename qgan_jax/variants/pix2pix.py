@@ -3,7 +3,12 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from qgan_jax.variants.adversarial import judged, loss_function, settings_of
+from qgan_jax.variants.adversarial import (
+  judged,
+  loss_function,
+  patch_penalty,
+  settings_of,
+)
 from qgan_jax.variants.augmentation import mirror
 from qgan_jax.variants.base import (
   Array,
@@ -14,7 +19,7 @@ from qgan_jax.variants.base import (
   Variant,
 )
 from qgan_jax.variants.losses import Loss, Penalty
-from qgan_jax.variants.penalties import penalty_function, penalty_of
+from qgan_jax.variants.penalties import penalty_function
 
 # By which networks of a family it is made.
 CLASSES = {'generator': 'Generator', 'discriminator': 'Discriminator'}
@@ -87,18 +92,13 @@ def pix2pix(
     real_logits, fake_logits = judge(batch['images']), judge(fake['pairs'])
     value, metrics = judged(both, real_logits, fake_logits)
     if of_gradient is not None:
-
-      def mean_logits(pairs: Array, _: None) -> Array:
-        logits = nets.frozen('discriminator')(pairs)
-        return logits.reshape(len(pairs), -1).mean(1)
-
-      metrics['penalty'] = penalty_of(
+      metrics['penalty'] = patch_penalty(
         nets,
+        'discriminator',
         of_gradient,
         penalty_fraction,
-        mean_logits,
-        (batch['images'], None),
-        (fake['pairs'], None),
+        batch['images'],
+        fake['pairs'],
         key,
       )
       value += nets.hyperparameters['penalty_weight'] * metrics['penalty']

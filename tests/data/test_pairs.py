@@ -107,3 +107,50 @@ def test_folders_without_a_pair(tmp_path):
     save(tmp_path / 'out' / f'x{i}.png', i)
   with pytest.raises(UserError, match="no picture in 'in' has the name"):
     read(tmp_path)
+
+
+def make_domains(folder, counts=(30, 70)):
+  for name, count, first in zip(('in', 'out'), counts, (0, 100), strict=True):
+    for i in range(count):
+      save(folder / name / f'{name}{i}.png', first + i)
+  save(folder / 'third' / '1.png', 255)
+
+
+def test_domains_are_used_whole_and_parted_each_by_itself(tmp_path):
+  make_domains(tmp_path)
+  found = read(tmp_path, None, domains='in/out')
+  assert (found.input_channels, found.is_unpaired) == (1, True)
+  train, test = values(found.train_images), values(found.test_images)
+  used = [
+    {row[side] for row in rows} for rows in (train, test) for side in (0, 1)
+  ]
+  assert used[0] | used[2] == set(range(30))
+  assert used[1] | used[3] == set(range(100, 170))
+  assert not used[0] & used[2]
+  assert not used[1] & used[3]
+  # The larger folder once, the smaller one evenly.
+  assert len(train) == len(used[1])
+  counts = np.unique([row[0] for row in train], return_counts=True)[1]
+  assert counts.max() - counts.min() <= 1
+  assert found.class_names == ()
+
+
+def test_domains_keep_to_a_split(tmp_path):
+  for part, counts in (('train', (3, 5)), ('test', (4, 2))):
+    make_domains(tmp_path / part, counts)
+  found = read(tmp_path, None, domains='in/out')
+  train, test = values(found.train_images), values(found.test_images)
+  assert {row[0] for row in train} == {0, 1, 2}
+  assert sorted(row[1] for row in train) == [100, 101, 102, 103, 104]
+  assert sorted(row[0] for row in test) == [0, 1, 2, 3]
+  assert {row[1] for row in test} == {100, 101}
+
+
+def test_domains_that_cannot_be_used(tmp_path):
+  make_domains(tmp_path)
+  with pytest.raises(UserError, match="no folder 'inn'.*did you mean"):
+    read(tmp_path, None, domains='inn/out')
+  make_domains(tmp_path / 'split' / 'train', (3, 3))
+  make_domains(tmp_path / 'split' / 'test', (3, 0))
+  with pytest.raises(UserError, match="no picture in 'out' to hold out"):
+    read(tmp_path / 'split', None, domains='in/out')

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny_run
 
 from qgan_jax.training import devices
 
@@ -47,9 +48,7 @@ def runs(tmp_path_factory):
   with socket.create_server(('localhost', 0)) as server:
     address = f'localhost:{server.getsockname()[1]}'
   alone = [
-    start(
-      folder / f'{name}.npz', num_devices, 'batch,group,learned,vae,pix2pix'
-    )
+    start(folder / f'{name}.npz', num_devices, ','.join(tiny_run.VARIANTS))
     for name, num_devices in (('one', 1), ('eight', 8))
   ]
   finish(alone)
@@ -76,7 +75,7 @@ def update(run, variant):
   before = part(run, f'{variant}/before/')
   after = part(run, f'{variant}/after/')
   names = {k.split('/')[1] for k in after if k.startswith('networks/')}
-  assert len(names) == 2
+  assert len(names) == (4 if variant == 'cyclegan' else 2)
   return {
     name: np.concatenate(
       [
@@ -97,6 +96,7 @@ def update(run, variant):
     ('eight', 'learned'),
     ('eight', 'vae'),
     ('eight', 'pix2pix'),
+    ('eight', 'cyclegan'),
     ('process0', 'batch'),
   ],
 )

@@ -41,16 +41,27 @@ VARIANTS = {
   'pix2pix': (
     'variant=pix2pix,model=unet,norm=instance,penalty=r1,flip=true,l1_weight=1'
   ),
+  'cyclegan': (
+    'variant=cyclegan,model=unet,norm=instance,penalty=r1,loss=least_squares,'
+    'cycle_weight=1'
+  ),
 }
 
 
-def make_pairs(size=16):
-  """Random pairs of an input of two channels and a target of one."""
-  images = np.random.RandomState(0).randint(0, 256, (40, size, size, 3))
-  images = images.astype('uint8')
+def make_pairs(size=16, input_channels=2):
+  """Random pairs of an input of some channels and a target of one."""
+  shape = (40, size, size, input_channels + 1)
+  images = np.random.RandomState(0).randint(0, 256, shape).astype('uint8')
   held_out = images[::-1]
   return ImageDataset(
-    'random', images, None, held_out, None, 0, input_channels=2
+    'random',
+    images,
+    None,
+    held_out,
+    None,
+    0,
+    input_channels=input_channels,
+    is_unpaired=input_channels == 1,
   )
 
 
@@ -74,8 +85,11 @@ def make_config(arg):
 def train(arg):
   """The state before and after, the metrics of every step, and the step."""
   config = make_config(arg)
-  paired = config.variant in variants.FROM_IMAGES
-  dataset = make_pairs() if paired else make_dataset()
+  dataset = make_dataset()
+  if config.variant in variants.FROM_IMAGES:
+    # Both generators of a family make as many channels.
+    alike = config.variant in variants.UNPAIRED
+    dataset = make_pairs(input_channels=1 if alike else 2)
   setup = build.set_up(config, dataset, devices.make_layout(1))
   before = setup.init_state()
   if before.adapted:

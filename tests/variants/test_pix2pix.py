@@ -177,7 +177,7 @@ def test_a_config_makes_it_of_a_family():
   ('arg', 'says'),
   [
     ('model=dcgan', 'makes images of images, .*model=dcgan .*say model=unet'),
-    ('', 'learns from pairs of pictures; say pairs=A/B'),
+    ('', 'learns from two folders of pictures; say pairs=A/B, their'),
     ('pairs=a', r'pairs=.*names of two folders, A/B'),
     ('pairs=a/b', 'source=random has none; say source=folder,dir=PATH'),
     (
