@@ -103,13 +103,15 @@ def test_npm_offline_and_npm(model, dist, monkeypatch):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize('bits', [8, 2])
-def test_a_browser_draws_the_same_images(tmp_path, bits):
+@pytest.mark.parametrize(('bits', 'channels'), [(8, 1), (2, 4)])
+def test_a_browser_draws_the_same_images(tmp_path, bits, channels):
   """The page in headless Chromium against ONNX Runtime here; needs npm."""
   from selenium import webdriver
   from selenium.webdriver.support.ui import WebDriverWait
 
-  generator, _, _ = make_generator(bits=(bits, 8), num_classes=3)
+  generator, _, _ = make_generator(
+    bits=(bits, 8), num_classes=3, image_channels=channels
+  )
   model = onnx_model(
     make_plan(generator, integer=True), 'gathered', {'description': 'of bits'}
   )
@@ -154,5 +156,23 @@ def test_a_browser_draws_the_same_images(tmp_path, bits):
     shown = driver.find_element('css selector', 'output').text
     assert re.match(r'\d+\.\d\d ms per image', shown)
     told = driver.find_element('css selector', '#what').text
-    assert told == f'{len(model) / 1000:.0f} kB: of bits.'
+    packed = len(gzip.compress(model))
+    assert told == (
+      f'of bits: {packed / 1000:.0f} kB in this page, '
+      f'{len(model) / 1000:.0f} kB unpacked.'
+    )
+    # The first image on the canvas: its opacity is its fourth channel.
+    height, width = expected.shape[1:3]
+    pixels = driver.execute_script(
+      "return Array.from(e('canvas').getContext('2d').getImageData("
+      f'2, 2, {width}, {height}).data)'.replace(
+        'e(', 'document.getElementById('
+      )
+    )
+    alpha = np.reshape(pixels, (height, width, 4))[..., 3]
+    opaque = np.full((height, width), 255.0)
+    if channels == 4:
+      opaque = (expected[0, ..., 3] + 1) * 127.5
+      assert opaque.std() > 20
+    assert np.abs(alpha - opaque).max() <= 1.5
     assert driver.get_log('browser') == []
