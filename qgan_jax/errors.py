@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 from absl import flags
 
+from qgan_jax import interrupts
+
 # --help lists flags by the module that defines them. With this, it lists those
 # that are defined here with the command that calls.
 flags.disclaim_key_flags()
@@ -62,8 +64,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
 
   A `UserError` becomes one line and exit code 2, and so do a file or folder
   that cannot be used and a want of memory. A reader that closes the pipe early
-  (`| head`) gets no traceback, nor does Ctrl-C. Characters that the output
-  cannot show become question marks.
+  (`| head`) gets no traceback, nor does Ctrl-C, which is answered at once.
+  Characters that the output cannot show become question marks.
 
   Args:
     main: the command: a function of the arguments, without the program's name,
@@ -73,8 +75,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='replace')
   try:
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
+    with interrupts.acknowledged():
+      code = main(sys.argv[1:])
+      sys.stdout.flush()
   except UserError as error:
     _refuse(*map(str, error.args))
   except KeyboardInterrupt:
