@@ -36,7 +36,7 @@ class Status:
     state: one of `STATES`: waiting for its turn, queued by the launcher,
       running, done, failed for good, or stopped by a signal.
     attempts: how often it was started, in all sessions.
-    seconds: how long it ran, in all sessions.
+    seconds: how long it ran, in all sessions, when it was last looked at.
     message: why it failed, or why it will be started again.
     progress: what its run folder tells.
   """
@@ -75,7 +75,7 @@ class Unit:
   def __post_init__(self):
     self.readers = [Reader(workdir) for _, workdir in self.trials]
     self.job: Job | None = None
-    self.began = 0.0
+    self.counted = 0.0  # Until when its seconds are.
     self.not_before = 0.0
     self.retries = 0
     self.checkpoint = -1
@@ -205,7 +205,7 @@ class Supervisor:
       if self._pilot not in (None, unit) and not self._any_begun():
         return
       unit.checkpoint = unit.newest()
-      unit.began = now
+      unit.counted = now
       unit.job = self._launcher.submit(unit.task)
       busy += 1
       if not self._any_begun():
@@ -226,7 +226,7 @@ class Supervisor:
       elif unit.job.running():
         for status in unit.statuses:
           if status.state == 'queued':
-            unit.began = time.monotonic()
+            unit.counted = time.monotonic()
             self._become(status, 'running')
 
   def _any_begun(self) -> bool:
@@ -277,17 +277,18 @@ class Supervisor:
     """Records results and time of a task that has ended."""
     unit.job = None
     self._look(unit)
-    for status in unit.statuses:
-      if status.state in ('running', 'queued'):
-        status.seconds += time.monotonic() - unit.began
 
   def _look(self, unit: Unit) -> None:
     """Looks into the run folders, where some may be complete by now."""
     unit.read()
+    now = time.monotonic()
     for status in unit.statuses:
-      if status.progress.done and status.state in ('running', 'queued'):
-        status.seconds += time.monotonic() - unit.began
+      is_done = status.progress.done and status.state in ('running', 'queued')
+      if status.state == 'running' or is_done:
+        status.seconds += now - unit.counted
+      if is_done:
         self._become(status, 'done')
+    unit.counted = now
 
   def _stop(self, received: list[int]) -> None:
     """Sends SIGTERM, waits, and kills; a second signal ends the waiting."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import fmean
 import sys
 import time
 from types import TracebackType
@@ -186,23 +187,37 @@ def time_left_of(status: Status) -> float | None:
 
 
 def time_left(statuses: Sequence[Status], slots: int | None) -> float | None:
-  """Seconds until all are trained, at the mean rate of those that run.
+  """Seconds until all are done, at the mean rate of those that run.
+
+  What comes before and after a trial's steps, such as compiling and scoring, is
+  taken to last as long as it did in those that are done. Until one is, it is
+  what came before the steps of those that run.
 
   Args:
     statuses: of all trials.
     slots: how many run at a time; as many as do now if None.
   """
-  rates = [
-    s.progress.rate
-    for s in statuses
-    if s.state == 'running' and s.progress.rate
-  ]
-  if not rates:
+  running = [s for s in statuses if s.state == 'running' and s.progress.rate]
+  if not running:
     return None
+  done = [s for s in statuses if s.state == 'done' and s.progress.rate]
+  whole = fmean(_beside_steps(s) for s in done or running)
+  rate = fmean(s.progress.rate or 0.0 for s in running)
   open_ones = [s for s in statuses if s.state not in ('done', 'failed')]
-  steps = sum(max(0, s.total_steps - s.progress.step) for s in open_ones)
-  at_a_time = min(slots or len(rates), len(open_ones))
-  return steps / (sum(rates) / len(rates)) / at_a_time
+  seconds = sum(
+    max(0, s.total_steps - s.progress.step) / rate
+    + max(0, whole - _beside_steps(s))
+    for s in open_ones
+  )
+  return seconds / min(slots or len(running), len(open_ones))
+
+
+def _beside_steps(status: Status) -> float:
+  """Seconds that a trial has spent on anything but its steps so far."""
+  progress = status.progress
+  if not progress.rate:
+    return 0.0
+  return max(0.0, status.seconds - progress.step / progress.rate)
 
 
 def overall(statuses: Sequence[Status], slots: int | None) -> str:

@@ -10,7 +10,7 @@ from qgan_jax.launchers.supervisor import Status
 DONE = Status(
   'bits=8', 100, 'done', 1, 75.0, '', Progress(100, 2.0, 6.0, 5.25, True)
 )
-RUNNING = Status('bits=4', 100, 'running', 2, 0.0, '', Progress(40, 2.0, 9.0))
+RUNNING = Status('bits=4', 100, 'running', 2, 25.0, '', Progress(40, 2.0, 9.0))
 WAITING = Status('bits=2', 100)
 FAILED = Status('bits=1', 100, 'failed', 1, 3.0, 'step 5 gave NaN\nmore')
 
@@ -38,8 +38,9 @@ def test_the_table_says_how_each_trial_is():
     'bits=4', 'running (start 2)', '40/100', '2', '9.00', '', '0:00:30'
   ]  # fmt: skip
   assert row(text, 'bits=1')[1] == 'failed: step 5 gave NaN'
-  # 60 steps of one and 100 of the other, 2 a second.
-  assert '1 of 4 done, 1 running, 1 failed, about 0:01:20 left' in text
+  # 60 steps of one and 100 of the other, 2 a second; the first one spent 25
+  # seconds beside its steps, and the second 5 so far.
+  assert '1 of 4 done, 1 running, 1 failed, about 0:02:05 left' in text
 
 
 def test_of_many_trials_those_that_matter_are_shown_in_order():
@@ -52,11 +53,16 @@ def test_of_many_trials_those_that_matter_are_shown_in_order():
 
 
 @pytest.mark.parametrize(
-  ('slots', 'seconds'), [(1, 80.0), (2, 40.0), (8, 40.0), (None, 80.0)]
+  ('slots', 'seconds'), [(1, 125.0), (2, 62.5), (8, 62.5), (None, 125.0)]
 )
 def test_the_time_left_is_that_of_all(slots, seconds):
   assert table.time_left([DONE, RUNNING, WAITING], slots) == seconds
   assert table.time_left([DONE, WAITING], slots) is None
+
+
+def test_until_one_is_done_the_start_of_those_that_run_counts():
+  # 30 and 50 seconds of steps, and 5 seconds before those of the other.
+  assert table.time_left([RUNNING, WAITING], 1) == 85.0
 
 
 def test_lines_for_logs(capsys):
