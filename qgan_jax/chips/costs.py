@@ -130,5 +130,17 @@ def largest_batch(costs: Costs, machine: Machine, batch: int) -> int | None:
   if machine.chip is None:
     return None
   free = machine.chip.memory * machine.share
-  growing = max(costs.temporaries, costs.program.made)
-  return max(0, int((free - costs.state) * batch / growing))
+  return max(0, int((free - costs.state) * batch / _growing(costs)))
+
+
+def most_runs(costs: Costs, machine: Machine, runs: int) -> int | None:
+  """The same of runs that a device trains together, with a state each."""
+  if machine.chip is None:
+    return None
+  each = (costs.state + _growing(costs)) / runs
+  return int(machine.chip.memory * machine.share / each)
+
+
+def _growing(costs: Costs) -> int:
+  """Bytes that are taken to grow with the batch."""
+  return max(costs.temporaries, costs.program.made)

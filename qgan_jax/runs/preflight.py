@@ -38,6 +38,7 @@ class Checked(NamedTuple):
     at_once: how many of them train at the same time.
     rounds: calls that make up a step of all that share a program.
     images: of the batch, on each device.
+    runs: that a device trains together.
     costs: of a call.
     in_float: of the same program without quantization; None where it has none.
     measured: seconds of a step, on the machine; None where it is not here.
@@ -50,6 +51,7 @@ class Checked(NamedTuple):
   at_once: int
   rounds: int
   images: int
+  runs: int
   costs: Costs
   in_float: Costs | None
   measured: float | None
@@ -153,6 +155,7 @@ def _check(
     at_once=at_once,
     rounds=layout.rounds,
     images=config.batch_size // layout.group * layout.lanes,
+    runs=layout.lanes,
     costs=_compile(setup, machine),
     in_float=in_float,
     measured=_measure(setup, len(configs)) if machine.here else None,

@@ -66,6 +66,7 @@ def record(checked: Checked) -> dict[str, Any]:
       'largest_batch_per_device': costs.largest_batch(
         c, machine, checked.images
       ),
+      'most_runs_per_device': costs.most_runs(c, machine, checked.runs),
       'step_seconds': checked.estimated and checked.estimated[0],
       'training_seconds': None if checked.measured else checked.seconds,
     },
@@ -114,13 +115,17 @@ def _memory(checked: Checked) -> str:
     f'{_size(c.memory)} a device: state and batch {_size(c.state)}, '
     f'temporaries {_size(c.temporaries)}'
   )
-  most = costs.largest_batch(c, machine, checked.images)
-  if machine.chip is None or most is None:
+  if machine.chip is None:
     return told
   has = machine.chip.memory * machine.share
+  most = costs.largest_batch(c, machine, checked.images)
+  now = f'{checked.images} images'
+  if checked.runs > 1:
+    most = costs.most_runs(c, machine, checked.runs)
+    now = f'{checked.runs} runs'
   return (
-    f'{told}, of {_size(has)}; {checked.images} images a device, and at least '
-    f'{most:,} fit (estimated)'
+    f'{told}, of {_size(has)}; {now} a device, and at least {most:,} fit '
+    '(estimated)'
   )
 
 

@@ -70,6 +70,12 @@ def test_the_largest_batch_leaves_room_for_the_state():
   assert costs.largest_batch(make_costs(), machine(memory=100), 4) == 0
 
 
+def test_runs_that_train_together_have_a_state_each():
+  # Two runs take 140 of 500 bytes.
+  assert costs.most_runs(make_costs(), machine(), 2) == 7
+  assert costs.most_runs(make_costs(made=400), machine(), 2) == 2
+
+
 def test_chips_are_known_by_how_their_devices_call_themselves():
   assert of_kind('TPU v5 lite') is CHIPS['v5e']
   assert of_kind('TPU v5') is CHIPS['v5p']
