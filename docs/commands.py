@@ -62,7 +62,9 @@ def _flag(name: str, is_switch: bool, text: str) -> Flag:
       takes = line
   about = ' '.join(lines)
   if choices := re.match(r'<(.*?)>: ', about):
-    takes = ', '.join(f'`{choice}`' for choice in choices[1].split('|'))
+    # Long lists are broken between lines, also inside of a word.
+    words = choices[1].replace(' ', '').split('|')
+    takes = ', '.join(f'`{word}`' for word in words)
     about = about[choices.end() :]
   default = '' if default == 'None' else default
   return Flag(name, is_switch, about, default, takes)

@@ -1,18 +1,24 @@
 """The documentation: it builds, its links lead somewhere, it is up to date."""
 
+import ast
 import importlib
 import os
 from pathlib import Path
+import pkgutil
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+import qgan_jax
+
 ROOT = Path(__file__).parents[1]
+# What only shortens the name of a type is no name of the reference.
+SHORT_FORM = re.compile(r"[\w.]+|TypeVar\('\w+'\)")
 PAGES = sorted(
-  [*ROOT.glob('docs/*.md'), *ROOT.glob('*.md'), *ROOT.glob('*/README.md')]
+  [*ROOT.glob('docs/**/*.md'), *ROOT.glob('*.md'), *ROOT.glob('*/README.md')]
 )
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 CODE = re.compile(r'```.*?```|`[^`\n]+`', re.DOTALL)
@@ -61,13 +67,85 @@ def test_the_page_of_commands_is_what_help_says():
   assert (ROOT / 'docs' / 'commands.md').read_text() == run('docs/commands.py')
 
 
-def test_the_site_builds_without_a_warning(tmp_path):
-  run('-m', 'mkdocs', 'build', '--strict', '--site-dir', str(tmp_path))
-  page = (tmp_path / 'python.html').read_text()
-  for name in 'runs.own.train', 'post_training.quantize', 'artifacts.load':
-    assert f'id="qgan_jax.{name}"' in page
-  # Nothing is loaded from elsewhere.
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+  """The folder of the site, which builds without a warning."""
+  path = tmp_path_factory.mktemp('site')
+  run('-m', 'mkdocs', 'build', '--strict', '--site-dir', str(path))
+  return path
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+  page = (site / 'index.html').read_text()
   assert not re.findall(r'(?:src|href)="https?://[^"]+\.(?:js|css)"', page)
+
+
+def modules():
+  """(name, module) of all modules of the package."""
+  found = pkgutil.walk_packages(qgan_jax.__path__, 'qgan_jax.')
+  names = ['qgan_jax', *(module.name for module in found)]
+  return [(name, importlib.import_module(name)) for name in names]
+
+
+def defined(module):
+  """The names without an underscore that a module's file defines."""
+  for node in ast.parse(Path(module.__file__).read_text()).body:
+    match node:
+      case ast.FunctionDef(name) | ast.ClassDef(name):
+        names = [ast.Name(name)]
+      case ast.Assign([ast.Tuple(names)]):
+        pass
+      case ast.Assign(names, value) if not SHORT_FORM.fullmatch(
+        ast.unparse(value)
+      ):
+        pass
+      case ast.AnnAssign(name):
+        names = [name]
+      case _:
+        continue
+    for name in names:
+      if isinstance(name, ast.Name) and not name.id.startswith('_'):
+        yield f'{module.__name__}.{name.id}'
+
+
+def exported(module):
+  """The names of `__all__`, without those of modules, which are pages."""
+  for name in getattr(module, '__all__', ()):
+    # `quantize` is a command's module and a function.
+    value = getattr(module, name)
+    is_page = isinstance(value, ModuleType) and not callable(value)
+    if not is_page and not name.startswith('_'):
+      yield name
+
+
+def entries(*pages):
+  """[(name, what its heading says)] of what mkdocstrings has written."""
+  return [
+    entry
+    for page in pages
+    for entry in re.findall(
+      r'<h\d id="([\w.]+)" class="doc doc-heading">(.*?)</h\d>',
+      page.read_text(),
+      re.DOTALL,
+    )
+  ]
+
+
+def test_the_reference_has_every_public_name(site):
+  shown = entries(*site.glob('python/*.html'))
+  names = [name for name, _ in shown]
+  assert len(names) == len(set(names)) > 500
+  for name, module in modules():
+    missing = {*defined(module)} - {*names}
+    assert not missing, 'docs/python/ has no page with them'
+    labelled = {
+      path.rpartition('.')[2]
+      for path, heading in shown
+      if f'<code>from {name}</code>' in heading
+    }
+    assert labelled == {*exported(module)}
+  door = [name.rpartition('.')[2] for name, _ in entries(site / 'python.html')]
+  assert set(exported(qgan_jax)) < {*door}
 
 
 def test_links_out_of_the_docs_lead_to_the_repository_or_are_text(monkeypatch):

@@ -20,10 +20,11 @@ from qgan_jax.artifacts.drawer import part_of
 
 # Seconds for each answer: the first draws after compiling.
 TIME_LIMIT = 300
-# Of memory that the process may take for itself, beside what its runtime has
-# taken before it sees the program: so many bytes, and so many for each byte of
-# the program.
-MEMORY, MEMORY_PER_BYTE = 2**29, 64
+# Bytes that the process may take for itself, beside what its runtime has taken
+# before it sees the program.
+MEMORY = 2**29
+# And so many more for each byte of the program.
+MEMORY_PER_BYTE = 64
 _LOOK = 0.02  # Seconds between two looks at its memory.
 _MAX_ANSWER = 2**20
 

@@ -9,7 +9,9 @@ from qgan_jax.artifacts.described import read_record
 from qgan_jax.errors import UserError
 
 VERSION = 1
-RECORD, PROGRAM = 'generator.json', 'program'
+# The archive's two files: what is said of the program, and the program.
+RECORD = 'generator.json'
+PROGRAM = 'program'
 
 
 def read_stablehlo(path: Path) -> tuple[dict[str, Any], bytes]:

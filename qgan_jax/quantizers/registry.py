@@ -77,8 +77,12 @@ def _serving(role: str) -> tuple[str, ...]:
   return tuple(name for name, entry in _ENTRIES.items() if role in entry.roles)
 
 
+# The names of all quantizers, as a config has them: `quantizer=lsq`.
 NAMES = tuple(_ENTRIES)
-WEIGHTS, ACTIVATIONS, GRADIENTS = map(_serving, 'wag')
+# Those of them that serve weights, activations and gradients.
+WEIGHTS = _serving('w')
+ACTIVATIONS = _serving('a')
+GRADIENTS = _serving('g')
 
 
 def by_name(name: str, *, axis: Axis = None) -> Quantizer:
