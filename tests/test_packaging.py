@@ -163,6 +163,13 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
   assert imported(*folders) <= everything
 
 
+def test_the_page_on_installation_lists_every_extra():
+  page = (ROOT / 'docs' / 'installation.md').read_text()
+  rows = re.findall(r'^\| (`[a-z]+`.*?) \|', page, re.MULTILINE)
+  listed = {name for row in rows for name in re.findall('`(.*?)`', row)}
+  assert listed == {*required()} - {''}
+
+
 @pytest.mark.parametrize('path', ['README.md', 'docs', 'qgan_jax'])
 def test_hints_name_extras_that_there_are(path):
   path = ROOT / path
