@@ -31,7 +31,8 @@ class Reference(griffe.Extension):
       module.exports = None  # Hides names that are defined elsewhere.
       for constant in _own(module.attributes):
         constant.labels.discard('module-attribute')
-        if SHORT_FORM.fullmatch(str(constant.value)) and not constant.labels:
+        shortens = SHORT_FORM.fullmatch(str(constant.value))
+        if constant.name == '__all__' or (shortens and not constant.labels):
           constant.public = False
         elif not constant.docstring and (text := _comment(module, constant)):
           constant.docstring = griffe.Docstring(text, parent=constant)
