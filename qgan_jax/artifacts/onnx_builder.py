@@ -1,6 +1,6 @@
 """Writes ONNX graphs: nodes, constants, and quantization in QDQ form."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import importlib
 import json
 from typing import Any
@@ -166,6 +166,35 @@ class Builder:
       places.append(strides)
     arguments = (self.constant(np.array(v, np.int64)) for v in places)
     return self.op('Slice', x, *arguments)
+
+  def concat(self, parts: Sequence[str], axis: int) -> str:
+    """One behind the other."""
+    return self.op('Concat', *parts, axis=axis)
+
+  def split(self, x: str, parts: int, axis: int) -> list[str]:
+    """So many parts of the same size."""
+    if parts == 1:
+      return [x]
+    return self.op('Split', x, outputs=parts, axis=axis, num_outputs=parts)
+
+  def padded(
+    self,
+    x: str,
+    pads: Mapping[int, tuple[int, int]],
+    steps: Steps | None = None,
+  ) -> str:
+    """Zeros along axes of four, codes where there are steps; see `Writer`."""
+    sizes = np.zeros((2, 4), np.int64)
+    for axis, ends in pads.items():
+      sizes[:, axis] = ends
+    zero = np.float32(0) if steps is None else np.uint8(steps.zero_point)
+    return self.op(
+      'Pad', x, self.constant(sizes.reshape(-1)), self.constant(zero)
+    )
+
+  def added(self, parts: Sequence[str]) -> str:
+    """The sum."""
+    return self.op('Sum' if len(parts) > 2 else 'Add', *parts)
 
   def model(
     self, output: str, shape: tuple[int, ...], metadata: Mapping[str, Any]

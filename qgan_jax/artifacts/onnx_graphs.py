@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from qgan_jax.artifacts.onnx_builder import Builder
-from qgan_jax.artifacts.onnx_gathered import channels_last
+from qgan_jax.artifacts.gathered import channels_last
 from qgan_jax.artifacts.onnx_layers import (
   channels_first,
   group_norm,
-  product,
+  Products,
 )
 from qgan_jax.artifacts.onnx_operations import Operations
 from qgan_jax.artifacts.onnx_values import FIRST, Value
@@ -49,35 +48,24 @@ def onnx_model(plan: Plan, form: str, metadata: Mapping[str, Any]) -> bytes:
   """
   if form not in FORMS:
     raise ValueError(f'form={form!r}: one of {", ".join(FORMS)}')
-  builder = Builder(least_bits=2 if form == 'gathered' else 4)
+  builder = Products(least_bits=2 if form == 'gathered' else 4)
   graph = _Graph(builder, plan, first=form == 'transposed')
   for node in plan.nodes:
     graph.write(node)
   output = graph.straight(plan.output)
-  names = list(graph.inputs)
-  from_latents = names in (['latents'], ['latents', 'labels'])
+  form_of = {'form': form, 'needs_vnni': plan.needs_vnni}
   return builder.model(
-    output,
-    plan.output.shape[1:],
-    {
-      **metadata,
-      'version': 1,
-      'form': form,
-      'integer': any(layer.codes is not None for layer in plan.layers),
-      'needs_vnni': plan.needs_vnni,
-      'latent_dim': plan.inputs[0].shape[1] if from_latents else None,
-      'num_classes': plan.num_classes,
-      'inputs': [[x.shape[1:], x.dtype.name] for x in plan.inputs],
-      'image_shape': plan.output.shape[1:],
-    },
+    output, plan.output.shape[1:], plan.record({**metadata, **form_of})
   )
 
 
 class _Graph(Operations):
   """Writes layers, too."""
 
-  def __init__(self, b: Builder, plan: Plan, *, first: bool) -> None:
-    super().__init__(b, plan.inputs, first=first)
+  b: Products
+
+  def __init__(self, b: Products, plan: Plan, *, first: bool) -> None:
+    super().__init__(b, plan.named_inputs(), first=first)
     self.plan = plan
 
   def _op_quantize(self, node: Node) -> Value:
@@ -119,7 +107,7 @@ class _Graph(Operations):
       # it runs in float.
       name = self.b.reshape(name, 1, depth)
     codes = self.coded(x._replace(name=name)).name
-    y = product(self.b, codes, layer, order)
+    y = self.b.product(codes, layer, order)
     columns = [layer.columns[a - 1] for a in axes[1:]] if whole else [-1]
     if whole:
       y = self.b.reshape(y, *columns)

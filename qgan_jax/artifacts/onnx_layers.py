@@ -4,24 +4,23 @@
   OpenVINO runs them in integers. ONNX Runtime has no integer transposed
   convolution and would run it in float, silently, and its integer convolution
   rounds its output to bytes. Without quantization it is the float graph.
-`gathered`: `onnx_gathered`.
+`gathered`: the matrix products of `gathered`, channels last.
 
 A layer that is split gets its inputs twice and its codes in two parts: the
 same products, in both, as a layer of twice the inputs and smaller codes.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from qgan_jax.artifacts.gathered import cut, Order
 from qgan_jax.artifacts.layer import full_size, Layer, of_ones, Window
 from qgan_jax.artifacts.levels import Codes, Steps
 from qgan_jax.artifacts.onnx_builder import Builder
 from qgan_jax.errors import UserError
 
 Array = np.ndarray
-Order = Callable[[Array], Array]
 
 
 def _weight(
@@ -54,12 +53,15 @@ def _same(kernel: Array) -> Array:
   return kernel
 
 
-def product(b: Builder, codes: str, layer: Layer, order: Order = _same) -> str:
-  """Codes [.., K] times the weight as `order` makes it, [K, columns]."""
-  if layer.split:
-    codes = b.op('Concat', codes, codes, axis=-1)
-  weight = _weight(b, layer, order, axis=1)
-  return b.op('MatMul', _values(b, codes, layer.steps), weight)
+class Products(Builder):
+  """Multiplies codes with weights, too."""
+
+  def product(self, codes: str, layer: Layer, order: Order = _same) -> str:
+    """Codes [.., K] times the weight as `order` makes it, [K, columns]."""
+    if layer.split:
+      codes = self.op('Concat', codes, codes, axis=-1)
+    weight = _weight(self, layer, order, axis=1)
+    return self.op('MatMul', _values(self, codes, layer.steps), weight)
 
 
 def channels_first(b: Builder, x: str, layer: Layer, window: Window, size: Any):
@@ -130,14 +132,6 @@ def _twice(b: Builder, x: str, inputs: int, groups: int, size: Any) -> str:
   x = b.reshape(x, groups, inputs, *size)
   x = b.op('Concat', x, x, axis=2)
   return b.reshape(x, 2 * groups * inputs, *size)
-
-
-def cut(b: Builder, x: str, size: Any, window: Window, axes: Any) -> str:
-  """What a window keeps of an output of a size, along two axes."""
-  if tuple(size) == window.size and not any(window.first):
-    return x
-  stops = [a + n for a, n in zip(window.first, window.size, strict=True)]
-  return b.slice(x, list(window.first), stops, list(axes))
 
 
 def group_norm(

@@ -1,6 +1,6 @@
 """Tensors of an ONNX graph that stand in any order of axes, coded or not."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -45,28 +45,21 @@ class Values:
   """
 
   def __init__(
-    self, b: Builder, inputs: Iterable[Tensor], *, first: bool
+    self, b: Builder, inputs: Mapping[str, Tensor], *, first: bool
   ) -> None:
-    self.b, self.first = b, first
-    self.inputs: dict[str, Tensor] = {}
+    self.b, self.first, self.inputs = b, first, inputs
     self.values: dict[Operand, Value] = {}
     self._made: dict[Any, str] = {}  # What was turned round, or read in full.
-    for tensor in inputs:
-      self._declare(tensor)
+    for name, tensor in inputs.items():
+      self._declare(name, tensor)
 
-  def _declare(self, tensor: Tensor) -> None:
+  def _declare(self, name: str, tensor: Tensor) -> None:
     whole = np.issubdtype(tensor.dtype, np.integer)
-    rank = len(tensor.shape)
-    # `images` is the output's name.
-    kind = 'labels' if whole else 'input_images' if rank == 4 else 'latents'
-    name = kind
-    while name in self.inputs:
-      name = f'{kind}{len(self.inputs)}'
-    self.inputs[name] = tensor
     x = self.b.input(name, 'INT64' if whole else 'FLOAT', *tensor.shape[1:])
     if whole:
       x = self.b.cast(x, tensor.dtype)
-    self.values[tensor] = Value(x, tensor.shape, tuple(range(rank)))
+    axes = tuple(range(len(tensor.shape)))
+    self.values[tensor] = Value(x, tensor.shape, axes)
 
   def moving(self, operand: Operand) -> Value:
     """A value for what only moves it: quantized before or after."""

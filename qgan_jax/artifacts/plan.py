@@ -79,6 +79,32 @@ class Plan:
     """Whether a graph of it is wrong on x86 processors without VNNI."""
     return any(layer.needs_vnni for layer in self.layers)
 
+  def named_inputs(self) -> dict[str, Tensor]:
+    """The inputs by the names that they have in a graph."""
+    named: dict[str, Tensor] = {}
+    for tensor in self.inputs:
+      whole = np.issubdtype(tensor.dtype, np.integer)
+      rank = len(tensor.shape)
+      # `images` is the output's name.
+      kind = 'labels' if whole else 'input_images' if rank == 4 else 'latents'
+      named[kind if kind not in named else f'{kind}{len(named)}'] = tensor
+    return named
+
+  def record(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file of the graph says of itself, beside other metadata."""
+    from_latents = list(self.named_inputs()) in (
+      ['latents'], ['latents', 'labels']
+    )  # fmt: skip
+    return {
+      **metadata,
+      'version': 1,
+      'integer': any(layer.codes is not None for layer in self.layers),
+      'latent_dim': self.inputs[0].shape[1] if from_latents else None,
+      'num_classes': self.num_classes,
+      'inputs': [[x.shape[1:], x.dtype.name] for x in self.inputs],
+      'image_shape': self.output.shape[1:],
+    }
+
 
 def make_plan(network: Quantized, *, integer: bool, split: bool = True) -> Plan:
   """Takes a network apart.

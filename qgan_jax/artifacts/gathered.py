@@ -1,31 +1,80 @@
-"""Convolutions as matrix products in ONNX, channels last.
+"""Convolutions as matrix products, channels last, in any format of graphs.
 
-ONNX Runtime runs products in integers, but no transposed convolution, and its
-integer convolution rounds its output to bytes, which training has not. Windows
-of the input are gathered as bytes and multiplied with a matrix; of a transposed
+ONNX Runtime and LiteRT multiply matrices in integers and give the whole sums.
+Their integer convolutions round what they give to bytes, which training has
+not, and ONNX Runtime has no transposed one. So windows of the input are
+gathered as bytes and multiplied with a matrix; of a transposed
 convolution, an output pixel is, for its phase (of stride 2: row and column odd
 or even), a product with a window of its own. Where the outputs are fewer than
 what would be gathered, the products of all taps are added up instead.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from qgan_jax.artifacts.layer import full_size, Layer, Window
 from qgan_jax.artifacts.levels import Codes, Steps
-from qgan_jax.artifacts.onnx_builder import Builder
-from qgan_jax.artifacts.onnx_layers import cut, product
 from qgan_jax.errors import UserError
 
 Array = np.ndarray
+Order = Callable[[Array], Array]
 # Up to here, adding up what overlaps costs less than gathering windows.
 _FEW_CHANNELS = 4
 
 
-def channels_last(b: Builder, x: str, layer: Layer, window: Window, size: Any):
+class Writer(Protocol):
+  """What writes a graph in some format, whatever its tensors are."""
+
+  def reshape(self, x: Any, *shape: int) -> Any:
+    """The same values in another shape behind the batch."""
+
+  def slice(
+    self,
+    x: Any,
+    starts: list[int],
+    stops: list[int],
+    axes: list[int],
+    strides: list[int] | None = None,
+  ) -> Any:
+    """A part of x along some axes."""
+
+  def concat(self, parts: Sequence[Any], axis: int) -> Any:
+    """One behind the other."""
+
+  def split(self, x: Any, parts: int, axis: int) -> list[Any]:
+    """So many parts of the same size."""
+
+  def padded(
+    self,
+    x: Any,
+    pads: Mapping[int, tuple[int, int]],
+    steps: Steps | None = None,
+  ) -> Any:
+    """Zeros before and behind along some axes; negative numbers cut off.
+
+    Args:
+      x: numbers, or codes.
+      pads: by axis, of four.
+      steps: of the codes; None of numbers.
+    """
+
+  def added(self, parts: Sequence[Any]) -> Any:
+    """The sum of numbers."""
+
+
+class Multiplier(Writer, Protocol):
+  """What multiplies matrices of codes, too."""
+
+  def product(self, codes: Any, layer: Layer, order: Order) -> Any:
+    """Codes [.., K] times a weight as `order` makes it, [K, columns]."""
+
+
+def channels_last(
+  b: Multiplier, x: Any, layer: Layer, window: Window, size: Any
+):
   """A convolution of codes [B, h, w, I] to floats [B, H, W, O].
 
   Args:
@@ -56,7 +105,7 @@ def channels_last(b: Builder, x: str, layer: Layer, window: Window, size: Any):
       own = slice(group * each, (group + 1) * each)
       part = _part(layer, own)
       parts.append(_windows(b, codes, part, window, size))
-    return b.op('Concat', *parts, axis=3)
+    return b.concat(parts, 3)
   few = outputs <= _FEW_CHANNELS
   if few and (window.spread, kernel, window.padding) == (
     (2, 2), (4, 4), ((2, 2), (2, 2))
@@ -99,8 +148,8 @@ def _phases(kernel: int, low: int, spread: int) -> Iterator[_Phase]:
 
 
 def _windows(
-  b: Builder, x: str, layer: Layer, window: Window, size: Any
-) -> str:
+  b: Multiplier, x: Any, layer: Layer, window: Window, size: Any
+) -> Any:
   """A product with gathered windows of the input for each phase."""
   kernel, channels = layer.kernel.shape[:2], layer.kernel.shape[3]
   full = full_size(window, kernel, size)
@@ -118,10 +167,11 @@ def _windows(
     ]
     before = max(0, -min(p.start for p in phases[axis]))
     padding.append((before, max(0, max(last) - (n - 1))))
-  x = _padded(b, x, padding, layer.steps)
-  found: dict[Any, str] = {}
+  if np.any(padding):
+    x = b.padded(x, dict(enumerate(padding, 1)), layer.steps)
+  found: dict[Any, Any] = {}
 
-  def shifted(place: tuple[int, ...]) -> str:
+  def shifted(place: tuple[int, ...]) -> Any:
     if place not in found:
       stops = [
         p + (count - 1) * stride + 1
@@ -149,89 +199,75 @@ def _windows(
         for i in range(row.taps)
         for j in range(column.taps)
       ]  # fmt: skip
-      gathered = b.op('Concat', *taps, axis=3) if len(taps) > 1 else taps[0]
+      gathered = b.concat(taps, 3) if len(taps) > 1 else taps[0]
 
       def own(k: Array, row: _Phase = row, column: _Phase = column) -> Array:
         k = k[row.first :: window.spread[0], column.first :: window.spread[1]]
         return k.reshape(-1, channels)
 
-      products.append(product(b, gathered, layer, own))
+      products.append(b.product(gathered, layer, own))
     rows.append(products)
   x = _interleaved(b, rows, counts, channels)
   spread = [n * s for n, s in zip(counts, window.spread, strict=True)]
   return cut(b, x, spread, window, (1, 2))
 
 
-def _padded(b: Builder, x: str, padding: Any, steps: Steps | None) -> str:
-  (top, bottom), (left, right) = padding
-  if not any((top, bottom, left, right)):
-    return x
-  zero = np.float32(0) if steps is None else np.uint8(steps.zero_point)
-  pads = np.array([0, top, left, 0, 0, bottom, right, 0])
-  return b.op('Pad', x, b.constant(pads), b.constant(zero))
-
-
 def _interleaved(
-  b: Builder, rows: list[list[str]], counts: Any, channels: int
-) -> str:
+  b: Writer, rows: list[list[Any]], counts: Any, channels: int
+) -> Any:
   """[B, h, w, O] of every phase to [B, H, W, O]."""
   if len(rows) == len(rows[0]) == 1:
     return rows[0][0]
   height, width = counts
   lines = []
   for phases in rows:
-    pairs = b.op('Concat', *phases, axis=3)
+    pairs = b.concat(phases, 3)
     lines.append(b.reshape(pairs, height, 1, len(phases) * width * channels))
-  x = b.op('Concat', *lines, axis=2)
+  x = b.concat(lines, 2)
   return b.reshape(x, len(rows) * height, len(rows[0]) * width, channels)
 
 
 def _added_up(
-  b: Builder, x: str, layer: Layer, window: Window, size: Any
-) -> str:
+  b: Multiplier, x: Any, layer: Layer, window: Window, size: Any
+) -> Any:
   """By adding up the products of each tap, moved to where they belong."""
   height, width = layer.kernel.shape[:2]
-  x = product(
-    b, x, layer, lambda k: k.transpose(2, 0, 1, 3).reshape(k.shape[2], -1)
+  x = b.product(
+    x, layer, lambda k: k.transpose(2, 0, 1, 3).reshape(k.shape[2], -1)
   )
   full = full_size(window, (height, width), size)
   for axis, taps in ((1, height), (2, width)):
     if taps == 1 and not any(window.padding[axis - 1]):
       continue
-    parts = b.op('Split', x, outputs=taps, axis=3, num_outputs=taps)
     moved = []
-    for tap, part in enumerate(parts if taps > 1 else [parts]):
-      # What lies outside of the input is 0; negative pads cut off.
-      pads = np.zeros(8, np.int64)
-      pads[axis] = window.padding[axis - 1][0] - tap
-      pads[4 + axis] = full[axis - 1] - size[axis - 1] - pads[axis]
-      moved.append(b.op('Pad', part, b.constant(pads)) if pads.any() else part)
-    x = b.op('Sum', *moved)
+    for tap, part in enumerate(b.split(x, taps, 3)):
+      # What lies outside of the input is 0.
+      before = window.padding[axis - 1][0] - tap
+      behind = full[axis - 1] - size[axis - 1] - before
+      pads = {axis: (before, behind)}
+      moved.append(b.padded(part, pads) if before or behind else part)
+    x = b.added(moved)
   return cut(b, x, full, window, (1, 2))
 
 
 def _overlapped(
-  b: Builder, x: str, layer: Layer, window: Window, size: Any
-) -> str:
+  b: Multiplier, x: Any, layer: Layer, window: Window, size: Any
+) -> Any:
   """By adding up the 4×4 pixels that each input pixel makes."""
   channels = layer.kernel.shape[-1]
   height, width = size
-  products = product(
-    b,
+  products = b.product(
     x,
     layer,
     lambda k: k[::-1, ::-1].transpose(2, 0, 1, 3).reshape(k.shape[2], -1),
   )
 
-  def overlap(x: str, y: str, axis: int) -> str:
-    before, after = np.zeros(8, np.int64), np.zeros(8, np.int64)
-    before[axis] = after[4 + axis] = 1
-    x = b.op('Pad', x, b.constant(after))
-    return b.op('Add', x, b.op('Pad', y, b.constant(before)))
+  def overlap(x: Any, y: Any, axis: int) -> Any:
+    return b.added([b.padded(x, {axis: (0, 1)}), b.padded(y, {axis: (1, 0)})])
 
   lines = []
-  for taps in b.op('Split', products, outputs=4, axis=3, num_outputs=4):
-    left, right = b.op('Split', taps, outputs=2, axis=3, num_outputs=2)
+  for taps in b.split(products, 4, 3):
+    left, right = b.split(taps, 2, 3)
     lines.append(overlap(left, right, 2))
   rows = [
     b.reshape(
@@ -240,8 +276,16 @@ def _overlapped(
     )
     for i in (0, 1)
   ]  # fmt: skip
-  x = b.op('Concat', *rows, axis=2)
+  x = b.concat(rows, 2)
   x = b.reshape(x, 2 * height + 2, 2 * width + 2, channels)
   starts = [1 + n for n in window.first]
   stops = [a + n for a, n in zip(starts, window.size, strict=True)]
   return b.slice(x, starts, stops, [1, 2])
+
+
+def cut(b: Writer, x: Any, size: Any, window: Window, axes: Any) -> Any:
+  """What a window keeps of an output of a size, along two axes."""
+  if tuple(size) == window.size and not any(window.first):
+    return x
+  stops = [a + n for a, n in zip(window.first, window.size, strict=True)]
+  return b.slice(x, list(window.first), stops, list(axes))
