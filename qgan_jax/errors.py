@@ -227,8 +227,8 @@ def define_time_limit(default: int, flag_values: flags.FlagValues) -> None:
   define_count(
     'time_limit',
     default,
-    'Seconds that a program of a .onnx or .stablehlo file may take for 64 '
-    'images, fewer of more than 64×64 pixels, and to compile before.',
+    'Seconds that a program of a .onnx, .tflite or .stablehlo file may take '
+    'for 64 images, fewer of more than 64×64 pixels, and to compile before.',
     flag_values,
     least=1,
   )

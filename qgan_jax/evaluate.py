@@ -28,7 +28,9 @@ def main(argv: Sequence[str]) -> None:
   config_flags.define_flags(argv, values)
   errors.define_path('workdir', 'The folder of a run.', values)
   errors.define_count('step', None, 'A step; the best one if unset.', values)
-  errors.define_path('artifact', 'A .qgan, .onnx or .stablehlo file.', values)
+  errors.define_path(
+    'artifact', 'A .qgan, .onnx, .tflite or .stablehlo file.', values
+  )
   errors.define_module(values)
   errors.define_count(
     'samples',

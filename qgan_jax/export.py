@@ -13,6 +13,8 @@ like the artifact, `decoder.qgan` for a VAE's:
   onnx-vnni   generator-openvino-vnni.onnx     the same, up to twice as fast,
               generator-onnxruntime-vnni.onnx  for processors with VNNI
   onnx-float  generator-float.onnx       weights rounded, arithmetic in float
+  tflite      generator.tflite           integers, for LiteRT on a phone
+  tflite-float  generator-float.tflite   weights rounded, arithmetic in float
   stablehlo   generator.stablehlo        a program for JAX, without this package
   web         generator.html             a page that draws in a browser, offline
 

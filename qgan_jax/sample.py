@@ -3,9 +3,9 @@ r"""Draws images from an artifact: no data set, no training code.
   python -m qgan_jax.sample --artifact=runs/mnist/generator.qgan \
       --num=64 --out=grid.png
 
-`--artifact` is a .qgan, .onnx or .stablehlo file; the fastest runtime that is
-installed and reads it draws (OpenVINO, ONNX Runtime, JAX), unless `--runtime`
-names one. The same seed gives the same latents in all of them.
+`--artifact` is a .qgan, .onnx, .tflite or .stablehlo file; the fastest runtime
+that is installed and reads it draws (OpenVINO, ONNX Runtime, LiteRT, JAX),
+unless `--runtime` names one. The same seed gives the same latents in all.
 
 `--out` says what is made: `….png` one picture with all images, `….npz` an
 array `images` (uint8 [N, H, W, C]; and `labels` of a conditional generator),
@@ -37,7 +37,9 @@ from qgan_jax.errors import UserError
 def main(argv: Sequence[str]) -> None:
   """Draws; see the module's docstring."""
   values = flags.FlagValues()
-  errors.define_path('artifact', 'A .qgan, .onnx or .stablehlo file.', values)
+  errors.define_path(
+    'artifact', 'A .qgan, .onnx, .tflite or .stablehlo file.', values
+  )
   errors.define_count('num', 64, 'How many images.', values, least=1)
   errors.define_path('out', '….png, ….npz or a folder …/', values)
   errors.define_path(

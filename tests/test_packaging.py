@@ -151,7 +151,7 @@ def imported(*folders):
   return found
 
 
-RUNTIME = '', 'onnx', 'openvino', 'report', 'ray', 'slurm', 'wandb'
+RUNTIME = '', 'onnx', 'openvino', 'report', 'ray', 'slurm', 'tflite', 'wandb'
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():

@@ -9,6 +9,7 @@ import importlib.util
 import os
 from pathlib import Path
 import platform
+import struct
 from typing import Any
 
 from absl import logging
@@ -38,6 +39,7 @@ RUNTIMES = {
   'packed': ('jax',),
   'stablehlo': ('jax',),
   'onnx': ('openvino', 'onnxruntime'),
+  'tflite': ('litert',),
 }
 _CPU_INFO = Path('/proc/cpuinfo')
 
@@ -53,7 +55,7 @@ def open_drawer(
   Programs of other formats than .qgan run in a process of their own.
 
   Args:
-    path: of a .qgan, .onnx or .stablehlo file.
+    path: of a .qgan, .onnx, .tflite or .stablehlo file.
     runtime: one of `RUNTIMES` of that format; None for the fastest that is
       installed and can read the file.
     seconds: that a program may take to draw a batch, and to compile before.
@@ -89,6 +91,8 @@ def _open(path: Path, runtime: str | None, seconds: float) -> Drawer:
   if kind == 'stablehlo':
     record, content = read_stablehlo(path)
     return _open_program(path, ('jax',), record, content, 'int32', seconds)
+  if kind == 'tflite':
+    return _open_tflite(path, seconds)
   return _open_onnx(path, runtime, seconds)
 
 
@@ -99,8 +103,10 @@ def _kind(path: Path) -> str:
   except OSError as error:
     raise UserError(
       f'cannot read {path}: {error.strerror or error}; give the path of a '
-      '.qgan, .onnx or .stablehlo file'
+      '.qgan, .onnx, .tflite or .stablehlo file'
     ) from error
+  if start[4:8] == b'TFL3':
+    return 'tflite'
   if start[8:9] == b'{':  # Of safetensors, behind the length of its header.
     return 'packed'
   if start[:4] == b'PK\3\4':
@@ -109,8 +115,8 @@ def _kind(path: Path) -> str:
   if start[:1] == b'\x08':
     return 'onnx'
   raise UserError(
-    f'{path} is not a whole .qgan, .onnx or .stablehlo file: copy or export it '
-    'again'
+    f'{path} is not a whole .qgan, .onnx, .tflite or .stablehlo file: copy or '
+    'export it again'
   )
 
 
@@ -178,6 +184,24 @@ def _open_onnx(path: Path, runtime: str | None, seconds: float) -> Drawer:
       path,
     )
   return _open_program(path, installed, record, content, 'int64', seconds)
+
+
+def _open_tflite(path: Path, seconds: float) -> Drawer:
+  from qgan_jax.artifacts.tflite_file import read_tflite
+
+  try:
+    content = path.read_bytes()
+    record = read_tflite(content)
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror}') from error
+  # Flatbuffers are read by offsets, which may lead anywhere.
+  except (ArithmeticError, AttributeError, LookupError, struct.error, TypeError,
+          ValueError) as error:  # fmt: skip
+    raise UserError(
+      f'{path} is not a whole LiteRT file that qgan_jax exported ({error}): '
+      'copy or export it again'
+    ) from None
+  return _open_program(path, ('litert',), record, content, 'int32', seconds)
 
 
 def _open_program(

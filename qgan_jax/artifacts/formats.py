@@ -1,15 +1,18 @@
-"""A packed network in other formats: ONNX, StableHLO, a page."""
+"""A packed network in other formats: ONNX, LiteRT, StableHLO, a page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from qgan_jax.artifacts import tflite_builder
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.artifacts.inference import describe, latents_of
 from qgan_jax.artifacts.onnx_builder import require
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.packed import Artifact, read
-from qgan_jax.artifacts.plan import make_plan
+from qgan_jax.artifacts.plan import make_plan, Plan
 from qgan_jax.artifacts.stablehlo import stablehlo_model
+from qgan_jax.artifacts.tflite_graphs import tflite_model
 from qgan_jax.artifacts.web import find_runtime, web_page
 from qgan_jax.errors import UserError
 
@@ -20,20 +23,43 @@ PAGE = '.html'
 def _onnx(
   artifact: Artifact, *, form: str, integer: bool, split: bool = True
 ) -> bytes:
+  return _graph(
+    artifact,
+    'ONNX',
+    lambda plan, said: onnx_model(plan, form, said),
+    integer=integer,
+    split=split,
+  )
+
+
+def _tflite(artifact: Artifact, *, integer: bool) -> bytes:
+  return _graph(artifact, 'LiteRT', tflite_model, integer=integer, split=False)
+
+
+def _graph(
+  artifact: Artifact,
+  name: str,
+  write: Callable[[Plan, Mapping[str, Any]], bytes],
+  *,
+  integer: bool,
+  split: bool,
+) -> bytes:
+  """A file of a plan, in the format of a name."""
   description = describe(artifact.network)
   if not integer:
     description = f'{description.partition(",")[0]}, arithmetic in float32'
   said = {'description': description, 'metadata': artifact.metadata}
   try:
     plan = make_plan(artifact.network, integer=integer, split=split)
-    return onnx_model(plan, form, said)
+    return write(plan, said)
   except UserError:
     raise
   except Exception as error:  # What a module of one's own may compute.
     reason = f'{type(error).__name__}: {str(error).strip().splitlines()[:1]}'
     raise UserError(
       f'{type(artifact.network.module).__name__} computes something that '
-      f'cannot be written in ONNX ({reason}): export it as packed or stablehlo'
+      f'cannot be written in {name} ({reason}): export it as packed or '
+      'stablehlo'
     ) from error
 
 
@@ -61,6 +87,10 @@ FORMATS: dict[str, dict[str, Callable[[Artifact], bytes]]] = {
     '-float.onnx': lambda artifact: _onnx(
       artifact, form='transposed', integer=False
     )
+  },
+  'tflite': {'.tflite': lambda artifact: _tflite(artifact, integer=True)},
+  'tflite-float': {
+    '-float.tflite': lambda artifact: _tflite(artifact, integer=False)
   },
   'stablehlo': {'.stablehlo': lambda artifact: stablehlo_model(*artifact)},
   'web': {},
@@ -94,6 +124,8 @@ def export(
       raise UserError(f'--format={name}: one of {", ".join(FORMATS)}')
   if any(name.startswith(('onnx', 'web')) for name in formats):
     require('onnx')
+  if any(name.startswith('tflite') for name in formats):
+    tflite_builder.require('schema_py_generated')
   artifact = read(path)
   if 'web' in formats and latents_of(artifact.network) is None:
     raise UserError(

@@ -11,6 +11,7 @@ through a socket, in bytes that are never unpickled.
 from collections.abc import Callable, Sequence
 import json
 from multiprocessing.connection import Connection
+import os
 import signal
 import sys
 from typing import Any, NamedTuple
@@ -131,7 +132,46 @@ def _jax() -> Callable[[bytes], Loaded]:
   return load
 
 
-RUNTIMES = {'openvino': _openvino, 'onnxruntime': _onnxruntime, 'jax': _jax}
+def _litert() -> Callable[[bytes], Loaded]:
+  from ai_edge_litert.interpreter import Interpreter
+
+  from qgan_jax.artifacts.tflite_file import check_operators
+
+  def load(content: bytes) -> Loaded:
+    check_operators(content)
+    interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
+    interpreter.allocate_tensors()
+    inputs = interpreter.get_input_details()
+    (output,) = interpreter.get_output_details()
+
+    def run(arrays: Sequence[np.ndarray]) -> np.ndarray:
+      drawn = []
+      # Its files are for one example at a time.
+      for i in range(len(arrays[0])):
+        for port, x in zip(inputs, arrays, strict=True):
+          interpreter.set_tensor(port['index'], x[i : i + 1])
+        interpreter.invoke()
+        drawn.append(interpreter.get_tensor(output['index']))
+      return np.concatenate(drawn)
+
+    return Loaded(
+      [
+        [port['name'], port['shape'][1:].tolist(), port['dtype'].__name__]
+        for port in inputs
+      ],
+      output['shape'][1:].tolist(),
+      run,
+    )
+
+  return load
+
+
+RUNTIMES = {
+  'openvino': _openvino,
+  'onnxruntime': _onnxruntime,
+  'litert': _litert,
+  'jax': _jax,
+}
 
 
 def serve(runtime: str, connection: Connection) -> None:

@@ -142,7 +142,7 @@ def sample(
   """Draws images into a file or folder and says what was done.
 
   Args:
-    artifact: path of a .qgan, .onnx or .stablehlo file.
+    artifact: path of a .qgan, .onnx, .tflite or .stablehlo file.
     num: how many images.
     out: ….png, ….npz or a folder …/; `qgan_jax.sample` says what each holds.
     seed: of the latents.
@@ -187,7 +187,7 @@ def translate(
   """Makes an image of every picture, and says what was done.
 
   Args:
-    artifact: path of a .qgan, .onnx or .stablehlo file.
+    artifact: path of a .qgan, .onnx, .tflite or .stablehlo file.
     read: (shape of an image that the artifact is called with, how pictures
       become such) → (path of a picture inside its folder, uint8 of that shape)
       of all.

@@ -20,9 +20,14 @@ from qgan_jax.errors import UserError
 
 Array = np.ndarray
 IDENTIFIER = b'TFL3'  # Bytes 4 to 7 of a file.
-# The first versions of these operators that have int8 with a scale for each
-# channel; of others the first one does.
-_VERSIONS = {'CONV_2D': 3, 'TRANSPOSE_CONV': 3, 'FULLY_CONNECTED': 12}
+# The first versions of these operators that there are, or that have int8 with a
+# scale for each channel; of others the first one does.
+_VERSIONS = {
+  'BROADCAST_TO': 2,
+  'CONV_2D': 3,
+  'FULLY_CONNECTED': 12,
+  'TRANSPOSE_CONV': 3,
+}
 _NONE = -1  # The index of an input that is left out.
 
 
