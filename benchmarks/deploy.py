@@ -40,7 +40,7 @@ from qgan_jax.artifacts.drawer import latents
 from qgan_jax.artifacts.runtimes import import_openvino
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'onnxruntime', 'openvino',
-            'onnx', 'torch')  # fmt: skip
+            'onnx', 'ai-edge-litert', 'torch')  # fmt: skip
 BASELINE = 'float, ONNX Runtime'
 FLOAT_DOT, INTEGER_DOT = 'dot, float32', 'dot, int8'
 
@@ -143,13 +143,14 @@ def run_case(
   starts = {}
   if norm == args.norms[0] and channels == args.channels[0]:
     for name in ('packed, JAX', 'StableHLO, JAX', 'int8, OpenVINO',
-                 'int8, ONNX Runtime'):  # fmt: skip
+                 'int8, ONNX Runtime', 'int8, LiteRT'):  # fmt: skip
       runtime = name.split(', ')[1].replace(' ', '').lower()
       starts[name] = cold_start(files[name], runtime)
   sizes = {name: path.stat().st_size for name, path in files.items()}
   sizes |= {
     BASELINE: network.float_path.stat().st_size,
     'float, OpenVINO': network.float_path.stat().st_size,
+    'float, LiteRT': network.float_tflite.stat().st_size,
     deployed.QUANTIZE_STATIC: (
       folder / 'quantize_static.onnx'
     ).stat().st_size,

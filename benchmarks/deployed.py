@@ -19,6 +19,7 @@ from qgan_jax.artifacts.formats import export
 from qgan_jax.artifacts.layer import Layer
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.plan import make_plan, Plan
+from qgan_jax.artifacts.tflite_graphs import tflite_model
 from qgan_jax.artifacts.trace import Node
 from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
 
@@ -77,7 +78,7 @@ class Network:
         self.module, precision, widths, self.variables, ranges
       )
       artifacts.save(path, network)
-      export(path, ['onnx', 'onnx-vnni', 'stablehlo'], path.parent)
+      export(path, ['onnx', 'onnx-vnni', 'tflite', 'stablehlo'], path.parent)
     # The baselines' graph has the weights as trained, not rounded.
     network = artifacts.load(self.path(8, 'generator.qgan'))
     network = network.replace(variables=self.variables)
@@ -85,6 +86,10 @@ class Network:
     self.float_path = folder / 'float.onnx'
     self.float_path.write_bytes(
       onnx_model(self.plan, 'transposed', {'description': 'float32'})
+    )
+    self.float_tflite = folder / 'float.tflite'
+    self.float_tflite.write_bytes(
+      tflite_model(self.plan, {'description': 'float32'})
     )
 
   def path(self, bits: int, name: str) -> Path:
@@ -104,6 +109,7 @@ class Network:
       'StableHLO, JAX': 'generator.stablehlo',
       'int8, OpenVINO': 'generator-openvino.onnx',
       'int8, ONNX Runtime': 'generator-onnxruntime.onnx',
+      'int8, LiteRT': 'generator.tflite',
     }
     files = {name: self.path(8, file) for name, file in named.items()}
     for bits in BITS[1:]:
@@ -133,12 +139,15 @@ def draws(network: Network, *, compiled: bool) -> dict[str, Draw]:
     'float, JAX': lambda z: np.asarray(apply(network.variables, z)),
     'float, ONNX Runtime': _opened(network.float_path, 'onnxruntime'),
     'float, OpenVINO': _opened(network.float_path, 'openvino'),
+    'float, LiteRT': _opened(network.float_tflite, 'litert'),
     QUANTIZE_STATIC: _theirs(_quantize_static(network)),
   }
   for name, path in network.files().items():
-    runtime = {'OpenVINO': 'openvino', 'ONNX Runtime': 'onnxruntime'}.get(
-      name.split(', ')[1], 'jax'
-    )
+    runtime = {
+      'OpenVINO': 'openvino',
+      'ONNX Runtime': 'onnxruntime',
+      'LiteRT': 'litert',
+    }.get(name.split(', ')[1], 'jax')
     if runtime != 'jax' or 'W' not in name:
       found[name] = _opened(path, runtime)
   # PyTorch's generator is a DCGAN with GroupNorm.
