@@ -1,4 +1,4 @@
-"""What ONNX and StableHLO files say of themselves, as JSON.
+"""What ONNX, LiteRT and StableHLO files say of themselves, as JSON.
 
 A file may come from a stranger. What it says is checked here, once: types,
 sizes, and that it is what its program takes and gives.

@@ -14,7 +14,7 @@ from qgan_jax.errors import did_you_mean, UserError
 BATCH = 64  # Images for which latents are drawn together.
 _PIXELS = BATCH * 64 * 64  # That a network makes at a time.
 FITS = ('crop', 'pad', 'stretch')
-METADATA_KEY = 'qgan'  # Of an ONNX file's own metadata.
+METADATA_KEY = 'qgan'  # Of an ONNX or a LiteRT file's own metadata.
 
 
 class Fitting(NamedTuple):
