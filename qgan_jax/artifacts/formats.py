@@ -125,7 +125,7 @@ def export(
   if any(name.startswith(('onnx', 'web')) for name in formats):
     require('onnx')
   if any(name.startswith('tflite') for name in formats):
-    tflite_builder.require('schema_py_generated')
+    tflite_builder.require('ai_edge_litert.schema_py_generated')
   artifact = read(path)
   if 'web' in formats and latents_of(artifact.network) is None:
     raise UserError(

@@ -32,12 +32,13 @@ _NONE = -1  # The index of an input that is left out.
 
 
 def require(module: str) -> Any:
-  """Imports a part of LiteRT, or says how to get it."""
+  """Imports a module of the extra `tflite`, or says how to get it."""
   try:
-    return importlib.import_module(f'ai_edge_litert.{module}')
+    return importlib.import_module(module)
   except ImportError:
     raise UserError(
-      "ai-edge-litert is not installed: pip install 'qgan_jax[tflite]'"
+      f'{module.partition(".")[0]} is not installed: '
+      "pip install 'qgan_jax[tflite]'"
     ) from None
 
 
@@ -76,7 +77,7 @@ class Builder:
   """A LiteRT graph in the making."""
 
   def __init__(self) -> None:
-    self._schema = require('schema_py_generated')
+    self._schema = require('ai_edge_litert.schema_py_generated')
     self._graph = self._schema.SubGraphT()
     self._graph.tensors, self._graph.operators = [], []
     self._graph.inputs, self._graph.outputs = [], []
@@ -278,7 +279,7 @@ class Builder:
     entry = schema.MetadataT()
     entry.name, entry.buffer = METADATA_KEY, len(self._buffers)
     model.metadata, model.buffers = [entry], [*self._buffers, said]
-    writer = importlib.import_module('flatbuffers').Builder(1024)
+    writer = require('flatbuffers').Builder(1024)
     writer.Finish(model.Pack(writer), IDENTIFIER)
     return sealed(bytes(writer.Output()))
 

@@ -53,18 +53,14 @@ def check_operators(content: bytes) -> None:
     ValueError: it has one, or more graphs than one.
   """
   model = _opened(content)
-  names = {
-    number: name
-    for name, number in vars(require('schema_py_generated').BuiltinOperator)
-    .items()
-    if name in OPERATORS
-  }  # fmt: skip
-  if model.SubgraphsLength() != 1 or model.OperatorCodesLength() > len(names):
+  schema = require('ai_edge_litert.schema_py_generated')
+  numbers = {getattr(schema.BuiltinOperator, name) for name in OPERATORS}
+  if model.SubgraphsLength() != 1 or model.OperatorCodesLength() > len(numbers):
     raise ValueError('it has more than one graph of few operators')
   for i in range(model.OperatorCodesLength()):
     code = model.OperatorCodes(i)
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-    if number not in names:
+    if number not in numbers:
       raise ValueError(f'operator {number} is none that is exported')
 
 
@@ -74,4 +70,6 @@ def _opened(content: bytes) -> Any:
     raise ValueError(
       'its checksum is missing or does not match: it was changed or cut short'
     )
-  return require('schema_py_generated').Model.GetRootAs(content, 0)
+  return require('ai_edge_litert.schema_py_generated').Model.GetRootAs(
+    content, 0
+  )
