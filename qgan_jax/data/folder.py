@@ -6,7 +6,6 @@ from concurrent import futures
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import os
 from pathlib import PurePath
@@ -14,10 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import logging
 import numpy as np
-from PIL import Image, ImageOps
 import tqdm
 
-from qgan_jax.data import images, picture_files
+from qgan_jax.data import decoding, images, picture_files
 from qgan_jax.data.dataset import hold_out_by_content, ImageDataset
 from qgan_jax.data.duplicates import near_duplicates
 from qgan_jax.data.layout import Layout, layout_of
@@ -211,9 +209,7 @@ def _options(
 def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> _Picture:
   try:
     data = file.read()
-    formats = picture_files.formats()
-    with Image.open(io.BytesIO(data), formats=formats) as image:
-      upright = ImageOps.exif_transpose(image)
+    with decoding.upright(data) as upright:
       pixels = to_array(upright)
       is_deep = upright.mode.startswith('I')
       brightest = int(np.asarray(upright).max()) if is_deep else 0
