@@ -98,7 +98,7 @@ def _read(
 ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
   """Pictures as images of a shape: see `translate`."""
   # What draws from latents starts without it.
-  from qgan_jax.data import folder, images
+  from qgan_jax.data import images, reading
 
   height, width, channels = shape
   if channels not in (1, 3, 4):
@@ -112,7 +112,7 @@ def _read(
     channels=channels,
     **fitting._asdict(),
   )
-  return folder.read(path, to_array)
+  return reading.read(path, to_array)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 from qgan_jax.data.batches import batch_indices, Batches, prefetched
 from qgan_jax.data.dataset import ImageDataset
+from qgan_jax.data.duplicates import near_duplicates
 from qgan_jax.data.sources import check, load
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
   'batch_indices',
   'check',
   'load',
+  'near_duplicates',
   'prefetched',
 ]

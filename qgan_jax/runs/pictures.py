@@ -3,8 +3,10 @@
 from collections import Counter
 from pathlib import Path
 
+from absl import logging
+
 from qgan_jax import records
-from qgan_jax.data import ImageDataset
+from qgan_jax.data import ImageDataset, near_duplicates
 from qgan_jax.errors import UserError
 
 _FILE = 'pictures.json'
@@ -55,4 +57,22 @@ def check(workdir: Path, before: str, dataset: ImageDataset) -> None:
     raise UserError(
       f'{workdir} has learned other data than those that are here '
       f'({lines[0]}); bring them back'
+    )
+
+
+def warn_of_copies(dataset: ImageDataset) -> None:
+  """Counts a person's held-out pictures that look like one trained on.
+
+  Sets that have a name need no such look, which takes seconds.
+  """
+  if not dataset.pictures:
+    return
+  alike = near_duplicates(dataset.train_images, dataset.test_images)
+  if alike:
+    logging.warning(
+      '%d of %d held-out pictures look like one that is trained on, so that '
+      'scores see less of what is new: take out copies, or keep views of one '
+      'thing together (group=name)',
+      alike,
+      len(dataset.test_images),
     )

@@ -16,7 +16,7 @@ import jax
 from qgan_jax import records
 from qgan_jax.config.names import public_leaves
 from qgan_jax.errors import UserError
-from qgan_jax.runs import build, inputs
+from qgan_jax.runs import build, inputs, pictures
 from qgan_jax.runs.deliver import deliver
 from qgan_jax.runs.opened import describe, open_trial, Opened, Trial
 from qgan_jax.runs.periodic import periodic
@@ -98,6 +98,7 @@ def _train_and_deliver(
   if first_step and first_step < config.steps:
     print(f'resuming from step {first_step}', file=sys.stderr)
   elif primary and not first_step:
+    pictures.warn_of_copies(dataset)
     for run, state in zip(runs, states, strict=True):
       print(describe(run, dataset, state), file=sys.stderr)
   states = devices.from_primary(states)

@@ -1,0 +1,186 @@
+"""Every picture of a folder or an archive, read in threads."""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+import functools
+import hashlib
+import os
+from typing import Any, NamedTuple, TypeVar
+
+from absl import logging
+import numpy as np
+import tqdm
+
+from qgan_jax.data import decoding, picture_files
+from qgan_jax.data.picture_files import PictureFile
+from qgan_jax.errors import UserError
+
+T = TypeVar('T')
+R = TypeVar('R')
+
+_NAMES_IN_WARNING = 5
+# At most so many has pixel art.
+_FEW_COLOURS = 64
+# Files that are read ahead of the one that is waited for.
+_AHEAD = 64
+
+
+class Picture(NamedTuple):
+  """A file that has been read.
+
+  Attributes:
+    parts: its path inside the folder or archive.
+    digest: of its bytes, hexadecimal; of a pair, that of the input and behind
+      it that of the target.
+    pixels: uint8 `[H, W, C]`; None where it is broken.
+    fault: what is wrong with it then.
+    brightest: its largest value where it has more than 8 bits, else 0.
+    is_flat: whether it has few colours; None where it has the right size.
+  """
+
+  parts: tuple[str, ...]
+  digest: str = ''
+  pixels: np.ndarray | None = None
+  fault: str = ''
+  brightest: int = 0
+  is_flat: bool | None = None
+
+
+def read(
+  path: str, to_array: Callable[..., np.ndarray]
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+  """Reads every picture in a folder or an archive, one after another.
+
+  Args:
+    path: The folder, .zip or .tar; `~` is expanded.
+    to_array: Makes an array of a picture that stands upright.
+
+  Yields:
+    (its path inside, what `to_array` makes of it); a warning names those that
+    cannot be read.
+
+  Raises:
+    UserError: There is no such path, or no picture in it.
+  """
+  count = 0
+  with picture_files.opened(path) as source:
+    for found in _in_threads(functools.partial(_read, to_array), source):
+      if found.pixels is None:
+        name = '/'.join(found.parts)
+        logging.warning('%s cannot be read: %s', name, found.fault)
+      else:
+        count += 1
+        yield found.parts, found.pixels
+    if not count:
+      raise picture_files.no_pictures(source)
+
+
+def readable(path: str, to_array: Callable[..., np.ndarray]) -> list[Picture]:
+  """The pictures that are whole; a warning counts everything else.
+
+  Args:
+    path: of the folder or archive.
+    to_array: makes an array of a picture.
+
+  Returns:
+    The pictures in an order that depends on their content alone.
+  """
+  with picture_files.opened(path) as source:
+    shown = tqdm.tqdm(
+      _in_threads(functools.partial(_read, to_array), source),
+      desc='reading images',
+      unit='image',
+      disable=None,
+      leave=False,
+    )
+    # Names decide between copies, which may be of several classes.
+    found = sorted(shown, key=lambda picture: (picture.digest, picture.parts))
+  where = str(source.path)
+  if not found:
+    raise picture_files.no_pictures(source)
+  if source.ignored:
+    logging.warning(
+      '%d file(s) in %r are no pictures, or not inside, and are left out: %s',
+      len(source.ignored),
+      where,
+      _some(source.ignored),
+    )
+  faults = [f'{"/".join(p.parts)} ({p.fault})' for p in found if p.fault]
+  good = [picture for picture in found if picture.pixels is not None]
+  if faults:
+    message = (
+      f'{len(faults)} of {len(found)} image(s) in {where!r} cannot be read: '
+      f'{_some(faults)}'
+    )
+    if len(good) < 2:
+      raise UserError(f'{message}. At least two readable ones are needed.')
+    logging.warning('%s. They are left out.', message)
+  if len(good) < 2:
+    raise UserError(
+      f'The folder {where!r} holds one image; at least two are needed, one to '
+      'train on and one to hold out.'
+    )
+  return good
+
+
+def options_of(
+  path: str, pictures: list[Picture], pixel_art: bool | None
+) -> dict[str, Any]:
+  """Arguments of `images.to_array` that pictures show together, each said."""
+  options: dict[str, Any] = {}
+  brightest = max(picture.brightest for picture in pictures)
+  for bits in (12, 8):
+    if 0 < brightest < 2**bits:
+      options['white'] = 2**bits - 1
+  if options:
+    logging.warning(
+      'The images of 16 bits in %r have no value above %d, which is taken for '
+      'white',
+      path,
+      options['white'],
+    )
+  flat = [p.is_flat for p in pictures if p.is_flat is not None]
+  if pixel_art is None and flat and 2 * sum(flat) >= len(flat):
+    options['pixel_art'] = True
+    logging.warning(
+      'Images in %r have few colours: as pixel art, they are scaled by whole '
+      'numbers, where these fit, and not smoothed (pixel_art=false for others)',
+      path,
+    )
+  return options
+
+
+def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> Picture:
+  try:
+    data = file.read()
+    with decoding.upright(data) as upright:
+      pixels = to_array(upright)
+      is_deep = upright.mode.startswith('I')
+      brightest = int(np.asarray(upright).max()) if is_deep else 0
+      is_flat = None
+      if upright.size != pixels.shape[1::-1]:
+        is_flat = upright.getcolors(_FEW_COLOURS) is not None
+  # Pillow raises many types for broken files; one must not stop the loading.
+  except Exception as error:  # noqa: BLE001
+    return Picture(file.parts, fault=str(error))
+  digest = hashlib.sha256(data).hexdigest()
+  return Picture(file.parts, digest, pixels, '', brightest, is_flat)
+
+
+def _some(names: list[str]) -> str:
+  """The first few of many names."""
+  more = ', ...' if len(names) > _NAMES_IN_WARNING else ''
+  return '; '.join(names[:_NAMES_IN_WARNING]) + more
+
+
+def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+  """`map` in threads that takes few items before their results are taken."""
+  waiting: collections.deque[futures.Future[R]] = collections.deque()
+  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    for item in items:
+      waiting.append(pool.submit(function, item))
+      if len(waiting) > _AHEAD:
+        yield waiting.popleft().result()
+    for future in waiting:
+      yield future.result()
