@@ -14,7 +14,7 @@ _MAX_HELD_OUT = 10_000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageDataset:
-  """A data set in memory, decoded once.
+  """A data set, decoded once: in memory, or in files that are mapped.
 
   Attributes:
     name: What was really used: `'mnist:3.0.1'`, `'mnist (original files)'`,

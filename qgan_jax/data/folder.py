@@ -1,26 +1,35 @@
 """A user's own pictures, in a folder or in an archive."""
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 from pathlib import PurePath
 
 from absl import logging
 import numpy as np
+import PIL
 
-from qgan_jax.data import images
+from qgan_jax.data import images, mapped, reading
 from qgan_jax.data.dataset import hold_out_by_content, ImageDataset
 from qgan_jax.data.layout import Layout, layout_of
 from qgan_jax.data.pairs import find_pairs, match_domains
-from qgan_jax.data.reading import options_of, Picture, readable
+from qgan_jax.data.reading import Picture
 from qgan_jax.errors import UserError
 
 # Of a digest: two of a million pictures have the same in one of 37 million such
 # sets.
 _DIGITS = 16
 _WHOLE_DIGEST = 64
+# Increase it where pixels or files of `mapped` change: old ones are then not
+# used.
+_FORMAT = 1
+
+# A picture by itself, or a pair.
+Example = tuple[Picture, ...]
 
 
 def load(
@@ -33,6 +42,7 @@ def load(
   pixel_art: bool | None = None,
   pairs: str | None = None,
   domains: str | None = None,
+  memory: int | None = None,
 ) -> ImageDataset:
   """Loads every picture in a folder or an archive, whatever it is like.
 
@@ -59,6 +69,9 @@ def load(
     domains: Two folders, `'A/B'`, whose pictures are inputs and targets that
       have nothing to do with each other; see `pairs.match_domains`. A part of
       each folder is held out as if it were a class.
+    memory: Bytes that decoded pictures may take. Where they might take more,
+      arrays are mapped from files, which later calls find again; see `mapped`.
+      None for no limit.
 
   Returns:
     The data set, named `'pictures-<digest>'`: the digest is of the images'
@@ -67,6 +80,48 @@ def load(
   Raises:
     UserError: There is no such path, or fewer than two images can be read.
   """
+  size = images.size_of(image_size)
+  decode = functools.partial(
+    _decode,
+    path,
+    image_size=size,
+    channels=channels,
+    group=group,
+    fit=fit,
+    pixel_art=pixel_art,
+    pairs=pairs,
+    domains=domains,
+  )
+  if memory is None:
+    return decode(None)
+  most = math.prod(size) * (channels or 4)
+  decoded = reading.count(path) * most
+  if domains is not None:
+    decoded *= 2  # Those of the smaller domain are there again and again.
+  if decoded <= memory:
+    return decode(None)
+  expected = reading.digests(path)
+  # Another version of Pillow may decode otherwise.
+  about = [_FORMAT, PIL.__version__, expected, decode.keywords]
+  key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+  return mapped.load_or_make(
+    key[:_DIGITS], decode, expected=expected, most=most, decoded=decoded
+  )
+
+
+def _decode(
+  path: str,
+  files: mapped.Files | None,
+  *,
+  image_size: images.Size,
+  channels: int | None,
+  group: str,
+  fit: str,
+  pixel_art: bool | None,
+  pairs: str | None,
+  domains: str | None,
+) -> ImageDataset:
+  """As `load`, with arrays in files or, without any, in memory."""
   to_array = functools.partial(
     images.to_array,
     image_size=image_size,
@@ -74,28 +129,31 @@ def load(
     fit=fit,
     pixel_art=bool(pixel_art),
   )
-  good = readable(path, to_array)
-  options = options_of(path, good, pixel_art)
+  good = reading.readable(path, to_array, files)
+  options = reading.options_of(path, good, pixel_art)
   if options:
     # What all of them are like decides how each is read.
-    good = readable(path, functools.partial(to_array, **options))
+    to_array = functools.partial(to_array, **options)
+    good = reading.readable(path, to_array, files)
   layout = layout_of([picture.parts for picture in good])
+  examples: list[Example] = [(picture,) for picture in good]
   if pairs is not None:
-    good, layout = _joined(good, layout, find_pairs(layout, pairs))
+    found = find_pairs(layout, pairs)
+    examples, layout = _joined(good, layout, found)
   elif domains is not None:
     parts = layout.splits or tuple(
       'test' if held_out else 'train'
-      for held_out in _held_out(good, layout, group)
+      for held_out in _held_out(examples, layout, group)
     )
     found = match_domains(layout, domains, parts)
-    good, layout = _joined(good, layout._replace(splits=parts), found)
-  held_out = _held_out(good, layout, group)
+    examples, layout = _joined(good, layout._replace(splits=parts), found)
+  held_out = _held_out(examples, layout, group)
   if held_out.all() or not held_out.any():
     raise UserError(
       f'The images in {path!r} are all alike, or of one group: one '
       'part is to be held out, and one to train on; add others.'
     )
-  dataset = _dataset(good, layout, held_out)
+  dataset = _dataset(examples, layout, held_out, files)
   return dataclasses.replace(
     dataset,
     input_channels=dataset.train_images.shape[-1] // 2
@@ -108,49 +166,36 @@ def load(
 
 def _joined(
   pictures: list[Picture], layout: Layout, found: list[tuple[int, int]]
-) -> tuple[list[Picture], Layout]:
-  """An input and a target as one picture, with both digests; their layout."""
-  depth = max(_channels(pictures[i]) for pair in found for i in pair)
-  joined = []
-  for pair in found:
-    both = [pictures[i] for i in pair]
-    pixels = [
-      images.with_channels(p.pixels, depth)
-      for p in both
-      if p.pixels is not None
-    ]
-    digest = ''.join(p.digest for p in both)
-    joined.append(
-      both[0]._replace(pixels=np.concatenate(pixels, -1), digest=digest)
-    )
+) -> tuple[list[Example], Layout]:
+  """Inputs and their targets, whose folders are no classes; their layout."""
   splits = layout.splits and tuple(layout.splits[i] for i, _ in found)
-  return joined, Layout(splits, None, ())
-
-
-def _channels(picture: Picture) -> int:
-  return 0 if picture.pixels is None else picture.pixels.shape[-1]
+  examples: list[Example] = [(pictures[i], pictures[j]) for i, j in found]
+  return examples, Layout(splits, None, ())
 
 
 def _held_out(
-  pictures: list[Picture], layout: Layout, group: str
+  examples: list[Example], layout: Layout, group: str
 ) -> np.ndarray:
-  """Whether each picture is held out, bool `[N]`."""
+  """Whether each example is held out, bool `[N]`."""
   if layout.splits is not None:
     return np.array([split == 'test' for split in layout.splits])
+  # Of a pair, the input decides.
+  firsts = [example[0] for example in examples]
   keys = [
-    PurePath(picture.parts[-1]).stem
-    if group == 'name'
-    else picture.digest[:_WHOLE_DIGEST]
-    for picture in pictures
+    PurePath(picture.parts[-1]).stem if group == 'name' else picture.digest
+    for picture in firsts
   ]
   return hold_out_by_content([os.fsencode(key) for key in keys], layout.labels)
 
 
 def _dataset(
-  pictures: list[Picture], layout: Layout, held_out: np.ndarray
+  examples: list[Example],
+  layout: Layout,
+  held_out: np.ndarray,
+  files: mapped.Files | None,
 ) -> ImageDataset:
   """The data set, named by its content."""
-  used = np.ones(len(pictures), bool)
+  used = np.ones(len(examples), bool)
   if layout.splits is not None:
     used = np.array([split != 'unused' for split in layout.splits])
   if not used.all():
@@ -158,16 +203,13 @@ def _dataset(
       '%d image(s) for validation are left out, as there are others for tests',
       np.count_nonzero(~used),
     )
-  arrays = [p.pixels for p in pictures if p.pixels is not None]
-  depth = max(array.shape[-1] for array in arrays)
-  pixels = np.stack([images.with_channels(array, depth) for array in arrays])
   labels = layout.labels
-  classes = [''] * len(pictures)
+  classes = [''] * len(examples)
   if labels is not None:
     classes = [layout.class_names[label] for label in labels]
   # Names may hold anything, so that they are parted by their JSON.
   content = sorted(
-    (bool(held_out[i]), classes[i], pictures[i].digest)
+    (bool(held_out[i]), classes[i], ''.join(p.digest for p in examples[i]))
     for i in np.flatnonzero(used)
   )
   digest = hashlib.sha256(json.dumps([layout.class_names, content]).encode())
@@ -179,11 +221,14 @@ def _dataset(
           f'The class {name!r} has no images to train on; add some, or take '
           'its folder away.'
         )
+  train_images, test_images = _stacked(
+    examples, {'train_images': train, 'test_images': test}, files
+  )
   return ImageDataset(
     name=f'pictures-{digest.hexdigest()[:12]}',
-    train_images=pixels[train],
+    train_images=train_images,
     train_labels=None if labels is None else labels[train],
-    test_images=pixels[test],
+    test_images=test_images,
     test_labels=None if labels is None else labels[test],
     num_classes=len(layout.class_names),
     class_names=layout.class_names,
@@ -195,3 +240,37 @@ def _dataset(
       )
     ),
   )
+
+
+def _stacked(
+  examples: list[Example],
+  parts: Mapping[str, np.ndarray],
+  files: mapped.Files | None,
+) -> list[np.ndarray]:
+  """The pixels of parts of all examples, each as one array `[N, H, W, C]`.
+
+  All have the channels of the example that has most. Those of a pair follow
+  each other.
+  """
+  pixels = [
+    [p.pixels for p in example if p.pixels is not None] for example in examples
+  ]
+  depth = max(x.shape[-1] for arrays in pixels for x in arrays)
+  shape = (*pixels[0][0].shape[:2], depth * len(pixels[0]))
+
+  def row(i: int) -> np.ndarray:
+    return np.concatenate(
+      [images.with_channels(x, depth) for x in pixels[i]], -1
+    )
+
+  found = []
+  for name, chosen in parts.items():
+    rows = np.flatnonzero(chosen).tolist()
+    if files is not None:
+      found.append(files.stack(name, map(row, rows), (len(rows), *shape)))
+      continue
+    array = np.empty((len(rows), *shape), np.uint8)
+    for place, i in enumerate(rows):
+      array[place] = row(i)
+    found.append(array)
+  return found

@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 
 from qgan_jax.data import decoding, picture_files
+from qgan_jax.data.mapped import Files
 from qgan_jax.data.picture_files import PictureFile
 from qgan_jax.errors import UserError
 
@@ -31,8 +32,7 @@ class Picture(NamedTuple):
 
   Attributes:
     parts: its path inside the folder or archive.
-    digest: of its bytes, hexadecimal; of a pair, that of the input and behind
-      it that of the target.
+    digest: of its bytes, hexadecimal; '' where they cannot be read.
     pixels: uint8 `[H, W, C]`; None where it is broken.
     fault: what is wrong with it then.
     brightest: its largest value where it has more than 8 bits, else 0.
@@ -76,26 +76,50 @@ def read(
       raise picture_files.no_pictures(source)
 
 
-def readable(path: str, to_array: Callable[..., np.ndarray]) -> list[Picture]:
+def count(path: str) -> int:
+  """How many pictures there are, or what seems to be some."""
+  with picture_files.opened(path) as source:
+    return sum(1 for _ in source)
+
+
+def digests(path: str) -> list[tuple[str, tuple[str, ...]]]:
+  """What every picture is, and where it lies: digest and parts, in order."""
+  with picture_files.opened(path) as source:
+    return sorted(_shown(_digest_of, source, 'comparing images'))
+
+
+def readable(
+  path: str, to_array: Callable[..., np.ndarray], files: Files | None = None
+) -> list[Picture]:
   """The pictures that are whole; a warning counts everything else.
 
   Args:
     path: of the folder or archive.
     to_array: makes an array of a picture.
+    files: keeps the arrays; None for memory.
 
   Returns:
     The pictures in an order that depends on their content alone.
+
+  Raises:
+    UserError: there is no such path, or fewer than two can be read.
   """
   with picture_files.opened(path) as source:
-    shown = tqdm.tqdm(
-      _in_threads(functools.partial(_read, to_array), source),
-      desc='reading images',
-      unit='image',
-      disable=None,
-      leave=False,
+    found = []
+    read_one = functools.partial(_read, to_array)
+    for number, picture in enumerate(
+      _shown(read_one, source, 'reading images')
+    ):
+      if files is not None and number < len(files.expected):
+        picture = _kept(picture, number, files)
+      found.append(picture)
+  # Names decide between copies, which may be of several classes.
+  found.sort(key=lambda picture: (picture.digest, picture.parts))
+  if files and files.expected != [(p.digest, p.parts) for p in found]:
+    raise UserError(
+      f'the pictures in {path!r} change while they are read; start again when '
+      'all of them are there'
     )
-    # Names decide between copies, which may be of several classes.
-    found = sorted(shown, key=lambda picture: (picture.digest, picture.parts))
   where = str(source.path)
   if not found:
     raise picture_files.no_pictures(source)
@@ -151,9 +175,18 @@ def options_of(
   return options
 
 
+def _digest_of(file: PictureFile) -> tuple[str, tuple[str, ...]]:
+  try:
+    return hashlib.sha256(file.read()).hexdigest(), file.parts
+  except Exception:  # noqa: BLE001
+    return '', file.parts
+
+
 def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> Picture:
+  digest = ''
   try:
     data = file.read()
+    digest = hashlib.sha256(data).hexdigest()
     with decoding.upright(data) as upright:
       pixels = to_array(upright)
       is_deep = upright.mode.startswith('I')
@@ -163,15 +196,33 @@ def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> Picture:
         is_flat = upright.getcolors(_FEW_COLOURS) is not None
   # Pillow raises many types for broken files; one must not stop the loading.
   except Exception as error:  # noqa: BLE001
-    return Picture(file.parts, fault=str(error))
-  digest = hashlib.sha256(data).hexdigest()
+    return Picture(file.parts, digest, fault=str(error))
   return Picture(file.parts, digest, pixels, '', brightest, is_flat)
+
+
+def _kept(picture: Picture, number: int, files: Files) -> Picture:
+  if picture.pixels is None:
+    return picture
+  return picture._replace(pixels=files.keep(number, picture.pixels))
 
 
 def _some(names: list[str]) -> str:
   """The first few of many names."""
   more = ', ...' if len(names) > _NAMES_IN_WARNING else ''
   return '; '.join(names[:_NAMES_IN_WARNING]) + more
+
+
+def _shown(
+  function: Callable[[T], R], items: Iterable[T], what: str
+) -> Iterator[R]:
+  """As `_in_threads`, with a bar on a terminal."""
+  return tqdm.tqdm(
+    _in_threads(function, items),
+    desc=what,
+    unit='image',
+    disable=None,
+    leave=False,
+  )
 
 
 def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

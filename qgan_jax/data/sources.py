@@ -34,8 +34,9 @@ def load(
   pixel_art: bool | None = None,
   pairs: str | None = None,
   domains: str | None = None,
+  memory: int | None = None,
 ) -> ImageDataset:
-  """Loads a data set into memory.
+  """Loads a data set, into memory where it fits.
 
   Args:
     source: One of
@@ -54,11 +55,13 @@ def load(
       cannot be had. A warning says so, and the result records it.
     download: Whether the network may be used.
     group: Which pictures of a folder stay together when a part is held out:
-      `'content'` or `'name'`, see `folder.load`, as for the next four.
+      `'content'` or `'name'`, see `folder.load`, as for the next five.
     fit: How pictures of a folder get that size.
     pixel_art: Whether they are scaled as pixel art; None decides by them.
     pairs: Which of its folders hold inputs and targets, `'A/B'`.
     domains: The same where these are no pairs.
+    memory: Bytes that they may take when they are decoded; more are mapped
+      from files. None for no limit.
 
   Returns:
     The data set; its `name` says what was really used.
@@ -84,6 +87,7 @@ def load(
       pixel_art=pixel_art,
       pairs=pairs,
       domains=domains,
+      memory=memory,
     )
   if source == 'digits':
     return digits.load(image_size=image_size, channels=channels)

@@ -1,7 +1,7 @@
 """Scores of generated images: how close to the data, how diverse."""
 
 from qgan_jax.metrics.classifier import classifier_extractor
-from qgan_jax.metrics.extractors import Extractor, Features, over_grey
+from qgan_jax.metrics.extractors import Extractor, Features
 from qgan_jax.metrics.frechet import frechet_distance
 from qgan_jax.metrics.inception import inception_extractor
 from qgan_jax.metrics.kernel import kernel_distance, kid
@@ -31,7 +31,6 @@ __all__ = (
   'mode_histogram',
   'modes_covered',
   'neighbour_scores',
-  'over_grey',
   'score',
   'score_features',
   'similarity',

@@ -26,12 +26,14 @@ from qgan_jax.metrics.extractors import (
   Features,
   hash_weights,
   in_batches,
+  over_grey,
 )
 
 # Increase it when the weights' training changes: old caches are then not used.
 _RECIPE = 1
 _STEPS = 800
 _BATCH = 128
+_CHUNK = 1024  # Images whose digest is taken at a time.
 
 _Weights = dict[str, np.ndarray]
 
@@ -78,7 +80,7 @@ def _train(
 ) -> _Weights:
   """Adam at 1e-3 for a fixed number of steps, however many images there are."""
   model = Classifier(num_classes)
-  params = model.init(jax.random.key(seed), images[:1])
+  params = model.init(jax.random.key(seed), over_grey(images[:1]))
   optimizer = optax.adam(1e-3)
   state = optimizer.init(params)
 
@@ -102,9 +104,9 @@ def _train(
     rows, order = order[:_BATCH], order[_BATCH:]
     if labels is None:
       targets = rng.integers(4, size=_BATCH)
-      batch = _turn(images[rows], targets)
+      batch = _turn(over_grey(images[rows]), targets)
     else:
-      targets, batch = labels[rows], images[rows]
+      targets, batch = labels[rows], over_grey(images[rows])
     params, state = step(params, state, batch, targets.astype(np.int32))
   return traverse_util.flatten_dict(jax.device_get(params), sep='/')
 
@@ -172,7 +174,9 @@ def classifier_extractor(
   et al., 1803.07728), or, where images are not square, in which of four ways it
   was mirrored; its name says so, and it gives no class probabilities.
 
-  It is trained on the CPU: the same images give the same weights.
+  It is trained on the CPU: the same images give the same weights. Images of 4
+  channels are laid over grey, by the batch, as there may be more of them than
+  memory.
 
   Args:
     dataset_name: Goes into the extractor's name.
@@ -196,9 +200,11 @@ def classifier_extractor(
   num_classes = num_classes if supervised else 4
 
   labels = np.asarray(train_labels if supervised else [], np.int32)
-  recipe = (_RECIPE, task, num_classes, seed, train_images.shape)
+  shape = (len(train_images), *over_grey(train_images[:1]).shape[1:])
+  recipe = (_RECIPE, task, num_classes, seed, shape)
   digest = hashlib.sha256(repr(recipe).encode())
-  digest.update(train_images.tobytes())
+  for start in range(0, len(train_images), _CHUNK):
+    digest.update(over_grey(train_images[start : start + _CHUNK]).tobytes())
   digest.update(labels.tobytes())
   folder = Path(cache_dir) if cache_dir is not None else _default_cache_dir()
   path = folder / f'{digest.hexdigest()[:32]}.safetensors'

@@ -79,7 +79,8 @@ def in_batches(
   """Runs a network over any number of images in batches of one size.
 
   The last batch is filled up with black images, so that there is one
-  compilation for each image shape and memory does not grow with N.
+  compilation for each image shape and memory does not grow with N. Images of 4
+  channels are laid over grey.
 
   Args:
     network: Maps (params, uint8 images `[batch_size, H, W, C]`) to (features
@@ -102,7 +103,7 @@ def in_batches(
   def extract(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     outputs = []
     for start in range(0, len(images), batch_size):
-      batch = images[start : start + batch_size]
+      batch = over_grey(images[start : start + batch_size])
       padding = [(0, batch_size - len(batch))] + [(0, 0)] * 3
       outputs.append(jax.device_get(apply(params, np.pad(batch, padding))))
     features, probabilities = (

@@ -39,6 +39,9 @@ from qgan_jax.training.trainable import Trainable
 from qgan_jax.variants import Variant
 
 PyTree = Any
+# Decoded pictures take no more than one part of so many: while they are read
+# there are two copies, and other runs may be beside this one.
+_SHARE_OF_MEMORY = 4
 _EXAMPLES = 64  # Images that quantizers are fitted to before the first step.
 
 
@@ -53,6 +56,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
     UserError: it cannot be had, or has no labels and labels are asked for.
   """
   refuse_given(config)
+  memory = devices.memory_of_machine()
   dataset = data.load(
     config.data.source,
     data_dir=config.data.dir,
@@ -64,6 +68,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
     pixel_art=config.data.pixel_art,
     pairs=config.data.pairs,
     domains=config.data.domains,
+    memory=memory and memory // _SHARE_OF_MEMORY,
   )
   if config.data.conditional and not dataset.num_classes:
     raise UserError(
@@ -74,23 +79,16 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
 
 
 def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
-  """The extractor of the features that scores compare.
-
-  It sees transparent images over grey.
-  """
+  """The extractor of the features that scores compare."""
   if config.scores.extractor == 'inception':
-    found = metrics.inception_extractor(config.scores.inception_weights)
-  else:
-    found = metrics.classifier_extractor(
-      dataset.name,
-      metrics.over_grey(dataset.train_targets),
-      dataset.train_labels,
-      metrics.over_grey(dataset.test_targets),
-      dataset.test_labels,
-      dataset.num_classes,
-    )
-  return found._replace(
-    extract=lambda images: found.extract(metrics.over_grey(images))
+    return metrics.inception_extractor(config.scores.inception_weights)
+  return metrics.classifier_extractor(
+    dataset.name,
+    dataset.train_targets,
+    dataset.train_labels,
+    dataset.test_targets,
+    dataset.test_labels,
+    dataset.num_classes,
   )
 
 

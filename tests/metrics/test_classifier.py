@@ -10,6 +10,7 @@ from sklearn import datasets
 
 from qgan_jax.errors import UserError
 from qgan_jax.metrics import classifier, classifier_extractor, score
+from qgan_jax.metrics.extractors import over_grey
 
 
 @pytest.fixture(scope='module')
@@ -230,3 +231,23 @@ def test_the_cache_of_a_user_without_a_home(monkeypatch, tmp_path):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   expected = tmp_path / 'qgan_jax' / 'classifiers'
   assert classifier._default_cache_dir() == expected
+
+
+@pytest.mark.parametrize('supervised', [True, False])
+def test_transparent_images_are_seen_over_grey(
+  tmp_path, monkeypatch, supervised
+):
+  monkeypatch.setattr(classifier, '_CHUNK', 7)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (20, 8, 8, 4), np.uint8)
+  labels = rng.integers(0, 2, 20) if supervised else None
+  found = [
+    classifier_extractor(
+      'transparent', x, labels, x, labels, 2, cache_dir=tmp_path
+    )
+    for x in (over_grey(images), images)
+  ]
+  assert len(list(tmp_path.iterdir())) == 1  # They have the same digest.
+  assert found[0].hash == found[1].hash
+  features = [found[0].extract(over_grey(images)), found[1].extract(images)]
+  np.testing.assert_array_equal(features[0].features, features[1].features)
