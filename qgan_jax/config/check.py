@@ -77,11 +77,6 @@ def _check_network(root: ConfigDict, network: str) -> None:
   except UserError as error:
     where = _set_by(KEYS[f'{network}.optimizer'])
     raise UserError(f'{network}.optimizer ({where}): {error}') from None
-  if config.norm == 'group' and config.channels % 8:
-    raise UserError(
-      f'{network}.channels={config.channels} with norm=group: give a multiple '
-      'of 8, the size of a group, or another norm'
-    )
 
 
 def _check_pairs(config: ConfigDict) -> None:

@@ -24,8 +24,11 @@ def norm(
   """
   options = {'dtype': dtype, 'use_scale': affine, 'use_bias': affine}
   if name == 'group':
-    # Groups of eight channels, each normalized within its own sample.
-    return nn.GroupNorm(num_groups=None, group_size=8, **options)
+    # Groups of eight channels, each normalized within its own sample; of fewer
+    # where eight does not divide the channels.
+    return lambda x: nn.GroupNorm(
+      num_groups=None, group_size=_group_size(x.shape[-1]), **options
+    )(x)
   if name == 'instance':
     # Ulyanov et al., https://arxiv.org/abs/1607.08022: each channel of each
     # image by its own mean and variance, in use as in training.
@@ -33,6 +36,10 @@ def norm(
   if name == 'batch':
     return nn.BatchNorm(use_running_average=not train, **options)
   return lambda x: x
+
+
+def _group_size(channels: int) -> int:
+  return max(size for size in range(1, 9) if channels % size == 0)
 
 
 def apply_layer(

@@ -5,6 +5,7 @@ A config is unpacked here; code below takes explicit arguments.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import itertools
 from typing import Any
 
@@ -18,6 +19,7 @@ from qgan_jax.config.kinds import size_of
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits
+from qgan_jax.precision.arguments import arguments_for
 from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.precision.layers import find_layers, Layer
 from qgan_jax.precision.schedule import Schedule
@@ -318,7 +320,8 @@ def set_up(
     variant: what is trained against what; what the config says if None.
 
   Raises:
-    UserError: a rule of precision matches nothing, or what it must not.
+    UserError: a rule of precision matches nothing, or what it must not; or the
+      network that is delivered draws images of another shape than the data's.
   """
   if variant is None:
     variant = make_variant(config, dataset)
@@ -339,6 +342,7 @@ def set_up(
     name: find_layers(module, *inputs[name])
     for name, module in variant.modules.items()
   }
+  _check_drawn(variant, inputs[variant.delivered], dataset)
   sections = {name: section(config, variant, name) for name in variant.modules}
   precisions, bits, table = plan_precision(
     config, sections, layers, variant.see_images
@@ -365,3 +369,21 @@ def set_up(
     table=table,
     schedule=make_schedule(config),
   )
+
+
+def _check_drawn(
+  variant: Variant, inputs: tuple[Any, ...], dataset: ImageDataset
+) -> None:
+  """Refuses a network of a person's own whose images have another shape."""
+  module = variant.modules[variant.delivered]
+  example, kwargs = arguments_for(module, inputs, {})
+  init = functools.partial(module.init_with_output, **kwargs)
+  drawn, _ = jax.eval_shape(init, jax.random.PRNGKey(0), *example)
+  found, wanted = drawn.shape[1:], dataset.train_targets.shape[1:]
+  if found != wanted:
+    shapes = ['×'.join(map(str, shape)) for shape in (found, wanted)]
+    raise UserError(
+      f'the {variant.delivered} draws images of {shapes[0]}, and those of '
+      f'{dataset.name} are {shapes[1]} (height × width × channels): give it '
+      'data of its own shape, or make it draw theirs'
+    )

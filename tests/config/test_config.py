@@ -175,7 +175,6 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     ('augment=ada,loss=wasserstein', 'with loss=wasserstein; take one of'),
     ('augment=diffaugment,variant=vae', 'does nothing with variant=vae;'),
     ('norm=bath', "did you mean 'batch'"),
-    ('channels=12', 'multiple of 8'),
     ('optimizer=adan_', "did you mean 'adan'"),
     ('optimizer=lion,momentum=0.5', "'lion' takes no 'momentum'"),
     ('b1=1', 'optimizer_kwargs.b1=1.0'),

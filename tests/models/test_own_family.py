@@ -1,5 +1,6 @@
 """`model=my_package.networks`: a family that lies outside of the package."""
 
+from dataclasses import replace
 import importlib
 import json
 
@@ -28,6 +29,16 @@ def test_a_module_of_ones_own_is_a_family():
   images = setup.sampler()(setup.init_state(), 4)
   assert images.shape == (4, 8, 8, 1)
   assert len(np.unique(images)) > 10
+
+
+def test_images_of_another_size_than_the_datas_are_refused():
+  config = tiny_run.make_config('model=own_networks')
+  dataset = tiny_run.make_dataset()
+  variant = build.make_variant(config, dataset)
+  larger = variant.modules['generator'].clone(image_size=12)
+  modules = {**variant.modules, 'generator': larger}
+  with pytest.raises(UserError, match='draws images of 12×12×1, and.*8×8×1'):
+    build.set_up(config, dataset, variant=replace(variant, modules=modules))
 
 
 @pytest.mark.parametrize(
