@@ -6,7 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from qgan_jax import models
-from qgan_jax.config.keys import BROADER, Key, KEYS, NETWORKS
+from qgan_jax.config.key import Key
+from qgan_jax.config.keys import BROADER, KEYS, NETWORKS
 from qgan_jax.config.kinds import widths
 from qgan_jax.config.resolution import leaves
 from qgan_jax.errors import did_you_mean, UserError

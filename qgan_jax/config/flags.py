@@ -15,6 +15,7 @@ from ml_collections import config_flags, FrozenConfigDict
 from qgan_jax import errors
 from qgan_jax.config import check, experiments, grammar, keys, reference
 from qgan_jax.config.resolution import base, resolve
+from qgan_jax.config.unused import refuse_unused
 from qgan_jax.errors import UserError
 
 # --help lists flags by the module that defines them. With this, it lists
@@ -100,7 +101,9 @@ def parse_flags(
     SystemExit: after --help or --help_config.
   """
   file, arg, overrides = read_flags(argv, flag_values, description)
-  return Experiment(validated(flag_values), file, arg, overrides)
+  config = validated(flag_values)
+  refuse_unused(config, [*grammar.parse(arg), *overrides])
+  return Experiment(config, file, arg, overrides)
 
 
 def validated(flag_values: flags.FlagValues) -> FrozenConfigDict:

@@ -5,10 +5,8 @@ names, `check.validate` what a key may hold, and `--help_config` and
 docs/config.md all of it.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
-
 from qgan_jax import models, quantizers
+from qgan_jax.config.key import Group, Key
 from qgan_jax.config.kinds import (
   BITS,
   BITS_OR_EXPONENT,
@@ -31,7 +29,7 @@ from qgan_jax.errors import did_you_mean, UserError
 from qgan_jax.models import NAMES as FAMILIES
 from qgan_jax.precision.activations import RANGES
 from qgan_jax.training import optimizers
-from qgan_jax.variants import augmentation, CLASSES, losses
+from qgan_jax.variants import augmentation, CLASSES, FROM_IMAGES, losses
 from qgan_jax.variants.likelihoods import LIKELIHOODS
 
 IMAGE_SIZE = size(16, models.LIMITS['image_size'])
@@ -46,58 +44,6 @@ DEFAULT_BITS = 8
 OPTIMIZER_KWARGS = {'adam': {'b1': 0.5, 'b2': 0.99}}
 
 
-class Key(NamedTuple):
-  """One key.
-
-  Attributes:
-    path: where it lies in the config, with dots.
-    kind: what it may hold.
-    default: its value where nothing else is said; None for a key that is then
-      unset, and one of the next three says what that means.
-    help: what it is, in a line of Markdown.
-    by_network: the default of each network, where networks differ.
-    follows: what `resolve` sets an unset key to, in Markdown.
-    unset: what it means that a resolved config has no value here, in words;
-      '' for a key that has to have one.
-    name: its short name in config strings; None for the last part of its
-      path, '' for none.
-    broader: short names of keys that set this one, too, unless it is given;
-      the broadest first.
-    quantizer: path of the quantizer that decides which bits it may hold.
-  """
-
-  path: str
-  kind: Kind
-  default: Any
-  help: str
-  by_network: Mapping[str, Any] = {}
-  follows: str = ''
-  unset: str = ''
-  name: str | None = None
-  broader: tuple[str, ...] = ()
-  quantizer: str = ''
-
-  @property
-  def short(self) -> str:
-    """The key's short name, or '' if it has none."""
-    return self.path.rpartition('.')[2] if self.name is None else self.name
-
-
-class Group(NamedTuple):
-  """Keys that belong together.
-
-  Attributes:
-    title: of the group.
-    about: what is true of all of them, in Markdown; may be ''.
-    keys: in the order in which the names of runs mention them. To change the
-      order of keys, or of groups, is to give other names to the same runs.
-  """
-
-  title: str
-  about: str
-  keys: tuple[Key, ...]
-
-
 def _argument(name: str, kind: Kind, help_: str) -> Key:
   """The key of an argument that optimizers take."""
   ours = ''.join(
@@ -109,6 +55,13 @@ def _argument(name: str, kind: Kind, help_: str) -> Key:
   return Key(path, kind, None, help_, unset=f"{ours}the optimizer's own")
 
 
+_OF_FOLDERS = {'data.source': ('folder',)}
+_OF_LATENTS = {'variant': tuple(v for v in CLASSES if v not in FROM_IMAGES)}
+_OF_LOGITS, _OF_AUTOENCODERS = (
+  {'variant': tuple(v for v, has in CLASSES.items() if role in has.values())}
+  for role in ('Discriminator', 'Encoder')
+)
+
 # One entry is one row of a table: the formatter would make seven lines of it.
 # fmt: off
 # Keys that every network has, and that stand for all networks without a prefix.
@@ -116,10 +69,11 @@ SHARED = (
   Key('channels', whole(1, models.LIMITS['channels']), 32,
       'Channels of the feature maps next to the image; further in there are '
       'twice as many at each stage, in `resnet` and `r3gan` above 32 pixels '
-      'alone.'),
+      'alone.', is_attribute=True),
   Key('norm', choice('group', 'batch', 'instance', 'none'), None,
       'Normalization between the layers.',
-      by_network={'generator': 'group', 'discriminator': 'none'}),
+      by_network={'generator': 'group', 'discriminator': 'none'},
+      is_attribute=True),
   Key('activation_quantizer', choice(*quantizers.ACTIVATIONS), None,
       "Quantizer of the layers' inputs.",
       by_network={'generator': 'lsq', 'discriminator': 'lsq_plus'},
@@ -210,17 +164,19 @@ GROUPS = (
         'Whether the networks are told the class of an image.'),
     Key('data.group', choice('content', 'name'), 'content',
         'Which pictures of a folder stay together when a tenth is held out: '
-        'only those whose files are the same, or all that share a file name.'),
+        'only those whose files are the same, or all that share a file name.',
+        only_with=_OF_FOLDERS),
     Key('data.flip', FLAG, False,
         'Whether training images are mirrored, left to right, half of the '
         'time.'),
     Key('data.fit', choice('crop', 'pad', 'stretch'), 'crop',
         'How pictures of a folder get that size: their centre, all of them '
-        'with a border, or with other proportions.'),
+        'with a border, or with other proportions.', only_with=_OF_FOLDERS),
     Key('data.pixel_art', FLAG, None,
         'Whether pictures of a folder are scaled by whole numbers and not '
         'smoothed.',
-        unset='whether half of them have at most 64 colours'),
+        unset='whether half of them have at most 64 colours',
+        only_with=_OF_FOLDERS),
     Key('data.pairs', PAIRS, None,
         'Two folders of pictures in a folder, `A/B`: of one in A, the one in B '
         'of the same name is to be made, for `variant=pix2pix` or `cyclegan`.',
@@ -286,37 +242,47 @@ GROUPS = (
         'What is trained against what. A decoder has the keys of the '
         'generator, and an encoder those of the discriminator.'),
     Key('loss.name', choice(*losses.LOSSES), 'nonsaturating',
-        'What generator and discriminator of a GAN minimize.', name='loss'),
+        'What generator and discriminator of a GAN minimize.', name='loss',
+        only_with=_OF_LOGITS),
     Key('loss.penalty', choice('none', *losses.PENALTIES), 'r1',
-        "Penalty on the gradient of the discriminator's output by its input."),
+        "Penalty on the gradient of the discriminator's output by its input.",
+        only_with=_OF_LOGITS),
     Key('loss.penalty_weight', NOT_NEGATIVE, None, 'Factor of the penalty.',
         follows=', '.join(
           f'{x:g} with `{name}`' for name, x in losses.PENALTY_WEIGHTS.items()
-        )),
+        ),
+        only_with=_OF_LOGITS),
     Key('loss.penalty_fraction', SHARE, 0.125,
-        'Share of the batch that the penalty is computed on.', name=''),
+        'Share of the batch that the penalty is computed on.', name='',
+        only_with=_OF_LOGITS),
     Key('loss.beta', NOT_NEGATIVE, 1.0,
-        "Factor of the KL divergence in a VAE's loss."),
+        "Factor of the KL divergence in a VAE's loss.",
+        only_with=_OF_AUTOENCODERS),
     Key('loss.gamma', NOT_NEGATIVE, 0.01,
         "Factor of the distance in features in the loss of a VAE-GAN's "
-        'decoder.'),
+        'decoder.', only_with={'variant': ('vae_gan',)}),
     Key('loss.likelihood', choice(*LIKELIHOODS), 'bernoulli',
-        'Of an image, given what the decoder of a VAE draws.'),
+        'Of an image, given what the decoder of a VAE draws.',
+        only_with={'variant': ('vae',)}),
     Key('loss.noise', POSITIVE, 0.1,
-        'Standard deviation of a pixel, in [−1, 1], for `gaussian`.'),
+        'Standard deviation of a pixel, in [−1, 1].',
+        only_with={'variant': ('vae',), 'loss.likelihood': ('gaussian',)}),
     Key('loss.l1_weight', NOT_NEGATIVE, 100.0,
         'Factor of the absolute difference to the target in the loss of the '
-        'generator of `pix2pix`.'),
+        'generator of `pix2pix`.', only_with={'variant': ('pix2pix',)}),
     Key('loss.cycle_weight', NOT_NEGATIVE, 10.0,
         'Factor of the absolute difference between an image and what comes '
-        'back of it, in the loss of the generators of `cyclegan`.'),
+        'back of it, in the loss of the generators of `cyclegan`.',
+        only_with={'variant': ('cyclegan',)}),
     Key('loss.augment', choice(*augmentation.AUGMENTATIONS), 'none',
         'How all images are changed at random that the discriminator sees, '
         'for [few images](variants.md#few-images).'),
     Key('loss.augment_target', SHARE, augmentation.TARGET,
-        'Mean sign of its logits of real images that `ada` aims at.'),
+        'Mean sign of its logits of real images that `ada` aims at.',
+        only_with={'loss.augment': ('ada',)}),
     Key('loss.augment_images', POSITIVE, augmentation.IMAGES,
-        'Images in which the probability of `ada` goes from 0 to 1.'),
+        'Images in which the probability of `ada` goes from 0 to 1.',
+        only_with={'loss.augment': ('ada',)}),
   )),
   Group('Networks', (
       'A name without a prefix stands for all networks; '
@@ -326,20 +292,21 @@ GROUPS = (
   (
     Key('discriminator.spectral_norm', FLAG, False,
         "Whether the discriminator's weights are divided by their largest "
-        'singular value.'),
+        'singular value.', is_attribute=True),
     Key('model.attention', FLAG, False,
         'Whether the networks have self-attention; for `resnet`.',
         name='attention'),
     Key('generator.latent_dim', whole(1, models.LIMITS['latent_dim']), 64,
-        'Length of the latent vector that an image is drawn from.'),
+        'Length of the latent vector that an image is drawn from.',
+        only_with=_OF_LATENTS),
     Key('generator.dropout', DECAY, 0.5,
         'Share of the features of small maps that a `unet` drops at random '
-        'while it trains.', name='dropout'),
+        'while it trains.', name='dropout', is_attribute=True),
     *SHARED,
     *_of_networks(),
     Key('discriminator.steps', whole(1), 1,
         'Updates of the discriminator for each one of the generator.',
-        name='d_steps'),
+        name='d_steps', only_with={'variant': ('gan', 'pix2pix', 'cyclegan')}),
   )),
   Group('Training', '', (
     Key('ema.decay', DECAY, 0.999,
@@ -383,7 +350,8 @@ GROUPS = (
         'Network in whose features images are compared.'),
     Key('scores.inception_weights', PATH, None,
         'File of the pt_inception-2015-12-05 weights.',
-        unset='no Inception network', name=''),
+        unset='no Inception network', name='',
+        only_with={'scores.extractor': ('inception',)}),
   )),
 )
 # fmt: on

@@ -10,7 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from qgan_jax.config.keys import Group, GROUPS, Key
+from qgan_jax.config.key import Group, Key
+from qgan_jax.config.keys import GROUPS, KEYS
 from qgan_jax.config.resolution import leaves
 
 _PAGE = """\
@@ -50,7 +51,7 @@ def page() -> str:
       cells = (
         ', '.join(f'`{key.short}`' for key in rows if key.short),
         ', '.join(f'`{key.path}`' for key in rows),
-        rows[0].help,
+        _about(rows[0]),
         _default(rows[0]),
         rows[0].kind.allowed,
       )
@@ -94,8 +95,17 @@ def _entry(rows: tuple[Key, ...], values: Mapping[str, Any]) -> list[str]:
   elif own:
     said = (f'{row.short} = {_value(values[row.path])}' for row in own)
     title += f': {", ".join(said)}'
-  text = f'{key.help} Takes {key.kind.allowed}. By default {_default(key)}.'
+  text = f'{_about(key)} Takes {key.kind.allowed}. By default {_default(key)}.'
   return [*_wrap(title, 2), *_wrap(text, 6)]
+
+
+def _about(key: Key) -> str:
+  """What a key is, and with what alone it does something, in Markdown."""
+  only = ' and '.join(
+    ' or '.join(f'`{KEYS[path].short}={value}`' for value in values)
+    for path, values in key.only_with.items()
+  )
+  return f'{key.help} Only with {only}.' if only else key.help
 
 
 def _default(key: Key) -> str:

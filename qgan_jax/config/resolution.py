@@ -32,10 +32,10 @@ from ml_collections import config_dict, ConfigDict, FrozenConfigDict
 
 from qgan_jax import quantizers
 from qgan_jax.config import grammar
+from qgan_jax.config.key import Key
 from qgan_jax.config.keys import (
   BROADER,
   DEFAULT_BITS,
-  Key,
   KEYS,
   NETWORKS,
   OPTIMIZER_KWARGS,

@@ -5,10 +5,10 @@ import collections
 import pytest
 
 from qgan_jax import config as config_lib
+from qgan_jax.config.key import Key
 from qgan_jax.config.keys import (
   BROADER,
   GROUPS,
-  Key,
   KEYS,
   NETWORKS,
   path_of,
