@@ -73,7 +73,8 @@ def test_a_page_is_valid_and_so_are_its_trials(page):
 def test_the_pages_are_those_that_are_promised():
   own = ('mnist', 'digits', 'fashion_mnist', 'cifar10')
   expected = {name: name for name in own}
-  pictures = ('images', 'cifar_jpeg', 'heroes', 'heroes_pairs', 'heroes_cycle')
+  heroes = ('heroes', 'heroes_pairs', 'heroes_cycle')
+  pictures = ('images', 'cifar_jpeg', *heroes, 'tiles')
   expected |= dict.fromkeys(pictures, 'folder:/a/b')
   on_mnist = ('vae_mnist', 'vae_gan_mnist', 'r3gan_mnist')
   expected |= dict.fromkeys(on_mnist, 'mnist')

@@ -1,0 +1,40 @@
+"""DCGAN on tiles of Dungeon Crawl Stone Soup, 32×32 RGBA, by what they show.
+
+  python -m qgan_jax.main \
+    --config=tiles:dir=/path/to/crawl-tiles.zip,bits=8
+
+The archive has 4,357 tiles in nested folders, of which the outermost eight are
+the classes: floors and walls (dngn), monsters (mon), items, parts of players
+and others; `--label=mon` of qgan_jax.sample draws monsters. Nearly all are
+32×32: the centre of larger ones is taken, and smaller ones lie in the middle,
+with transparency around them. 3,932 are trained on, and 425 held out.
+
+The data are not part of this project: CC0, github.com/crawl/tiles.
+
+Not measured yet: neither time nor score.
+"""
+
+from qgan_jax.config import base, override
+
+
+def get_config(arg=None):
+  """The configuration, with a config string on top; it has to say dir."""
+  config = base(
+    experiment='tiles',
+    source='folder',
+    image_size=32,
+    image_channels=4,
+    pixel_art=True,
+    conditional=True,
+    steps=20_000,
+    batch_size=64,
+    learning_rate=2e-4,
+    latent_dim=64,
+  )
+  return override(config, arg)
+
+
+def sweep(add):
+  """Float against 8, 4 and 2 bits; the data come as --config.data.dir."""
+  for bits in (32, 8, 4, 2):
+    add(f'bits={bits},seed=0')
