@@ -4,12 +4,15 @@ from collections import Counter
 from pathlib import Path
 
 from absl import logging
+import numpy as np
 
 from qgan_jax import records
 from qgan_jax.data import ImageDataset, near_duplicates
 from qgan_jax.errors import UserError
 
 _FILE = 'pictures.json'
+# Of a class: what is drawn of fewer are these pictures again.
+_FEW_IN_CLASS = 20
 
 
 def record(workdir: Path, dataset: ImageDataset) -> None:
@@ -60,10 +63,14 @@ def check(workdir: Path, before: str, dataset: ImageDataset) -> None:
     )
 
 
-def warn_of_copies(dataset: ImageDataset) -> None:
-  """Counts a person's held-out pictures that look like one trained on.
+def warn(dataset: ImageDataset, *, conditional: bool) -> None:
+  """Warns of what a person's own pictures lack: new ones, or enough of a class.
 
   Sets that have a name need no such look, which takes seconds.
+
+  Args:
+    dataset: what is trained on.
+    conditional: whether networks are told its classes.
   """
   if not dataset.pictures:
     return
@@ -76,3 +83,17 @@ def warn_of_copies(dataset: ImageDataset) -> None:
       alike,
       len(dataset.test_images),
     )
+  if conditional and dataset.train_labels is not None:
+    counts = np.bincount(dataset.train_labels)
+    small = [
+      f'{name} ({count})'
+      for name, count in zip(dataset.class_names, counts, strict=True)
+      if count < _FEW_IN_CLASS
+    ]
+    if small:
+      logging.warning(
+        'fewer than %d pictures are trained on in the class(es) %s: networks '
+        'can only repeat these; add others, or say conditional=false',
+        _FEW_IN_CLASS,
+        ', '.join(small),
+      )

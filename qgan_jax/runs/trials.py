@@ -98,7 +98,7 @@ def _train_and_deliver(
   if first_step and first_step < config.steps:
     print(f'resuming from step {first_step}', file=sys.stderr)
   elif primary and not first_step:
-    pictures.warn_of_copies(dataset)
+    pictures.warn(dataset, conditional=config.data.conditional)
     for run, state in zip(runs, states, strict=True):
       print(describe(run, dataset, state), file=sys.stderr)
   states = devices.from_primary(states)

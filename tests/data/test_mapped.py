@@ -96,7 +96,7 @@ def test_other_data_or_sizes_have_other_files(tmp_path, cache):
     load(folder, image_size=size, memory=0)
   load(folder.rename(tmp_path / 'elsewhere'), memory=0)
   assert len([x for x in cache.iterdir() if x.is_dir()]) == 2
-  Image.new('L', (8, 8)).save(tmp_path / 'elsewhere' / 'ant' / 'new.png')
+  Image.new('L', (8, 8)).save(tmp_path / 'elsewhere' / 'ant' / '0.png')
   changed = load(tmp_path / 'elsewhere', memory=0)
   assert len([x for x in cache.iterdir() if x.is_dir()]) == 3
   assert_same(changed, load(tmp_path / 'elsewhere'))

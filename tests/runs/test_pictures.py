@@ -21,9 +21,29 @@ def test_copies_are_counted_of_a_persons_own_pictures(digests, says, caplog):
     num_classes=0,
     pictures=digests,
   )
-  pictures.warn_of_copies(dataset)
+  pictures.warn(dataset, conditional=True)
   assert bool(caplog.text) == bool(says)
   assert says in caplog.text
   caplog.clear()
-  pictures.warn_of_copies(dataclasses.replace(dataset, test_images=seen[4:]))
+  other = dataclasses.replace(dataset, test_images=seen[4:])
+  pictures.warn(other, conditional=True)
   assert not caplog.text
+
+
+@pytest.mark.parametrize('conditional', [True, False])
+def test_classes_of_few_pictures_are_named(conditional, caplog):
+  labels = np.repeat(np.arange(3, dtype=np.int32), (19, 20, 1))
+  images = np.zeros((40, 4, 4, 1), np.uint8)
+  dataset = ImageDataset(
+    'pictures-0',
+    train_images=images,
+    train_labels=labels,
+    test_images=images[:1] + 100,
+    test_labels=labels[:1],
+    num_classes=3,
+    class_names=('ant', 'bee', 'cat'),
+    pictures=('1a', '2b'),
+  )
+  pictures.warn(dataset, conditional=conditional)
+  assert ('class(es) ant (19), cat (1): ' in caplog.text) == conditional
+  assert 'bee' not in caplog.text
