@@ -5,7 +5,7 @@ from typing import Any
 
 from qgan_jax import models
 from qgan_jax.config.key import Key
-from qgan_jax.config.keys import KEYS, path_of
+from qgan_jax.config.keys import KEYS, NETWORKS, path_of
 from qgan_jax.config.resolution import leaves
 from qgan_jax.errors import UserError
 from qgan_jax.variants import CLASSES
@@ -46,11 +46,12 @@ def refuse_unused(config: Any, given: Iterable[str]) -> None:
 def _is_taken(key: Key, values: Mapping[str, Any]) -> bool:
   """Whether a network that the key speaks of has it as an attribute."""
   network, _, attribute = key.path.rpartition('.')
-  of = {'generator': {True}, 'discriminator': {False}}.get(
-    network, {True, False}
-  )
+  roles = list(CLASSES[values['variant']].values())
+  if network in NETWORKS:
+    # Every class that is no generator has the keys of the discriminator.
+    generates = network == 'generator'
+    roles = [role for role in roles if (role == 'Generator') == generates]
   return any(
     models.attributes(values['model.name'], role, {attribute: None})
-    for role in CLASSES[values['variant']].values()
-    if (role == 'Generator') in of
+    for role in roles
   )
