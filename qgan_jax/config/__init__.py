@@ -3,7 +3,7 @@
 An experiment's file needs `base` and `override` alone.
 """
 
-from qgan_jax.config.check import validate
+from qgan_jax.config.check import periods, validate
 from qgan_jax.config.keys import NETWORKS, ROLES
 from qgan_jax.config.records import diff, from_json, to_json
 from qgan_jax.config.resolution import base, leaves, override, resolve
@@ -16,6 +16,7 @@ __all__ = [
   'from_json',
   'leaves',
   'override',
+  'periods',
   'resolve',
   'to_json',
   'validate',

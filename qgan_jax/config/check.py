@@ -1,6 +1,7 @@
 """What a resolved config may hold: checked before anything is compiled."""
 
 from collections.abc import Collection
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -147,8 +148,26 @@ def _check_precision(config: ConfigDict, networks: Collection[str]) -> None:
       )
 
 
+def periods(config: ConfigDict) -> dict[str, int]:
+  """After how many steps something is done, by path; all steps at the end."""
+  return {
+    path: value
+    for path, value in leaves(config).items()
+    if path == 'steps' or (path.endswith('_every') and value is not None)
+  }
+
+
 def _check_together(config: ConfigDict) -> None:
   loss, scores = config.loss, config.scores
+  each = config.steps_per_call
+  for path, period in periods(config).items():
+    if each is not None and period % each:
+      common = math.gcd(*periods(config).values())
+      raise UserError(
+        f'steps_per_call={each} does not divide {path}={period}, and nothing '
+        f'can be done inside a call; say a divisor of {common}, which divides '
+        'steps and all periods, or change them'
+      )
   if loss.penalty == 'none' and loss.penalty_weight:
     raise UserError(
       f'penalty_weight={loss.penalty_weight} does nothing with penalty=none; '

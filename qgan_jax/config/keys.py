@@ -318,6 +318,10 @@ GROUPS = (
     Key('batch_size', whole(1), 32, 'Images in a batch, over all devices.'),
     Key('dtype', choice('float32', 'bfloat16'), 'float32',
         'What layers compute in; parameters are float32.'),
+    Key('steps_per_call', whole(1), None,
+        'Steps that a device takes in one call; has to divide `steps` and the '
+        'steps between logs, samples, scores and checkpoints.',
+        unset='on an accelerator as many as do so, up to 20; 1 on a CPU'),
     Key('seed', whole(0, 2**32 - 1), 0,
         'Decides first weights, the order of the data, latents and noise.'),
     Key('init_from', PATH, None,

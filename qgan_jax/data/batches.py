@@ -7,7 +7,8 @@ nothing but the step, and the number of processes does not change what is
 learnt.
 """
 
-from collections.abc import Callable, Generator
+import collections
+from collections.abc import Callable, Generator, Iterable
 import concurrent.futures
 import dataclasses
 import functools
@@ -17,6 +18,7 @@ import numpy as np
 
 from qgan_jax.errors import UserError
 
+S = TypeVar('S')
 T = TypeVar('T')
 
 
@@ -112,9 +114,9 @@ class Batches:
   process_count: int = 1
   process_devices: int = 1
 
-  def at(self, step: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns uint8 `[B/P, H, W, C]` and int32 `[B/P]` (or None) of a step."""
-    indices = batch_indices(
+  def indices(self, step: int) -> np.ndarray:
+    """Returns which examples a step sees, int64 `[B/P]`."""
+    return batch_indices(
       seed=self.seed,
       step=step,
       batch_size=self.batch_size,
@@ -123,22 +125,28 @@ class Batches:
       process_count=self.process_count,
       process_devices=self.process_devices,
     )
+
+  def at(self, step: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns uint8 `[B/P, H, W, C]` and int32 `[B/P]` (or None) of a step."""
+    indices = self.indices(step)
     labels = None if self.labels is None else self.labels[indices]
     return self.images[indices], labels
 
 
 def prefetched(
-  make: Callable[[int], T], first: int, last: int
+  make: Callable[[S], T], arguments: Iterable[S]
 ) -> Generator[T, None, None]:
-  """Yields make(first) … make(last − 1); a thread prepares the next one.
+  """Yields make(x) of each argument x; a thread prepares the next one.
 
   Gathering 64 images of 28×28×1 takes 0.03 ms and 256 of 64×64×3 2.5 ms, and
   handing them to a GPU takes longer: a fast device would wait for its data.
   """
   with concurrent.futures.ThreadPoolExecutor(1, 'batches') as thread:
-    coming = thread.submit(make, first)
-    for step in range(first, last):
-      made = coming.result()
-      if step + 1 < last:
-        coming = thread.submit(make, step + 1)
-      yield made
+    coming: collections.deque[concurrent.futures.Future[T]]
+    coming = collections.deque()
+    for argument in arguments:
+      coming.append(thread.submit(make, argument))
+      if len(coming) > 1:
+        yield coming.popleft().result()
+    if coming:
+      yield coming.popleft().result()

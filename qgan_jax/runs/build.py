@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax import data, metrics, variants
-from qgan_jax.config import NETWORKS
+from qgan_jax.backend import backend
+from qgan_jax.config import NETWORKS, periods
 from qgan_jax.config.kinds import size_of
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
@@ -44,6 +46,8 @@ PyTree = Any
 # Decoded pictures take no more than one part of so many: while they are read
 # there are two copies, and other runs may be beside this one.
 _SHARE_OF_MEMORY = 4
+_BYTES_ON_DEVICES = 2**30  # Of a data set, at most.
+_STEPS_PER_CALL = 20  # At most, if the config does not say it.
 _EXAMPLES = 64  # Images that quantizers are fitted to before the first step.
 
 
@@ -267,7 +271,29 @@ class Setup:
       rate_at=make_decay(self.config.learning_rate_decay, self.config.steps),
       replicas=self.layout.replicas,
     )
-    return devices.Program(step, self.layout, on)
+    return devices.Program(step, self.layout, on, self._on_devices)
+
+  @property
+  def steps_per_call(self) -> int:
+    """Steps of a call: those of the config, or as many as suit the backend."""
+    if self.config.steps_per_call is not None:
+      return self.config.steps_per_call
+    if backend() == 'cpu':  # Convolutions in loops are several times slower.
+      return 1
+    common = math.gcd(*periods(self.config).values())
+    return max(n for n in range(1, _STEPS_PER_CALL + 1) if not common % n)
+
+  @property
+  def _on_devices(self) -> dict[str, np.ndarray] | None:
+    """The data that lie on the devices; None if batches are sent.
+
+    A CPU has them already, once for all of its devices.
+    """
+    images = self.dataset.train_images
+    if backend() == 'cpu' or images.nbytes > _BYTES_ON_DEVICES:
+      return None
+    labels = {} if self.labels is None else {'labels': self.labels}
+    return {'images': images, **labels}
 
   def refit(self) -> Refit:
     """What fits learned quantizers anew where the bits change."""

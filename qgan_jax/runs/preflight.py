@@ -24,7 +24,7 @@ from qgan_jax.runs import build, inputs
 from qgan_jax.runs.shared import make_layout, program_key, shared_config
 from qgan_jax.training import loop
 
-_STEPS = 20  # That are timed, after as many that are not.
+_CALLS = 20  # That are timed, after as many that are not.
 
 
 class Checked(NamedTuple):
@@ -164,12 +164,15 @@ def _check(
 
 def _compile(setup: build.Setup, machine: Machine) -> Costs:
   config: Any = setup.config
-  shape = setup.variant.repeats, config.batch_size
-  size = setup.dataset.train_images.shape[1:]
-  batch = {'images': jax.ShapeDtypeStruct((*shape, *size), np.uint8)}
-  if setup.labels is not None:
-    batch['labels'] = jax.ShapeDtypeStruct(shape, np.int32)
+  shape = setup.steps_per_call, setup.variant.repeats, config.batch_size
   program = setup.program(None if machine.here else machine.devices)
+  if program.by_index:
+    batch = {'indices': jax.ShapeDtypeStruct(shape, np.int32)}
+  else:
+    size = setup.dataset.train_images.shape[1:]
+    batch = {'images': jax.ShapeDtypeStruct((*shape, *size), np.uint8)}
+    if setup.labels is not None:
+      batch['labels'] = jax.ShapeDtypeStruct(shape, np.int32)
   lowered = program.lower(setup.state_shapes(), batch)
   try:
     return costs.compile_step(lowered)
@@ -189,10 +192,13 @@ def _measure(setup: build.Setup, members: int) -> float:
   batches = setup.batches(setup.layout)
   states = program.put(setup.init_states([setup] * members))
   seconds = []
-  for step in range(2 * _STEPS):
+  each = setup.steps_per_call
+  for steps in loop.calls(0, 2 * _CALLS * each, each):
     start = time.monotonic()
-    batch = loop.stack_batches(batches, step, setup.variant.repeats)
+    batch = loop.stack_batches(
+      batches, steps, setup.variant.repeats, by_index=program.by_index
+    )
     states, metrics = program(states, program.shard([batch] * members))
     jax.block_until_ready(metrics)
-    seconds.append(time.monotonic() - start)
-  return statistics.median(seconds[_STEPS:])
+    seconds.append((time.monotonic() - start) / each)
+  return statistics.median(seconds[_CALLS:])

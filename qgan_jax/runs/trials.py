@@ -151,6 +151,7 @@ def _train_and_deliver(
       repeats=setup.variant.repeats,
       log_every=config.logging.log_every,
       checkpoint_every=config.logging.checkpoint_every,
+      steps_per_call=setup.steps_per_call,
       refit=setup.refit(),
     )
     for member in members:

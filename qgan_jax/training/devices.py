@@ -235,8 +235,13 @@ class Program:
 
   On devices, states and metrics are lists with an entry for each of the
   layout's rounds: `put` sends the members' states there, `get` fetches them,
-  `metrics` fetches metrics. These leave the device as one vector: fetching a
+  `metrics` fetches metrics. These leave the device as one array: fetching a
   hundred scalars one by one costs more than the step of a small network.
+
+  A call takes as many steps as it is given batches, in a loop on the device
+  (`lax.scan`), because a host needs longer to start a call than an accelerator
+  for the step of a small network. The data set lies on the devices, if it is
+  given, and a batch is then the indices of its examples.
   """
 
   def __init__(
@@ -244,6 +249,7 @@ class Program:
     step: Callable[..., Any],
     layout: Layout,
     devices: Sequence[jax.Device] | None = None,
+    dataset: Mapping[str, np.ndarray] | None = None,
   ):
     """Wraps a step (state, batch) → (state, metrics) in `jax.pmap`.
 
@@ -256,26 +262,48 @@ class Program:
       layout: of the members.
       devices: what the layout was made for, to `lower` the step for devices
         that are not here; those of this run if None.
+      dataset: what batches are taken from, arrays [N, …] by name; None where
+        batches are sent whole.
     """
     self.layout = layout
+    self.by_index = dataset is not None
+    # As rows: chips pad the last two axes of an array, which of images are
+    # short.
+    self._rows = {k: x.reshape(len(x), -1) for k, x in (dataset or {}).items()}
+    shapes = {k: x.shape[1:] for k, x in (dataset or {}).items()}
     alone = layout.replicated
     here = jax.local_devices() if devices is None else devices
     if not alone:
       here = here[: layout.width * layout.group]
     self._mesh = Mesh(np.array(here), (AXIS,))
 
-    def packed(carried: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
-      state, metrics = step(self._packing.unpack(carried), batch)
+    def one(
+      rows: PyTree, state: PyTree, batch: PyTree
+    ) -> tuple[PyTree, jax.Array]:
+      if self.by_index:
+        indices = batch['indices']
+        batch = {
+          name: jnp.take(x, indices, axis=0, mode='clip').reshape(
+            *indices.shape, *shapes[name]
+          )
+          for name, x in rows.items()
+        }
+      state, metrics = step(state, batch)
       leaves, self._metrics_tree = jax.tree.flatten(metrics)
-      return (
-        self._packing.pack(state, jnp.concatenate),
-        jnp.stack([x.astype(jnp.float32) for x in leaves]),
-      )
+      return state, jnp.stack([x.astype(jnp.float32) for x in leaves])
 
-    self._step = jax.pmap(
-      jax.vmap(packed) if layout.lanes > 1 else packed,
+    def call(
+      carried: PyTree, batches: PyTree, rows: PyTree
+    ) -> tuple[PyTree, jax.Array]:
+      state, metrics = jax.lax.scan(
+        functools.partial(one, rows), self._packing.unpack(carried), batches
+      )
+      return self._packing.pack(state, jnp.concatenate), metrics
+
+    self._call = jax.pmap(
+      jax.vmap(call, (0, 0, None)) if layout.lanes > 1 else call,
       axis_name=AXIS,
-      in_axes=(None if alone else 0, 0),
+      in_axes=(None if alone else 0, 0, None),
       out_axes=(None, None) if alone else 0,
       devices=devices if alone else here,
       donate_argnums=(0,),
@@ -286,8 +314,7 @@ class Program:
     self._packing = Packing.of(states[0])
     states = [self._packing.pack(state) for state in states]
     if self.layout.replicated:
-      sharding = NamedSharding(self._mesh, PartitionSpec())
-      return [jax.device_put(states[0], sharding)]
+      return [self._put_replicated(states[0])]
     return self._put_stacked([[state] * self.layout.group for state in states])
 
   def shard(
@@ -296,22 +323,33 @@ class Program:
     """Deals the members' batches out to their devices, in turn.
 
     Args:
-      batches: of each member, arrays [repeats, B, …]; this process's part.
+      batches: of each member, arrays [steps, repeats, B, …]; this process's
+        part.
 
     Returns:
-      For each round, arrays [devices, repeats, B / shards, …], lanes second
-      where there are any.
+      For each round, arrays [devices, steps, repeats, B / shards, …], lanes
+      second where there are any.
     """
     layout = self.layout
     shards = layout.local_group
     parts = []
     for batch in batches:
       split = {
-        name: np.moveaxis(x.reshape(x.shape[0], -1, shards, *x.shape[2:]), 2, 0)
+        name: np.moveaxis(
+          x.reshape(*x.shape[:2], -1, shards, *x.shape[3:]), 3, 0
+        )
         for name, x in batch.items()
       }
       parts.append([{k: x[i] for k, x in split.items()} for i in range(shards)])
     return self._put_stacked(parts)
+
+  @functools.cached_property
+  def _dataset(self) -> PyTree:
+    """The data set, on every device."""
+    return self._put_replicated(self._rows)
+
+  def _put_replicated(self, tree: PyTree) -> PyTree:
+    return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
   def _put_stacked(self, parts: Sequence[Sequence[PyTree]]) -> list[PyTree]:
     """Stacks what each member's devices get to arrays [device, lane, …].
@@ -342,9 +380,9 @@ class Program:
   def __call__(
     self, states: list[PyTree], batches: list[PyTree]
   ) -> tuple[list[PyTree], list[jax.Array]]:
-    """One step of every member: (states, metrics)."""
+    """Some steps of every member: (states, metrics)."""
     taken = [
-      self._step(state, batch)
+      self._call(state, batch, self._dataset)
       for state, batch in zip(states, batches, strict=True)
     ]
     return [state for state, _ in taken], [metrics for _, metrics in taken]
@@ -352,11 +390,11 @@ class Program:
   def lower(
     self, state: PyTree, batch: Mapping[str, Any]
   ) -> jax.stages.Lowered:
-    """The step of a round, ready to be compiled; from shapes alone.
+    """The call of a round, ready to be compiled; from shapes alone.
 
     Args:
       state: of a member, `jax.ShapeDtypeStruct`s.
-      batch: of a member and of all processes, likewise [repeats, B, …].
+      batch: of a member and of all processes, likewise [steps, repeats, B, …].
     """
     layout = self.layout
     self._packing = Packing.of(state)
@@ -369,12 +407,14 @@ class Program:
       return jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype)
 
     def part(x: Any) -> jax.ShapeDtypeStruct:
-      shape = x.shape[0], x.shape[1] // layout.group, *x.shape[2:]
-      return jax.ShapeDtypeStruct((*axes, *shape), x.dtype)
+      steps, repeats, images, *rest = x.shape
+      shape = *axes, steps, repeats, images // layout.group, *rest
+      return jax.ShapeDtypeStruct(shape, x.dtype)
 
     if not layout.replicated:
       packed = jax.tree.map(stacked, packed)
-    return self._step.lower(packed, jax.tree.map(part, dict(batch)))
+    rows = jax.eval_shape(lambda: self._rows)
+    return self._call.lower(packed, jax.tree.map(part, dict(batch)), rows)
 
   def get(self, rounds: list[PyTree]) -> list[PyTree]:
     """The members' states, on the host."""
@@ -383,12 +423,12 @@ class Program:
       for state in self._split(jax.device_get(rounds))
     ]
 
-  def metrics(self, steps: Sequence[list[jax.Array]]) -> list[PyTree]:
-    """The members' metrics in some steps: arrays [steps], on the host."""
-    by_round = zip(*jax.device_get(list(steps)), strict=True)
+  def metrics(self, calls: Sequence[list[jax.Array]]) -> list[PyTree]:
+    """The members' metrics in some calls: arrays [steps], on the host."""
+    by_round = zip(*jax.device_get(list(calls)), strict=True)
     # A member's: [steps, metrics].
-    stacked = self._split([np.stack(rows, axis=-2) for rows in by_round])
-    return [jax.tree.unflatten(self._metrics_tree, x.T) for x in stacked]
+    joined = self._split([np.concatenate(rows, axis=-2) for rows in by_round])
+    return [jax.tree.unflatten(self._metrics_tree, x.T) for x in joined]
 
   def _split(self, fetched: list[PyTree]) -> list[PyTree]:
     if self.layout.replicated:

@@ -1,6 +1,6 @@
-"""The training loop: steps, logs, checkpoints, and a clean stop by a signal."""
+"""The training loop: calls, logs, checkpoints, and a clean stop by a signal."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -71,15 +71,61 @@ def _signals() -> Iterator[list[int]]:
 
 
 def stack_batches(
-  batches: Batches, step: int, repeats: int
+  batches: Batches, steps: range, repeats: int, *, by_index: bool
 ) -> dict[str, np.ndarray]:
-  """The batches of a step, stacked."""
-  parts = [batches.at(step * repeats + i) for i in range(repeats)]
-  images, labels = zip(*parts, strict=True)
-  batch = {'images': np.stack(images)}
+  """The batches of some steps, stacked.
+
+  Args:
+    batches: of a member, by number.
+    steps: one after another.
+    repeats: batches of a step.
+    by_index: whether only the indices of the examples are wanted.
+
+  Returns:
+    'indices', int32 [steps, repeats, B / P]; or else 'images', uint8
+    [steps, repeats, B / P, H, W, C], and where there are classes 'labels',
+    int32 [steps, repeats, B / P].
+  """
+  numbers = range(steps.start * repeats, steps.stop * repeats)
+
+  def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    joined = np.stack(parts)
+    return joined.reshape(len(steps), repeats, *joined.shape[1:])
+
+  if by_index:
+    return {
+      'indices': stacked([batches.indices(i) for i in numbers]).astype(np.int32)
+    }
+  images, labels = zip(*map(batches.at, numbers), strict=True)
+  batch = {'images': stacked(images)}
   if labels[0] is not None:
-    batch['labels'] = np.stack(labels)
+    batch['labels'] = stacked(labels)
   return batch
+
+
+def calls(
+  first: int, last: int, steps_per_call: int, alone: Collection[int] = ()
+) -> Iterator[range]:
+  """The steps of each call from one step to another.
+
+  Calls begin at multiples of their length. What lies between two of them is
+  taken one step at a time if a refit is due inside it, or if training begins
+  there; so a run that is stopped and resumed makes the same calls.
+
+  Args:
+    first: the step to begin with.
+    last: the step to end with, a multiple of `steps_per_call`.
+    steps_per_call: how many a call takes.
+    alone: steps before which the state is needed on the host.
+  """
+  step = first
+  while step < last:
+    begin = step - step % steps_per_call
+    block = range(begin, begin + steps_per_call)
+    if step > begin or any(inner in alone for inner in block[1:]):
+      block = range(step, step + 1)
+    yield block
+    step = block.stop
 
 
 def explain_halt(step: int, metrics: Mapping[str, PyTree]) -> str:
@@ -159,6 +205,7 @@ def train(
   repeats: int,
   log_every: int,
   checkpoint_every: int,
+  steps_per_call: int = 1,
   refit: Refit | None = None,
 ) -> Ended:
   """Trains all members up to a step.
@@ -173,6 +220,8 @@ def train(
       means over these steps.
     checkpoint_every: steps from one checkpoint to the next; the last step has
       one too.
+    steps_per_call: steps from one look at the state, or at a signal, to the
+      next; divides `total_steps` and the periods of all that is done.
     refit: fits learned quantizers where bits change; None where bits never
       change.
 
@@ -204,9 +253,12 @@ def train(
   def running() -> list[tuple[int, Member]]:
     return [(i, m) for i, m in enumerate(members) if i not in problems]
 
-  def batches_of(step: int) -> PyTree:
-    return program.shard(
-      [stack_batches(member.batches, step, repeats) for member in members]
+  def with_batches(steps: range) -> tuple[range, PyTree]:
+    return steps, program.shard(
+      [
+        stack_batches(m.batches, steps, repeats, by_index=program.by_index)
+        for m in members
+      ]
     )
 
   due_refits = [refit.steps(s, total_steps) for s in states] if refit else []
@@ -220,17 +272,18 @@ def train(
       ]
     )
 
-  feed = prefetched(batches_of, step, total_steps)
+  planned = calls(step, total_steps, steps_per_call, set().union(*due_refits))
+  feed = prefetched(with_batches, planned)
   with _signals() as received, contextlib.closing(feed):
     while step < total_steps and running():
-      batches = next(feed)
+      steps, batches = next(feed)
       if refit and any(step in due for due in due_refits):
         with _all_paused(members):
           carried = program.put(refitted(refit, program.get(carried)))
       with jax.transfer_guard('disallow'):
         carried, metrics = program(carried, batches)
       window.append(metrics)
-      step += 1
+      step = steps.stop
       for _, member in running():
         member.tracker.advance(step)
       seen = due(log_every) or due(checkpoint_every)

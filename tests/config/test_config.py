@@ -125,6 +125,7 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     'logging.diagnose_every',
     'precision.rules',
     'scores.inception_weights',
+    'steps_per_call',
   }
   with pytest.raises(AttributeError):
     frozen.steps = 3
@@ -170,6 +171,7 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     ('seed=-1', 'seed=-1'),
     ('loss=hing', "did you mean 'hinge'"),
     ('penalty=gp', 'one of none, r1, r1_r2, gradient_penalty'),
+    ('steps_per_call=8', 'not divide logging.log_every=100.* of 100,'),
     ('penalty=none,penalty_weight=3', 'does nothing with penalty=none'),
     ('penalty=r1,batch_size=4', 'less than one image.*at least 0.25'),
     ('augment=ada,loss=wasserstein', 'with loss=wasserstein; take one of'),

@@ -125,7 +125,7 @@ def test_prefetched_is_one_ahead_and_in_order():
       ahead.set()
     return step
 
-  feed = prefetched(make, 3, 7)
+  feed = prefetched(make, range(3, 7))
   assert next(feed) == 3
   assert ahead.wait(10)  # The second is made, though nobody asked for it.
   assert list(feed) == [4, 5, 6]
@@ -138,14 +138,14 @@ def test_what_a_batch_raises_is_raised_at_its_step():
       raise UserError('no such file')
     return step
 
-  feed = prefetched(make, 0, 3)
+  feed = prefetched(make, range(3))
   assert next(feed) == 0
   with pytest.raises(UserError, match='no such file'):
     next(feed)
 
 
 def test_a_feed_that_is_closed_leaves_no_thread():
-  feed = prefetched(lambda step: step, 0, 9)
+  feed = prefetched(lambda step: step, range(9))
   next(feed)
   feed.close()
   assert not [t for t in threading.enumerate() if 'batches' in t.name]

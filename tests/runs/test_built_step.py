@@ -25,7 +25,7 @@ def build_step(arg, precision=None, state=None):
   state = state or setup.init_state()
   program = setup.program()
   batch = program.shard(
-    [{'images': dataset.train_images[None, : tiny_run.BATCH]}]
+    [{'images': dataset.train_images[None, None, : tiny_run.BATCH]}]
   )
   jaxpr = jax.make_jaxpr(program)(program.put([state]), batch)
   return state, re.sub('0x[0-9a-f]+', '', str(jaxpr))

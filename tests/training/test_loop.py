@@ -173,7 +173,7 @@ def test_the_step_gets_the_batches_of_its_number_and_a_row_is_a_mean(
   losses_by_step = []
   for i in range(6):
     images = np.stack([BATCHES.at(2 * i)[0], BATCHES.at(2 * i + 1)[0]])
-    state, metrics = step_fn(state, step_fn.shard([{'images': images}]))
+    state, metrics = step_fn(state, step_fn.shard([{'images': images[None]}]))
     losses_by_step.append(step_fn.metrics([metrics])[0]['d_loss'][0])
   end = train(tmp_path, *gan, total_steps=6, checkpoint_every=6)
   assert_identical(end, step_fn.get(state)[0])
@@ -210,6 +210,67 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
   assert steps == sorted(set(steps))
 
 
+@pytest.fixture(scope='module')
+def by_index():
+  """A program on whose device the data set lies."""
+  return devices.Program(
+    make()[1], devices.make_layout(1), dataset={'images': IMAGES}
+  )
+
+
+def test_several_steps_in_a_call_make_the_same_run(
+  gan, by_index, undisturbed, tmp_path
+):
+  state, one_by_one = gan
+  seen = []
+
+  def look(step, state):
+    seen.append((step, int(state.step)))
+    return {'extra': step}
+
+  kwargs = {'checkpoint_every': 3, 'periodic': (loop.Periodic(3, look),)}
+  end = train(tmp_path / 'a', state, by_index, steps_per_call=3, **kwargs)
+  assert_identical(end, undisturbed)
+  assert seen == [(3, 3), (6, 6), (9, 9)]
+  train(tmp_path / 'b', state, one_by_one, **kwargs)
+  rows, expected = log(tmp_path / 'a'), log(tmp_path / 'b')
+  for row in (*rows, *expected):
+    row.pop('steps_per_second', None)
+  assert rows == expected
+
+
+def test_a_signal_is_answered_after_the_call(
+  gan, by_index, undisturbed, tmp_path
+):
+  def stop(step, state):
+    if step == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return {}
+
+  kwargs = {'steps_per_call': 3, 'checkpoint_every': 9}
+  with pytest.raises(loop.Stopped) as stopped:
+    train(
+      tmp_path, gan[0], by_index, periodic=(loop.Periodic(3, stop),), **kwargs
+    )
+  assert stopped.value.step == 6
+  _, state = Checkpoints(tmp_path / 'checkpoints').restore_latest(gan[0])
+  assert int(state.step) == 6
+  assert_identical(train(tmp_path, state, by_index, **kwargs), undisturbed)
+
+
+def test_calls_begin_at_multiples_of_their_length():
+  assert list(loop.calls(0, 8, 4)) == [range(4), range(4, 8)]
+  assert list(loop.calls(5, 7, 1)) == [range(5, 6), range(6, 7)]
+  # A run that begins between two of them, after a NaN, and refits.
+  singly = [range(i, i + 1) for i in range(12)]
+  assert list(loop.calls(2, 8, 4)) == [*singly[2:4], range(4, 8)]
+  planned = [range(4), *singly[4:8], range(8, 12)]
+  assert list(loop.calls(0, 12, 4, {6, 8})) == planned
+  # Stopped anywhere, it makes the calls that were left.
+  for i, call in enumerate(planned):
+    assert list(loop.calls(call.start, 12, 4, {6, 8})) == planned[i:]
+
+
 def test_the_second_ctrl_c_ends_at_once(gan, tmp_path):
   def stop_twice(step, state):
     os.kill(os.getpid(), signal.SIGINT)
@@ -221,10 +282,19 @@ def test_the_second_ctrl_c_ends_at_once(gan, tmp_path):
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_nan_names_the_tensor_and_keeps_the_state_before_it(tmp_path):
+@pytest.mark.parametrize('steps_per_call', [1, 3])
+def test_nan_names_the_tensor_and_keeps_the_state_before_it(
+  steps_per_call, tmp_path
+):
   # The second step's first update of D throws it to infinity.
   state, step = make(lambda count: jnp.where(count < D_STEPS, 0.01, 3e38))
-  ended = train_all([tmp_path], [state], program(step))
+  ended = train_all(
+    [tmp_path],
+    [state],
+    program(step),
+    checkpoint_every=3,
+    steps_per_call=steps_per_call,
+  )
   assert ended.states == [None]
   message = ended.problems[0]
   assert message.startswith('step 2 gave NaN or infinity in the gradient of ')

@@ -23,7 +23,7 @@ def test_shapes_give_the_program_of_the_arrays(layout):
   dataset = tiny_run.make_dataset()
   setup = build.set_up(config, dataset, layout)
   program = setup.program()
-  images = dataset.train_images[None, : tiny_run.BATCH]
+  images = dataset.train_images[None, None, : tiny_run.BATCH]
   shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
   lowered = setup.program().lower(setup.state_shapes(), {'images': shape})
   zeros = jax.tree.map(
@@ -31,7 +31,7 @@ def test_shapes_give_the_program_of_the_arrays(layout):
   )
   states = program.put([zeros] * layout.members)
   batches = program.shard([{'images': images}] * layout.members)
-  run = program._step.lower(states[0], batches[0])
+  run = program._call.lower(states[0], batches[0], {})
   assert lowered.as_text() == run.as_text()
   assert lowered.in_avals == run.in_avals
 

@@ -299,7 +299,8 @@ def train(folder, states, step, refits, total_steps=8):
       total_steps=total_steps,
       repeats=1,
       log_every=4,
-      checkpoint_every=2,
+      checkpoint_every=4,
+      steps_per_call=4,
       refit=refits,
     )
   assert not ended.problems

@@ -4,6 +4,7 @@ python tiny_population.py OUT.npz
 """
 
 import sys
+from unittest import mock
 
 import chex
 import jax
@@ -29,10 +30,15 @@ def train(layout):
     tiny_run.make_config(f'{ARG},seed={seed}') for seed in range(layout.members)
   ]
   setup = build.set_up(configs[0], dataset, layout)
-  program = setup.program()
+  # As on an accelerator: several steps a call, and the data on the devices.
+  by_index = layout.group > 1 or layout.lanes > 1
+  with mock.patch.object(
+    build, 'backend', lambda: 'gpu' if by_index else 'cpu'
+  ):
+    program = setup.program()
   members = [build.set_up(config, dataset) for config in configs]
   states = program.put(setup.init_states(members))
-  for i in range(STEPS):
+  for steps in loop.calls(0, STEPS, STEPS if by_index else 1):
     batches = [
       loop.stack_batches(
         Batches(
@@ -41,8 +47,9 @@ def train(layout):
           seed=config.seed,
           batch_size=tiny_run.BATCH,
         ),
-        i,
+        steps,
         1,
+        by_index=by_index,
       )
       for config in configs
     ]

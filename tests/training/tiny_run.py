@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 import signal
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -98,7 +99,12 @@ def train(arg):
     before = before.replace(
       adapted={name: np.float32(value) for name, value in adapted.items()}
     )
-  program = setup.program()
+  # As on an accelerator: several steps a call, and the data on the devices.
+  by_index = jax.device_count() > 1
+  with mock.patch.object(
+    build, 'backend', lambda: 'gpu' if by_index else 'cpu'
+  ):
+    program = setup.program()
   batches = Batches(
     dataset.train_images,
     setup.labels,
@@ -109,10 +115,13 @@ def train(arg):
     process_devices=jax.local_device_count(),
   )
   state, metrics = program.put([before]), []
-  for i in range(STEPS):
-    batch = loop.stack_batches(batches, i, setup.variant.repeats)
+  for steps in loop.calls(0, STEPS, STEPS if by_index else 1):
+    batch = loop.stack_batches(
+      batches, steps, setup.variant.repeats, by_index=by_index
+    )
     state, values = program(state, program.shard([batch]))
-    metrics.append(jax.tree.map(lambda x: x[0], program.metrics([values])[0]))
+    metrics.append(values)
+  (metrics,) = program.metrics(metrics)
   after = program.get(state)[0]
   # Replicas that drift apart are seen only where each of them is looked at.
   same = jax.tree.leaves(program.put([after]))

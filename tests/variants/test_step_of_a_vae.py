@@ -24,7 +24,7 @@ def trained(setup, steps=STEPS):
   before = setup.init_state()
   program = setup.program()
   state = program.put([before])
-  images = setup.dataset.train_images[None, :16]
+  images = setup.dataset.train_images[None, None, :16]
   for _ in range(steps):
     state, metrics = program(state, program.shard([{'images': images}]))
   values = {k: v for k, v in program.metrics([metrics])[0].items()}
