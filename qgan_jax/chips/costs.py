@@ -12,11 +12,11 @@ from qgan_jax.chips.topologies import Machine
 
 
 class Costs(NamedTuple):
-  """What one call of a compiled program costs a device.
+  """What a step of a compiled program costs a device.
 
   Attributes:
     compiling: seconds that it took to compile, on this machine.
-    state: bytes of its arguments: the state and a batch.
+    state: bytes of its arguments: the state, and a batch or the data set.
     temporaries: bytes that it takes beyond these, outputs included.
     flops: floating-point operations.
     bytes: read and written.
@@ -38,13 +38,18 @@ class Costs(NamedTuple):
     return self.state + self.temporaries
 
 
-def compile_step(lowered: jax.stages.Lowered) -> Costs:
-  """Compiles a program and reads what it costs."""
+def compile_step(lowered: jax.stages.Lowered, steps: int = 1) -> Costs:
+  """Compiles a program and reads what it costs.
+
+  Args:
+    lowered: the program.
+    steps: that a call of it takes, in a loop, which XLA counts once.
+  """
   start = time.monotonic()
   compiled = lowered.compile()
   seconds = time.monotonic() - start
   memory: Any = compiled.memory_analysis()
-  read = program.read(compiled.as_text() or '')
+  read = program.read(compiled.as_text() or '', steps)
   analysis: Any = compiled.cost_analysis()
   if analysis is None:
     # XLA's compiler for GPUs tells none. Operations are those of the program
@@ -69,7 +74,7 @@ def compile_step(lowered: jax.stages.Lowered) -> Costs:
 
 
 def bounds(costs: Costs, machine: Machine, *, dtype: str) -> dict[str, float]:
-  """The least seconds that a call takes, by what bounds it; {} if unknown.
+  """The least seconds that a step takes, by what bounds it; {} if unknown.
 
   Each is a cost over the chip's published peak rate, as in a roofline
   (Williams et al. 2009). An all-reduce over n devices sends 2 (n − 1) / n times
@@ -95,7 +100,7 @@ def bounds(costs: Costs, machine: Machine, *, dtype: str) -> dict[str, float]:
 def estimate(
   costs: Costs, machine: Machine, *, dtype: str
 ) -> tuple[float, str] | None:
-  """(seconds of a call, how they were estimated); None where nothing is known.
+  """(seconds of a step, how they were estimated); None where nothing is known.
 
   Where the compiler gives its schedule in cycles, their sum is the estimate, as
   kernels run one after another; the time of collectives comes on top, of which

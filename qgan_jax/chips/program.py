@@ -91,14 +91,20 @@ class Program:
     return sum(self.kernels.get(name, 0) for name in COLLECTIVES)
 
 
-def read(text: str) -> Program:
-  """Reads the text of an optimized program, `Compiled.as_text()`."""
+def read(text: str, steps: int = 1) -> Program:
+  """Reads the text of an optimized program.
+
+  Args:
+    text: `Compiled.as_text()`.
+    steps: that a call takes. A loop of so many turns is counted once, so that
+      all numbers are of a step, with what a call does once besides.
+  """
   entry, computations = _computations(text)
   kernels: collections.Counter[str] = collections.Counter()
   moved: collections.Counter[str] = collections.Counter()
   cycles: collections.Counter[str] = collections.Counter()
   made = reduced = 0
-  for name, times in _called(entry, computations):
+  for name, times in _called(entry, computations, steps):
     own = computations[name]
     for line in own.values():
       opcode = line.opcode.removesuffix('-start')
@@ -169,20 +175,23 @@ def _bytes(shapes: str) -> int:
 
 
 def _called(
-  name: str, computations: Mapping[str, Mapping[str, Instruction]]
+  name: str,
+  computations: Mapping[str, Mapping[str, Instruction]],
+  steps: int,
 ) -> Iterator[tuple[str, int]]:
   """A computation and those that it runs as kernels, with how often each."""
   yield name, 1
   for line in computations[name].values():
     if line.opcode not in ('while', 'conditional', 'call'):
       continue
-    trips = _TRIPS.search(line.rest)
+    found = _TRIPS.search(line.rest)
+    trips = int(found[1]) if found and int(found[1]) != steps else 1
     inner = _RUN.findall(line.rest)
     for branches in _BRANCHES.findall(line.rest):
       inner += _OPERAND.findall(branches)
     for other in inner:
-      for found, times in _called(other, computations):
-        yield found, times * (int(trips[1]) if trips else 1)
+      for inside, times in _called(other, computations, steps):
+        yield inside, times * trips
 
 
 # The first of these that a fusion holds says what kind of kernel it is.

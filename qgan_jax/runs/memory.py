@@ -8,7 +8,7 @@ import jax
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build
-from qgan_jax.training import devices
+from qgan_jax.training import devices, machine
 from qgan_jax.training.state import TrainState
 
 
@@ -50,7 +50,7 @@ def check_samples(count: int, dataset: ImageDataset) -> None:
     UserError: the images alone are larger.
   """
   size = count * math.prod(dataset.train_images.shape[1:])
-  limit = devices.memory_of_machine()
+  limit = machine.memory()
   if limit is not None and size > limit:
     raise UserError(
       f'{count:,} generated images need {size / 2**30:.1f} GiB, more than the '

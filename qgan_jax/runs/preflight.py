@@ -40,6 +40,8 @@ class Checked(NamedTuple):
     images: of the batch, on each device.
     runs: that a device trains together.
     costs: of a call.
+    steps_per_call: steps of a call.
+    costs: of a step of a round.
     in_float: of the same program without quantization; None where it has none.
     measured: seconds of a step, on the machine; None where it is not here.
   """
@@ -52,6 +54,7 @@ class Checked(NamedTuple):
   rounds: int
   images: int
   runs: int
+  steps_per_call: int
   costs: Costs
   in_float: Costs | None
   measured: float | None
@@ -156,6 +159,7 @@ def _check(
     rounds=layout.rounds,
     images=config.batch_size // layout.group * layout.lanes,
     runs=layout.lanes,
+    steps_per_call=setup.steps_per_call,
     costs=_compile(setup, machine),
     in_float=in_float,
     measured=_measure(setup, len(configs)) if machine.here else None,
@@ -175,7 +179,7 @@ def _compile(setup: build.Setup, machine: Machine) -> Costs:
       batch['labels'] = jax.ShapeDtypeStruct(shape, np.int32)
   lowered = program.lower(setup.state_shapes(), batch)
   try:
-    return costs.compile_step(lowered)
+    return costs.compile_step(lowered, setup.steps_per_call)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise

@@ -16,8 +16,9 @@ def describe(checked: Checked, name: str) -> str:
     (name, f'{checked.dataset}, {_runs(checked)} on {_on(checked)}'),
     ('compiles', f'in {c.compiling:.0f} s here'),
     ('memory', _memory(checked)),
+    ('a call', _count(checked.steps_per_call, 'step')),
     ('a step', _counts(c)),
-  ]  # fmt: skip
+  ]
   bounds = costs.bounds(c, machine, dtype=config.dtype)
   if bounds:
     told = ', '.join(f'{k} {_time(v)}' for k, v in bounds.items())
@@ -59,6 +60,7 @@ def record(checked: Checked) -> dict[str, Any]:
     'dataset': checked.dataset,
     'runs': checked.trials,
     'batch_per_device': checked.images,
+    'steps_per_call': checked.steps_per_call,
     'compiled': _numbers(c),
     'compiled_float': checked.in_float and _numbers(checked.in_float),
     'estimated': {
@@ -112,7 +114,7 @@ def _on(checked: Checked) -> str:
 def _memory(checked: Checked) -> str:
   c, machine = checked.costs, checked.machine
   told = (
-    f'{_size(c.memory)} a device: state and batch {_size(c.state)}, '
+    f'{_size(c.memory)} a device: state and data {_size(c.state)}, '
     f'temporaries {_size(c.temporaries)}'
   )
   if machine.chip is None:

@@ -5,11 +5,9 @@ from `jax.pmap` to `shard_map` would change this one alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import contextlib
 import dataclasses
 import functools
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,15 +19,12 @@ import numpy as np
 from qgan_jax.backend import backend
 from qgan_jax.errors import UserError
 from qgan_jax.precision.replicas import Replicas
+from qgan_jax.training import machine
 from qgan_jax.training.flat import Packing
+from qgan_jax.training.rows import as_rows, take
 
 PyTree = Any
 AXIS = 'devices'
-# A container's limit, by version of its control groups: a number, or `max`.
-_CONTAINER = (
-  Path('/sys/fs/cgroup/memory.max'),
-  Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'),
-)
 
 
 def join(
@@ -76,38 +71,16 @@ def spread_over_cores(members: int) -> None:
   """
   flag = '--xla_force_host_platform_device_count'
   if flag not in os.environ.get('XLA_FLAGS', ''):
-    jax.config.update('jax_num_cpu_devices', min(members, num_cores()))
-
-
-def num_cores() -> int:
-  """Cores that this process may use; those of the machine where it is unknown.
-
-  Only Linux knows.
-  """
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+    jax.config.update('jax_num_cpu_devices', min(members, machine.num_cores()))
 
 
 def memory() -> int | None:
   """Bytes that this process's devices have, used or not; None if unknown."""
   devices = jax.local_devices()
   if devices[0].platform == 'cpu':
-    return memory_of_machine()
+    return machine.memory()
   limits = [(d.memory_stats() or {}).get('bytes_limit', 0) for d in devices]
   return sum(limits) if all(limits) else None
-
-
-def memory_of_machine() -> int | None:
-  """Bytes that this machine or container has, used or not; None if unknown."""
-  found = []
-  if 'SC_PHYS_PAGES' in os.sysconf_names:
-    found.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
-  # The file is there, with a number in it, in containers with a limit.
-  for limit in _CONTAINER:
-    with contextlib.suppress(OSError, ValueError):
-      found.append(int(limit.read_text()))
-  return min(found, default=None)
 
 
 def meet(name: str) -> None:
@@ -267,38 +240,30 @@ class Program:
     """
     self.layout = layout
     self.by_index = dataset is not None
-    # As rows: chips pad the last two axes of an array, which of images are
-    # short.
-    self._rows = {k: x.reshape(len(x), -1) for k, x in (dataset or {}).items()}
-    shapes = {k: x.shape[1:] for k, x in (dataset or {}).items()}
+    self._dataset = dataset or {}
+    shapes = {name: x.shape[1:] for name, x in self._dataset.items()}
     alone = layout.replicated
     here = jax.local_devices() if devices is None else devices
     if not alone:
       here = here[: layout.width * layout.group]
     self._mesh = Mesh(np.array(here), (AXIS,))
 
-    def one(
-      rows: PyTree, state: PyTree, batch: PyTree
-    ) -> tuple[PyTree, jax.Array]:
-      if self.by_index:
-        indices = batch['indices']
-        batch = {
-          name: jnp.take(x, indices, axis=0, mode='clip').reshape(
-            *indices.shape, *shapes[name]
-          )
-          for name, x in rows.items()
-        }
-      state, metrics = step(state, batch)
-      leaves, self._metrics_tree = jax.tree.flatten(metrics)
-      return state, jnp.stack([x.astype(jnp.float32) for x in leaves])
-
     def call(
       carried: PyTree, batches: PyTree, rows: PyTree
     ) -> tuple[PyTree, jax.Array]:
-      state, metrics = jax.lax.scan(
-        functools.partial(one, rows), self._packing.unpack(carried), batches
-      )
-      return self._packing.pack(state, jnp.concatenate), metrics
+      def one(carried: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
+        if self.by_index:
+          batch = take(rows, batch['indices'], shapes)
+        state, metrics = step(self._packing.unpack(carried), batch)
+        leaves, self._metrics_tree = jax.tree.flatten(metrics)
+        return (
+          self._packing.pack(state, jnp.concatenate),
+          jnp.stack([x.astype(jnp.float32) for x in leaves]),
+        )
+
+      # Packed, also from step to step: two hundred arrays that a loop carries
+      # cost a TPU a tenth of its cycles.
+      return jax.lax.scan(one, carried, batches)
 
     self._call = jax.pmap(
       jax.vmap(call, (0, 0, None)) if layout.lanes > 1 else call,
@@ -344,9 +309,9 @@ class Program:
     return self._put_stacked(parts)
 
   @functools.cached_property
-  def _dataset(self) -> PyTree:
+  def _rows(self) -> PyTree:
     """The data set, on every device."""
-    return self._put_replicated(self._rows)
+    return self._put_replicated(as_rows(self._dataset))
 
   def _put_replicated(self, tree: PyTree) -> PyTree:
     return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
@@ -382,7 +347,7 @@ class Program:
   ) -> tuple[list[PyTree], list[jax.Array]]:
     """Some steps of every member: (states, metrics)."""
     taken = [
-      self._call(state, batch, self._dataset)
+      self._call(state, batch, self._rows)
       for state, batch in zip(states, batches, strict=True)
     ]
     return [state for state, _ in taken], [metrics for _, metrics in taken]
@@ -413,7 +378,7 @@ class Program:
 
     if not layout.replicated:
       packed = jax.tree.map(stacked, packed)
-    rows = jax.eval_shape(lambda: self._rows)
+    rows = jax.eval_shape(lambda: as_rows(self._dataset))
     return self._call.lower(packed, jax.tree.map(part, dict(batch)), rows)
 
   def get(self, rounds: list[PyTree]) -> list[PyTree]:

@@ -13,7 +13,7 @@ import platform
 
 import jax
 
-from qgan_jax.training import devices
+from qgan_jax.training.machine import num_cores
 
 # Programs that compile faster are not worth a file.
 _LEAST_SECONDS = 0.5
@@ -48,6 +48,6 @@ def machine() -> str:
   except OSError:
     lines = []
   kept = [x for x in lines if x.startswith(('flags', 'Features', 'model name'))]
-  threads = os.environ.get('NPROC'), devices.num_cores()
+  threads = os.environ.get('NPROC'), num_cores()
   text = '\n'.join([platform.machine(), platform.processor(), *kept])
   return hashlib.sha256(f'{text}\n{threads}'.encode()).hexdigest()[:16]

@@ -4,7 +4,6 @@ python tiny_population.py OUT.npz
 """
 
 import sys
-from unittest import mock
 
 import chex
 import jax
@@ -26,19 +25,17 @@ def train(layout):
   """The states of all members after some steps, by a step traced once."""
   chex.clear_trace_counter()
   dataset = tiny_run.make_dataset()
+  # In one call as well as in as many: members in turn take the latter.
+  each = 1 if layout.rounds > 1 else STEPS
   configs = [
-    tiny_run.make_config(f'{ARG},seed={seed}') for seed in range(layout.members)
+    tiny_run.make_config(f'{ARG},seed={seed},steps_per_call={each}')
+    for seed in range(layout.members)
   ]
   setup = build.set_up(configs[0], dataset, layout)
-  # As on an accelerator: several steps a call, and the data on the devices.
-  by_index = layout.group > 1 or layout.lanes > 1
-  with mock.patch.object(
-    build, 'backend', lambda: 'gpu' if by_index else 'cpu'
-  ):
-    program = setup.program()
+  program = setup.program()
   members = [build.set_up(config, dataset) for config in configs]
   states = program.put(setup.init_states(members))
-  for steps in loop.calls(0, STEPS, STEPS if by_index else 1):
+  for steps in loop.calls(0, STEPS, setup.steps_per_call):
     batches = [
       loop.stack_batches(
         Batches(
@@ -49,7 +46,7 @@ def train(layout):
         ),
         steps,
         1,
-        by_index=by_index,
+        by_index=program.by_index,
       )
       for config in configs
     ]

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 import signal
 import sys
-from unittest import mock
 
 import jax
 import numpy as np
@@ -85,6 +84,8 @@ def make_config(arg):
 
 def train(arg):
   """The state before and after, the metrics of every step, and the step."""
+  if jax.device_count() > 1:  # In one call, as on accelerators.
+    arg += f',steps_per_call={STEPS}'
   config = make_config(arg)
   dataset = make_dataset()
   if config.variant in variants.FROM_IMAGES:
@@ -99,12 +100,7 @@ def train(arg):
     before = before.replace(
       adapted={name: np.float32(value) for name, value in adapted.items()}
     )
-  # As on an accelerator: several steps a call, and the data on the devices.
-  by_index = jax.device_count() > 1
-  with mock.patch.object(
-    build, 'backend', lambda: 'gpu' if by_index else 'cpu'
-  ):
-    program = setup.program()
+  program = setup.program()
   batches = Batches(
     dataset.train_images,
     setup.labels,
@@ -115,9 +111,9 @@ def train(arg):
     process_devices=jax.local_device_count(),
   )
   state, metrics = program.put([before]), []
-  for steps in loop.calls(0, STEPS, STEPS if by_index else 1):
+  for steps in loop.calls(0, STEPS, setup.steps_per_call):
     batch = loop.stack_batches(
-      batches, steps, setup.variant.repeats, by_index=by_index
+      batches, steps, setup.variant.repeats, by_index=program.by_index
     )
     state, values = program(state, program.shard([batch]))
     metrics.append(values)
@@ -136,7 +132,7 @@ def stop(folder, state, program, batches):
   """Trains until the last process alone is told to stop: its last step."""
 
   def signal_to_the_last(step, state):
-    if step == STEPS + 1 and jax.process_index() == jax.process_count() - 1:
+    if step == 2 * STEPS and jax.process_index() == jax.process_count() - 1:
       os.kill(os.getpid(), signal.SIGTERM)
     return {}
 
@@ -150,18 +146,19 @@ def stop(folder, state, program, batches):
           checkpoints=Checkpoints(folder, primary=False),
           tracker=Tracker(
             folder,
-            total_steps=100,
+            total_steps=99,
             first_step=STEPS,
             dataset='random',
             primary=False,
           ),
-          periodic=(loop.Periodic(1, signal_to_the_last),),
+          periodic=(loop.Periodic(STEPS, signal_to_the_last),),
         )
       ],
-      total_steps=100,
+      total_steps=99,
       repeats=1,
-      log_every=3,
-      checkpoint_every=100,
+      log_every=2 * STEPS,
+      checkpoint_every=99,
+      steps_per_call=STEPS,
     )
   except loop.Stopped as stopped:
     return stopped.step
