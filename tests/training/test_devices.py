@@ -32,7 +32,7 @@ def start(out, num_devices, variants, *distributed):
 def finish(processes):
   try:
     for process in processes:
-      _, stderr = process.communicate(timeout=300)
+      _, stderr = process.communicate(timeout=900)
       assert process.returncode == 0, stderr
   finally:
     for process in processes:
