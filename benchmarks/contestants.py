@@ -58,6 +58,7 @@ class Ours:
         channels=channels,
         dtype=dtype,
         latent_dim=LATENT_DIM,
+        steps_per_call=1,
         ema=EMA_DECAY,
         **TRAINING,
         **precision,
@@ -74,7 +75,7 @@ class Ours:
     self._batch = self._program.shard([self._host_batch(0)])
 
   def _host_batch(self, step: int) -> dict[str, np.ndarray]:
-    return {'images': self._batches.at(step)[0][None]}
+    return {'images': self._batches.at(step)[0][None, None]}
 
   def step(self) -> None:
     """Takes one step on the same batch and waits for it."""
@@ -128,7 +129,7 @@ class Ours:
       return batch
 
     begin = time.perf_counter()
-    feed = data.prefetched(make, 0, steps)
+    feed = data.prefetched(make, range(steps))
     for _ in range(steps):
       start = time.perf_counter()
       batch = next(feed)

@@ -114,7 +114,7 @@ def make_step(setup: build.Setup, start: Any) -> Step:
   program = setup.program()
   batch_size = setup.config.batch_size
   batches = data.Batches(setup.dataset.train_images, None, 0, batch_size)
-  batch = program.shard([{'images': batches.at(0)[0][None]}])
+  batch = program.shard([{'images': batches.at(0)[0][None, None]}])
   state = program.put([start])
 
   def step() -> None:

@@ -65,7 +65,11 @@ class Trials:
     """Seconds of so many steps of all trials, data included."""
     begin = time.perf_counter()
     for _ in range(count):
-      batches = [loop.stack_batches(b, self._step, 1) for b in self._batches]
+      steps = range(self._step, self._step + 1)
+      batches = [
+        loop.stack_batches(b, steps, 1, by_index=self.program.by_index)
+        for b in self._batches
+      ]
       self._states, _ = self.program(self._states, self.program.shard(batches))
       self._step += 1
     jax.block_until_ready(self._states)

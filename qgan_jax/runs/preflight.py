@@ -39,7 +39,6 @@ class Checked(NamedTuple):
     rounds: calls that make up a step of all that share a program.
     images: of the batch, on each device.
     runs: that a device trains together.
-    costs: of a call.
     steps_per_call: steps of a call.
     costs: of a step of a round.
     in_float: of the same program without quantization; None where it has none.

@@ -49,6 +49,11 @@ backend_config={"known_trip_count":{"n":"5"}}
 """
 
 
+def test_the_loop_over_the_steps_of_a_call_is_counted_once():
+  assert program.read(TEXT, steps=5).kernels['multiply'] == 1
+  assert program.read(TEXT, steps=4).kernels['multiply'] == 5
+
+
 def test_kernels_are_counted_with_what_they_move():
   found = program.read(TEXT)
   # The loop's one kernel runs five times; a fusion is called by what it holds.

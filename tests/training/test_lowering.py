@@ -11,27 +11,29 @@ from qgan_jax.training import devices
 
 
 @pytest.mark.parametrize(
-  'layout',
+  ('layout', 'steps'),
   [
-    devices.ALONE,
-    devices.Layout(2, group=1, lanes=2),
-    devices.Layout(3, group=1, rounds=3),
+    (devices.ALONE, 1),
+    (devices.Layout(2, group=1, lanes=2), 2),
+    (devices.Layout(3, group=1, rounds=3), 1),
   ],
 )
-def test_shapes_give_the_program_of_the_arrays(layout):
-  config = tiny_run.make_config('norm=batch,bits=8')
+def test_shapes_give_the_program_of_the_arrays(layout, steps):
+  config = tiny_run.make_config(f'norm=batch,bits=8,steps_per_call={steps}')
   dataset = tiny_run.make_dataset()
   setup = build.set_up(config, dataset, layout)
   program = setup.program()
-  images = dataset.train_images[None, None, : tiny_run.BATCH]
-  shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
-  lowered = setup.program().lower(setup.state_shapes(), {'images': shape})
+  batch = {'images': dataset.train_images[None, None, : tiny_run.BATCH]}
+  if steps > 1:
+    batch = {'indices': np.zeros((steps, 1, tiny_run.BATCH), np.int32)}
+  shapes = jax.eval_shape(lambda: batch)
+  lowered = setup.program().lower(setup.state_shapes(), shapes)
   zeros = jax.tree.map(
     lambda x: np.zeros(x.shape, x.dtype), setup.state_shapes()
   )
   states = program.put([zeros] * layout.members)
-  batches = program.shard([{'images': images}] * layout.members)
-  run = program._call.lower(states[0], batches[0], {})
+  batches = program.shard([batch] * layout.members)
+  run = program._call.lower(states[0], batches[0], program._rows)
   assert lowered.as_text() == run.as_text()
   assert lowered.in_avals == run.in_avals
 
@@ -42,3 +44,19 @@ def test_a_step_for_another_backend_is_another_program():
     assert backend() == 'tpu'
     assert devices.make_layout(3).lanes == 3
   assert devices.make_layout(3).rounds == 3
+
+
+@pytest.mark.parametrize(
+  ('arg', 'steps'),
+  [
+    ('steps=800', 20),
+    ('steps=800,log_every=30', 10),
+    ('steps=800,diagnose_every=3', 1),
+    ('steps=800,steps_per_call=50', 50),
+  ],
+)
+def test_calls_of_accelerators_are_as_long_as_periods_allow(arg, steps):
+  setup = build.set_up(tiny_run.make_config(arg), tiny_run.make_dataset())
+  with traced_for('tpu'):
+    assert setup.steps_per_call == steps
+    assert setup.program().by_index == (steps > 1)
