@@ -47,9 +47,22 @@ def compiled(name, *strings, population=False):
 )
 def test_gradients_travel_in_two_collectives(string):
   """Ranges are learned, so that only gradients and metrics are averaged."""
-  program = compiled('v5e:2x2', string).costs.program
+  program = compiled('v5e:2x2', f'{string},steps_per_call=1').costs.program
   assert program.collectives == 2
   assert program.operations['convolution'] > 20
+
+
+def test_steps_of_a_long_call_cost_what_a_call_of_one_does():
+  one, many = (
+    compiled('v5e:2x2', f'bits=8,steps_per_call={steps}').costs
+    for steps in (1, 20)
+  )
+  # The devices are counted once a call.
+  assert many.program.collectives == one.program.collectives + 1
+  cycles = [sum(costs.program.cycles.values()) for costs in (one, many)]
+  assert cycles[1] == pytest.approx(cycles[0], rel=0.05)
+  assert many.flops == pytest.approx(one.flops, rel=0.01)
+  assert many.bytes == pytest.approx(one.bytes, rel=0.05)
 
 
 def test_measured_ranges_travel_by_themselves():
