@@ -28,7 +28,7 @@ from qgan_jax.precision.schedule import Schedule
 from qgan_jax.precision.table import Choice
 from qgan_jax.runs.precision import make_schedule, plan_precision
 from qgan_jax.runs.variants import make_variant, refuse_given
-from qgan_jax.training import devices, diagnosis
+from qgan_jax.training import devices, diagnosis, machine
 from qgan_jax.training import state as state_lib
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.measuring import Measure
@@ -62,7 +62,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
     UserError: it cannot be had, or has no labels and labels are asked for.
   """
   refuse_given(config)
-  memory = devices.memory_of_machine()
+  memory = machine.memory()
   dataset = data.load(
     config.data.source,
     data_dir=config.data.dir,

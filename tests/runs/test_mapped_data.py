@@ -6,7 +6,7 @@ import pytest
 import tiny_run
 
 from qgan_jax.runs import build
-from qgan_jax.training import devices
+from qgan_jax.training import machine
 
 
 @pytest.mark.parametrize(('spare', 'expected'), [(0, []), (-1, ['pictures'])])
@@ -19,7 +19,7 @@ def test_a_quarter_of_memory_is_for_pictures(
     Image.fromarray(pixels).save(tmp_path / 'own' / f'{i}.png')
   monkeypatch.setenv('QGAN_JAX_CACHE', str(tmp_path / 'cache'))
   needed = 10 * 16 * 16
-  monkeypatch.setattr(devices, 'memory_of_machine', lambda: 4 * needed + spare)
+  monkeypatch.setattr(machine, 'memory', lambda: 4 * needed + spare)
   config = tiny_run.make_config(
     f'source=folder,dir={tmp_path}/own,image_size=16,image_channels=1'
   )
