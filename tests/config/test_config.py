@@ -119,6 +119,7 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
   assert unset == {
     'data.channels',
     'data.dir',
+    'data.domains',
     'data.pairs',
     'data.pixel_art',
     'init_from',

@@ -14,6 +14,7 @@ import pytest
 from vae import Decoder, IMAGES, SHORT, vae
 
 import qgan_jax as q
+from qgan_jax.metrics import classifier
 from qgan_jax.training.loop import Stopped
 
 SETTINGS = SHORT | {
@@ -23,6 +24,13 @@ SETTINGS = SHORT | {
   'sample_every': 12,
   'eval_every': 12,
 }
+
+
+@pytest.fixture(autouse=True)
+def short_classifier(tmp_path, monkeypatch):
+  """A classifier that need not be good, and that no other run finds."""
+  monkeypatch.setenv('QGAN_JAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(classifier, '_STEPS', 4)
 
 
 def stop_at_the_first_checkpoint(folder):
