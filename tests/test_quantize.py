@@ -27,9 +27,10 @@ def trained(commands, tmp_path_factory):
   ('arguments', 'name'),
   [
     (['--bits=8', '--method=nearest'], 'nearest,uniform,w_bits=8,a_bits=8'),
-    (
+    pytest.param(
       ['--w_bits=2', '--method=adaround', '--rounding_steps=5'],
       'adaround,lsq,w_bits=2,a_bits=8,rounding_steps=5',
+      marks=pytest.mark.slow,
     ),
     (
       ['--size=14000', '--samples=128'],

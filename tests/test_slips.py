@@ -27,7 +27,7 @@ from qgan_jax.training import devices, loop
 MODULES = {
   path.stem: importlib.import_module(f'qgan_jax.{path.stem}')
   for path in sorted((ROOT / 'qgan_jax').glob('[!_]*.py'))
-  if path.stem not in ('backend', 'errors')
+  if path.stem not in ('backend', 'errors', 'interrupts')
 }
 # Lines that say what a run is doing, and how long it took.
 PROGRESS = re.compile(r'[a-z ]+(…|: [\d.]+ s)')

@@ -78,6 +78,7 @@ def process_in(workdir):
   raise AssertionError(f'nothing works in {workdir}')
 
 
+@pytest.mark.slow
 def test_a_sweep_of_which_a_trial_and_then_all_was_killed(commands, tmp_path):
   folder = tmp_path / 'sweep'
   arguments = (DIGITS, '--sweep=bits=8,4', '--parallel=2')

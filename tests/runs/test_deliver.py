@@ -120,7 +120,7 @@ def test_what_is_given_away_says_of_no_place(tmp_path, monkeypatch):
   names = [name for name in formats.FORMATS if name != 'packed']
   files = formats.export(artifact, names, tmp_path / 'out', ort_web=runtime)
   contents |= {path.name: path.read_bytes() for path in files}
-  assert len(contents) == 8
+  assert len(contents) == 10
   # Of the network's class, of the package and of JAX: it notes in programs
   # where functions stand.
   code = [Path(path).resolve().parents[1] for path in (__file__, jax.__file__)]
