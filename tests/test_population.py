@@ -58,7 +58,8 @@ def rows(workdir):
 def assert_same_losses(mine, other):
   for a, b in zip(rows(mine), rows(other), strict=True):
     assert a.keys() == b.keys()
-    assert np.isclose(a.get('d_loss', 0), b.get('d_loss', 0), 1e-4)
+    # Last digits that differ grow with the steps, to 2e-4 on some processors.
+    assert np.isclose(a.get('d_loss', 0), b.get('d_loss', 0), 1e-3)
 
 
 @pytest.fixture(scope='module')
