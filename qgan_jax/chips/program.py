@@ -33,6 +33,8 @@ _FREE = (
   'conditional',
   'call',
 )
+# They read no more of an operand than they give: a data set's batch.
+_PICKING = ('gather', 'dynamic-slice')
 _HEAD = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _LINE = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$')
 _SHAPE = re.compile(r'\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]')
@@ -113,9 +115,10 @@ def read(text: str, steps: int = 1) -> Program:
       kind = _kind(opcode, line, computations)
       kernels[kind] += times
       made += times * line.results
-      moved[kind] += times * (
-        line.results + sum(own[x].results for x in line.operands if x in own)
-      )
+      read = [own[x].results for x in line.operands if x in own]
+      if kind in _PICKING:
+        read = [min(size, line.results) for size in read]
+      moved[kind] += times * (line.results + sum(read))
       found = _CYCLES.search(line.rest)
       cycles[kind] += times * int(found[1]) if found else 0
       if opcode in COLLECTIVES:

@@ -54,6 +54,17 @@ def test_the_loop_over_the_steps_of_a_call_is_counted_once():
   assert program.read(TEXT, steps=4).kernels['multiply'] == 5
 
 
+def test_of_a_data_set_a_batch_alone_is_read():
+  def pick(rows, indices):
+    return jnp.take(rows, indices, axis=0, mode='clip')
+
+  rows = jax.ShapeDtypeStruct((1000, 128), jnp.uint8)
+  indices = jax.ShapeDtypeStruct((4,), jnp.int32)
+  text = jax.jit(pick).lower(rows, indices).compile().as_text()
+  # A batch is read and written, and its four indices.
+  assert sum(program.read(text).bytes.values()) <= 2 * 4 * 128 + 2 * 16
+
+
 def test_kernels_are_counted_with_what_they_move():
   found = program.read(TEXT)
   # The loop's one kernel runs five times; a fusion is called by what it holds.
