@@ -180,12 +180,18 @@ def _compile(setup: build.Setup, machine: Machine) -> Costs:
   try:
     return costs.compile_step(lowered, setup.steps_per_call)
   except jax.errors.JaxRuntimeError as error:
+    first = str(error).splitlines()[0]
+    if 'INTERNAL' in first:
+      raise UserError(
+        f'jaxlib cannot read what the compiler of {machine.name} has made '
+        f'({first}): another version of libtpu may do'
+      ) from None
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     raise UserError(
       f'this run does not fit into the memory of {machine.name}: make '
       f'batch_size={config.batch_size} or channels smaller '
-      f'({str(error).splitlines()[0]})'
+      f'({first})'
     ) from None
 
 

@@ -66,7 +66,7 @@ def test_steps_of_a_long_call_cost_what_a_call_of_one_does():
 
 
 def test_measured_ranges_travel_by_themselves():
-  found = compiled('v5e:2x2', 'bits=8,ranges=moving')
+  found = compiled('v5e:2x2', 'bits=8,ranges=moving,steps_per_call=1')
   assert 2 < found.costs.program.collectives <= 12
 
 
