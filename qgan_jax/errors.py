@@ -12,6 +12,7 @@ import importlib
 import io
 import math
 import os
+from pathlib import Path
 import signal
 import sys
 from typing import Any, NoReturn
@@ -146,6 +147,31 @@ def expand_home(path: str) -> str:
       f'{path}: the home folder {name} is not known; write the path in full'
     )
   return expanded
+
+
+def cache_folder(purpose: str, default: str, given: str = '') -> Path:
+  """A folder for what is made once and found again.
+
+  Args:
+    purpose: what it is there to do, for the error: 'cache classifiers'.
+    default: its name among the package's in the user's cache.
+    given: its name in the folder that `QGAN_JAX_CACHE` holds, if that is set;
+      '' for that folder itself.
+
+  Raises:
+    UserError: there is no home folder, and none was given.
+  """
+  root = os.environ.get('QGAN_JAX_CACHE')
+  if root:
+    return Path(expand_home(root), given)
+  try:
+    cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+  except RuntimeError:
+    raise UserError(
+      f'there is no home folder to {purpose} in; set QGAN_JAX_CACHE to a '
+      'folder that can be written'
+    ) from None
+  return Path(cache, 'qgan_jax', default)
 
 
 class _PathParser(flags.ArgumentParser):

@@ -21,7 +21,7 @@ from absl import logging
 import numpy as np
 
 from qgan_jax.data.dataset import ImageDataset
-from qgan_jax.errors import expand_home, UserError
+from qgan_jax.errors import cache_folder, UserError
 
 _SPOOL = 'decoded'
 _WAYS_OUT = (
@@ -124,7 +124,8 @@ def load_or_make(
   Raises:
     UserError: the disk is too small, or the folder cannot be written.
   """
-  folder = _cache() / key
+  kept = cache_folder('keep decoded pictures', 'pictures', 'pictures')
+  folder = kept / key
   size = f'{decoded / 2**30:.1f} GiB'
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -197,20 +198,6 @@ def _check_disk(folder: Path, needed: int) -> None:
       f'{str(folder)!r}, which takes up to {needed / 2**30:.1f} GiB while it '
       f'is done, and its disk has {free / 2**30:.1f} GiB: {_WAYS_OUT}'
     )
-
-
-def _cache() -> Path:
-  given = os.environ.get('QGAN_JAX_CACHE')
-  if given:
-    return Path(expand_home(given), 'pictures')
-  try:
-    cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-  except RuntimeError:
-    raise UserError(
-      'there is no home folder to keep decoded pictures in; set QGAN_JAX_CACHE '
-      'to a folder that can be written'
-    ) from None
-  return Path(cache, 'qgan_jax', 'pictures')
 
 
 @contextlib.contextmanager

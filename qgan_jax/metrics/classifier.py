@@ -20,7 +20,7 @@ import optax
 from safetensors import numpy as safetensors
 from safetensors import safe_open, SafetensorError
 
-from qgan_jax.errors import expand_home, UserError
+from qgan_jax.errors import cache_folder
 from qgan_jax.metrics.extractors import (
   Extractor,
   Features,
@@ -142,20 +142,6 @@ def _save(path: Path, weights: _Weights) -> None:
     )
 
 
-def _default_cache_dir() -> Path:
-  given = os.environ.get('QGAN_JAX_CACHE')
-  if given:
-    return Path(expand_home(given))
-  try:
-    cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-  except RuntimeError:
-    raise UserError(
-      'there is no home folder to cache classifiers in; set QGAN_JAX_CACHE to '
-      'a folder that can be written'
-    ) from None
-  return Path(cache, 'qgan_jax', 'classifiers')
-
-
 def classifier_extractor(
   dataset_name: str,
   train_images: np.ndarray,
@@ -206,7 +192,9 @@ def classifier_extractor(
   for start in range(0, len(train_images), _CHUNK):
     digest.update(over_grey(train_images[start : start + _CHUNK]).tobytes())
   digest.update(labels.tobytes())
-  folder = Path(cache_dir) if cache_dir is not None else _default_cache_dir()
+  if cache_dir is None:
+    cache_dir = cache_folder('cache classifiers', 'classifiers')
+  folder = Path(cache_dir)
   path = folder / f'{digest.hexdigest()[:32]}.safetensors'
 
   weights = _load(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from qgan_jax.errors import UserError
+from qgan_jax.errors import cache_folder, UserError
 from qgan_jax.metrics import classifier, classifier_extractor, score
 from qgan_jax.metrics.extractors import over_grey
 
@@ -224,13 +224,13 @@ def test_the_cache_of_a_user_without_a_home(monkeypatch, tmp_path):
   monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
   monkeypatch.setattr(pwd, 'getpwuid', unknown)
   monkeypatch.setenv('QGAN_JAX_CACHE', str(tmp_path))
-  assert classifier._default_cache_dir() == tmp_path
+  assert cache_folder('cache classifiers', 'classifiers') == tmp_path
   monkeypatch.delenv('QGAN_JAX_CACHE')
   with pytest.raises(UserError, match='set QGAN_JAX_CACHE'):
-    classifier._default_cache_dir()
+    cache_folder('cache classifiers', 'classifiers')
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   expected = tmp_path / 'qgan_jax' / 'classifiers'
-  assert classifier._default_cache_dir() == expected
+  assert cache_folder('cache classifiers', 'classifiers') == expected
 
 
 @pytest.mark.parametrize('supervised', [True, False])
