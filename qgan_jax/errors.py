@@ -195,6 +195,21 @@ def define_module(values: flags.FlagValues) -> None:
   )
 
 
+def require(module: str, *, extra: str) -> Any:
+  """Imports a module of an extra.
+
+  Raises:
+    UserError: it is not installed.
+  """
+  try:
+    return importlib.import_module(module)
+  except ImportError:
+    raise UserError(
+      f'{module.partition(".")[0]} is not installed: '
+      f"pip install 'qgan_jax[{extra}]'"
+    ) from None
+
+
 def import_module(name: str | None) -> None:
   """Imports what was given as --module, if anything was.
 

@@ -1,30 +1,24 @@
 """Writes ONNX graphs: nodes, constants, and quantization in QDQ form."""
 
 from collections.abc import Mapping, Sequence
-import importlib
+import functools
 import json
 from typing import Any
 
 import numpy as np
 
+from qgan_jax import errors
 from qgan_jax.artifacts.drawer import METADATA_KEY
 from qgan_jax.artifacts.levels import Codes, Steps
 from qgan_jax.artifacts.onnx_file import sealed
-from qgan_jax.errors import UserError
 
 # Bits of the smallest tensors → (opset, version of the format): the first that
 # have them. OpenVINO 2026.4 reads none of 2 bits, ONNX Runtime 1.32 does.
 _VERSIONS = {4: (21, 10), 2: (25, 13)}
 
 
-def require(package: str) -> Any:
-  """Imports a package of the extra `onnx`, or says how to get it."""
-  try:
-    return importlib.import_module(package)
-  except ImportError:
-    raise UserError(
-      f"{package} is not installed: pip install 'qgan_jax[onnx]'"
-    ) from None
+# Imports a module of that extra, or says how to get it.
+require = functools.partial(errors.require, extra='onnx')
 
 
 class Builder:

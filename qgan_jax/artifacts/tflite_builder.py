@@ -6,17 +6,17 @@ what its fields are. The batch is 1, as a phone draws, so every size is known.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import hashlib
-import importlib
 import json
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from qgan_jax import errors
 from qgan_jax.artifacts.drawer import METADATA_KEY
 from qgan_jax.artifacts.levels import Steps
-from qgan_jax.errors import UserError
 
 Array = np.ndarray
 IDENTIFIER = b'TFL3'  # Bytes 4 to 7 of a file.
@@ -31,15 +31,8 @@ _VERSIONS = {
 _NONE = -1  # The index of an input that is left out.
 
 
-def require(module: str) -> Any:
-  """Imports a module of the extra `tflite`, or says how to get it."""
-  try:
-    return importlib.import_module(module)
-  except ImportError:
-    raise UserError(
-      f'{module.partition(".")[0]} is not installed: '
-      "pip install 'qgan_jax[tflite]'"
-    ) from None
+# Imports a module of that extra, or says how to get it.
+require = functools.partial(errors.require, extra='tflite')
 
 
 class Scales(NamedTuple):
