@@ -204,7 +204,12 @@ def make_step(
       found, told = replicas.mean((found, told))
       metrics.update(told)
       for name, network_grads in found.items():
-        once = computed_once(network_grads, state.step)
+        once = network_grads._replace(
+          params=jax.tree.map(
+            lambda x: computed_once(x, state.step) if x.ndim > 1 else x,
+            network_grads.params,
+          )
+        )
         last_grads[name] = once
         moved[name] = networks[name].update(moved[name], once, rate)
       return moved
@@ -234,9 +239,9 @@ def make_step(
       norm = optax.global_norm(grads.params)
       metrics[f'{variant.prefixes[name]}_gradient_norm'] = norm
     finite = {name: _finite(grads) for name, grads in last_grads.items()}
-    good = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))).all()
     # The norms in the metrics leave out the gradients of learned quantizers.
-    good &= jnp.stack(jax.tree.leaves(finite)).all()
+    checks = jax.tree.leaves((jax.tree.map(jnp.isfinite, metrics), finite))
+    bad = jnp.sum(~jnp.stack(checks), dtype=jnp.float32)
     metrics['finite'] = finite
 
     decay = jnp.minimum(
@@ -261,7 +266,7 @@ def make_step(
       average=average,
       adapted=adapted,
     )
-    halted = state.halted | ~good
+    halted = state.halted | (computed_once(bad, state.step) > 0)
     metrics['halted'] = halted
     kept = jax.tree.map(
       lambda old, new: jnp.where(halted, old, new), state, proposed

@@ -191,18 +191,24 @@ def test_images_are_those_of_the_quantized_network(tmp_path, momentum, num):
   assert np.abs(images - unquantized).max() > 0.01
 
 
-def test_images_compile_once_for_every_number_of_latents(tmp_path):
+def test_images_compile_once_for_every_number_of_latents(tmp_path, monkeypatch):
   save(tmp_path / 'g.qgan')
   loaded = packed.load(tmp_path / 'g.qgan')
+  traced = []
+
+  def run(network, *inputs):
+    traced.append(len(inputs[0]))
+    return network(*inputs)
+
+  monkeypatch.setattr(inference, 'run', jax.jit(run))
   many = np.random.default_rng(0).normal(size=(130, 5))
   drawn = artifacts.images(loaded, many[:2])
-  compiled = inference.run._cache_size()
   np.testing.assert_array_equal(artifacts.images(loaded, many)[:2], drawn)
-  assert inference.run._cache_size() == compiled
+  assert traced == [drawer.BATCH]
   # But for one alone.
   one = artifacts.images(loaded, many[:1])
   np.testing.assert_allclose(one, drawn[:1], atol=1e-5)
-  assert inference.run._cache_size() == compiled + 1
+  assert traced == [drawer.BATCH, 1]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,18 @@ def test_shapes_give_the_program_of_the_arrays(layout, steps):
   assert lowered.in_avals == run.in_avals
 
 
+def test_a_step_is_checked_once_and_not_by_every_parameter():
+  dataset = tiny_run.make_dataset()
+  setup = build.set_up(tiny_run.make_config('norm=batch,bits=8'), dataset)
+  batch = {'images': dataset.train_images[None, None, : tiny_run.BATCH]}
+  shapes = jax.eval_shape(lambda: batch)
+  lowered = setup.program().lower(setup.state_shapes(), shapes)
+  checks = lowered.as_text().count('stablehlo.is_finite')
+  assert 20 < checks
+  # The compiler would fuse all of them into the update of each parameter.
+  assert lowered.compile().as_text().count(' is-finite(') <= checks
+
+
 def test_a_step_for_another_backend_is_another_program():
   assert backend() == jax.default_backend()
   with traced_for('tpu'):
