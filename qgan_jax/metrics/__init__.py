@@ -1,5 +1,6 @@
 """Scores of generated images: how close to the data, how diverse."""
 
+from qgan_jax.metrics import classifier, inception
 from qgan_jax.metrics.classifier import classifier_extractor
 from qgan_jax.metrics.extractors import Extractor, Features
 from qgan_jax.metrics.frechet import frechet_distance
@@ -16,7 +17,14 @@ from qgan_jax.metrics.neighbours import neighbour_scores
 from qgan_jax.metrics.scores import check_counts, score, score_features
 from qgan_jax.metrics.similarity import similarity
 
+# Of an image, by the extractor's name in a config.
+NUM_FEATURES = {
+  'classifier': classifier.NUM_FEATURES,
+  'inception': inception.NUM_FEATURES,
+}
+
 __all__ = (
+  'NUM_FEATURES',
   'Extractor',
   'Features',
   'check_counts',

@@ -31,6 +31,7 @@ from qgan_jax.metrics.extractors import (
 
 # Increase it when the weights' training changes: old caches are then not used.
 _RECIPE = 1
+NUM_FEATURES = 128
 _STEPS = 800
 _BATCH = 128
 _CHUNK = 1024  # Images whose digest is taken at a time.
@@ -53,7 +54,7 @@ class Classifier(nn.Module):
     x = images.astype(jnp.float32) / 127.5 - 1
     for width in (32, 64):
       x = nn.relu(nn.Conv(width, (3, 3), strides=2)(x))
-    features = nn.relu(nn.Dense(128)(x.reshape(len(x), -1)))
+    features = nn.relu(nn.Dense(NUM_FEATURES)(x.reshape(len(x), -1)))
     return features, nn.Dense(self.num_classes)(features)
 
 
@@ -80,7 +81,8 @@ def _train(
 ) -> _Weights:
   """Adam at 1e-3 for a fixed number of steps, however many images there are."""
   model = Classifier(num_classes)
-  params = model.init(jax.random.key(seed), over_grey(images[:1]))
+  # Compiled as one program, and not as one for each of its operations.
+  params = jax.jit(model.init)(jax.random.key(seed), over_grey(images[:1]))
   optimizer = optax.adam(1e-3)
   state = optimizer.init(params)
 

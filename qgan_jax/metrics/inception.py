@@ -27,6 +27,7 @@ from qgan_jax.metrics.extractors import (
 from qgan_jax.metrics.torch_file import read_state_dict
 
 NAME = 'inception-2015-12-05'
+NUM_FEATURES = 2048
 _SIZE = 299
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qgan_jax import data
-from qgan_jax.errors import UserError
+from qgan_jax.errors import cache_folder, UserError
 from qgan_jax.runs.folder import read_start
 from qgan_jax.training.writers import check_tracker
 
@@ -24,13 +24,15 @@ def check(configs: Iterable[Any]) -> None:
   for source, folder in dict.fromkeys(sources):
     if not source.startswith('arrays-'):  # Given in Python.
       data.check(source, data_dir=folder)
-  files = [c.scores.inception_weights for c in configs if _uses_inception(c)]
+  files = [c.scores.inception_weights for c in configs if uses_inception(c)]
   for file in dict.fromkeys(files):
     if not Path(file).is_file():
       raise UserError(
         f'scores.inception_weights={file}: there is no such file; give the '
         'path of pt_inception-2015-12-05-6726825d.pth'
       )
+  if len(files) < len(configs):
+    cache_folder('cache classifiers', 'classifiers')  # It needs one.
   for tracker in dict.fromkeys(c.logging.tracker for c in configs):
     check_tracker(tracker)
   for folder in dict.fromkeys(c.init_from for c in configs):
@@ -38,5 +40,6 @@ def check(configs: Iterable[Any]) -> None:
       read_start(folder)
 
 
-def _uses_inception(config: Any) -> bool:
+def uses_inception(config: Any) -> bool:
+  """Whether scores compare features of Inception, and not a classifier's."""
   return config.scores.extractor == 'inception'

@@ -1,11 +1,14 @@
 """What is done on the way: sample grids, quick scores, measurements."""
 
+from collections.abc import Callable
 from typing import Any
 
 from qgan_jax import artifacts, metrics
 from qgan_jax.data import ImageDataset
+from qgan_jax.runs import build
 from qgan_jax.runs.folder import make_folder
 from qgan_jax.runs.opened import Opened
+from qgan_jax.runs.phases import phase
 from qgan_jax.training import diagnosis, loop
 from qgan_jax.training.sampling import CHOICE_SEED
 from qgan_jax.training.state import TrainState
@@ -14,17 +17,39 @@ from qgan_jax.training.tracking import Tracker
 _GRID = 64  # Images in a sample grid.
 _EXAMPLES = 64  # Images that quantization is measured on.
 
+# What extracts features, and those of training images.
+Scale = tuple[metrics.Extractor, metrics.Features]
+
+
+def make_features(config: Any, dataset: ImageDataset) -> Scale:
+  """What scores compare."""
+  with phase('preparing the features that scores compare'):
+    extractor = build.make_extractor(config, dataset)
+    # Training images choose the best checkpoint; held-out ones only score it.
+    count = min(10_000, len(dataset.train_images))
+    reference = extractor.extract(dataset.train_targets[:count])
+  return extractor, reference
+
 
 def periodic(
   run: Opened,
   dataset: ImageDataset,
-  extractor: metrics.Extractor | None,
-  reference: metrics.Features | None,
+  features: Callable[[], Scale] | None,
   tracker: Tracker,
   made: dict[Any, diagnosis.Diagnose],
 ) -> tuple[loop.Periodic, ...]:
-  """Sample grids and quick scores; only the primary process makes them."""
-  if extractor is None or reference is None:
+  """Sample grids and quick scores; only the primary process makes them.
+
+  Args:
+    run: the trial.
+    dataset: its images.
+    features: what scores compare, made when it is first called; None in any
+      other process.
+    tracker: of the trial.
+    made: caches the compiled functions of the diagnosis by precision, for all
+      trials.
+  """
+  if features is None:
     return ()
   config = run.config
   samples = run.workdir / 'samples'
@@ -40,6 +65,7 @@ def periodic(
     return loop.singular_values(state)
 
   def evaluate(step: int, state: TrainState) -> dict[str, float]:
+    extractor, reference = features()
     count = config.logging.eval_samples
     fake = extractor.extract(run.sampler(state, count, seed=CHOICE_SEED))
     distance = metrics.frechet_distance(reference.features, fake.features)

@@ -13,13 +13,13 @@ from typing import Any
 
 import jax
 
-from qgan_jax import records
+from qgan_jax import metrics, records
 from qgan_jax.config.names import public_leaves
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build, inputs, pictures
 from qgan_jax.runs.deliver import deliver
 from qgan_jax.runs.opened import describe, open_trial, Opened, Trial
-from qgan_jax.runs.periodic import periodic
+from qgan_jax.runs.periodic import make_features, periodic
 from qgan_jax.runs.phases import phase
 from qgan_jax.runs.shared import make_layout, shared_config
 from qgan_jax.training import devices, diagnosis, loop
@@ -103,21 +103,22 @@ def _train_and_deliver(
       print(describe(run, dataset, state), file=sys.stderr)
   states = devices.from_primary(states)
 
-  # Scores and logs during training.
-  extractor, reference = None, None
+  features = None
   if primary:
-    with phase('preparing the features that scores compare'):
-      extractor = build.make_extractor(config, dataset)
-      # Training images choose the best checkpoint; held-out ones only score it.
-      count = min(10_000, len(dataset.train_images))
-      reference = extractor.extract(dataset.train_targets[:count])
     few = records.too_few(
       len(dataset.test_images),
       config.scores.samples,
-      reference.features.shape[1],
+      metrics.NUM_FEATURES[config.scores.extractor],
     )
     if few:
       print(f'note: {few}', file=sys.stderr)
+    # Made when they are needed first, so that a first grid comes before them.
+    features = functools.cache(
+      functools.partial(make_features, config, dataset)
+    )
+    if inputs.uses_inception(config):
+      features()  # Of weights that cannot be read, before training.
+
   with contextlib.ExitStack() as stack:
     members = []
     made: dict[Any, diagnosis.Diagnose] = {}
@@ -139,7 +140,7 @@ def _train_and_deliver(
           batches=run.setup.batches(layout),
           checkpoints=run.checkpoints,
           tracker=tracker,
-          periodic=periodic(run, dataset, extractor, reference, tracker, made),
+          periodic=periodic(run, dataset, features, tracker, made),
           own=functools.partial(fill, run.shapes),
         )
       )
@@ -156,7 +157,8 @@ def _train_and_deliver(
     )
     for member in members:
       member.tracker.end_bar()
-    if extractor is not None:
+    if features is not None:
+      extractor, _ = features()
       for i, (run, member, last) in enumerate(
         zip(runs, members, ended.states, strict=True)
       ):

@@ -90,7 +90,9 @@ def test_quick_scores_choose_by_latents_of_their_own(tmp_path):
   )
   reference = extract(show(make_state(), 50, seed=9))
   extractor = metrics.Extractor('x', '', '', '', None, extract)
-  _, evaluate = periodic.periodic(run, None, extractor, reference, None, {})
+  _, evaluate = periodic.periodic(
+    run, None, lambda: (extractor, reference), None, {}
+  )
   evaluate.run(1, make_state())
   assert len(best) == 1
   assert len(drawn[0]) == 100
