@@ -204,12 +204,7 @@ def make_step(
       found, told = replicas.mean((found, told))
       metrics.update(told)
       for name, network_grads in found.items():
-        once = network_grads._replace(
-          params=jax.tree.map(
-            lambda x: computed_once(x, state.step) if x.ndim > 1 else x,
-            network_grads.params,
-          )
-        )
+        once = computed_once(network_grads, state.step)
         last_grads[name] = once
         moved[name] = networks[name].update(moved[name], once, rate)
       return moved
@@ -241,6 +236,8 @@ def make_step(
     finite = {name: _finite(grads) for name, grads in last_grads.items()}
     # The norms in the metrics leave out the gradients of learned quantizers.
     checks = jax.tree.leaves((jax.tree.map(jnp.isfinite, metrics), finite))
+    # Counted: XLA:CPU would carry out a chain of ands in every parameter's
+    # update, and compile that of R3GAN's layers for more than ten minutes.
     bad = jnp.sum(~jnp.stack(checks), dtype=jnp.float32)
     metrics['finite'] = finite
 
@@ -266,7 +263,7 @@ def make_step(
       average=average,
       adapted=adapted,
     )
-    halted = state.halted | (computed_once(bad, state.step) > 0)
+    halted = state.halted | (bad > 0)
     metrics['halted'] = halted
     kept = jax.tree.map(
       lambda old, new: jnp.where(halted, old, new), state, proposed

@@ -158,22 +158,24 @@ def _as_one_batch(replicas: Replicas) -> Iterator[None]:
     yield
 
 
-def computed_once(x: Array, step: Array) -> Array:
-  """The same array, computed once (on a CPU).
+def computed_once(grads: Trained, step: Array) -> Trained:
+  """The same gradients, those of kernels computed once (on a CPU).
 
-  XLA:CPU repeats cheap operations in every loop that reads what they make: the
-  last ones of a gradient (a mask, a transposition) in both moments, the update,
-  the norm and the check; a flag, with all that it was made of, in every
-  parameter that it decides about. An `optimization_barrier` is removed before
-  that happens. A division by a number that several arrays share is not
-  repeated, so the array is divided by a 1 that the compiler cannot know to be
-  1. That is exact.
+  XLA:CPU repeats the last operations of a gradient (a mask, a transposition) in
+  every loop that reads it: both moments, the update, the norm, the check. An
+  `optimization_barrier` is removed before that happens. A division by a number
+  that several arrays share is not repeated, so gradients are divided by a 1
+  that the compiler cannot know to be 1. That is exact.
 
   Args:
-    x: float32.
+    grads: float32.
     step: number of the training step, from 0.
 
   Returns:
     The same values.
   """
-  return x / (step >= 0).astype(x.dtype) if backend() == 'cpu' else x
+  if backend() != 'cpu':
+    return grads
+  one = (step >= 0).astype(jnp.float32)
+  params = jax.tree.map(lambda x: x / one if x.ndim > 1 else x, grads.params)
+  return grads._replace(params=params)
