@@ -74,7 +74,9 @@ def together(commands, tmp_path_factory):
   return folder
 
 
-@pytest.mark.parametrize('name', ARGS)
+@pytest.mark.parametrize(
+  'name', ['two', 'float', pytest.param('mixed', marks=pytest.mark.slow)]
+)
 def test_a_trial_ends_as_it_would_alone(commands, together, tmp_path, name):
   workdir = tmp_path / name
   finish(commands('main', *arguments(name), f'--workdir={workdir}'))

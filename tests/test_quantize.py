@@ -36,9 +36,10 @@ def trained(commands, tmp_path_factory):
       ['--size=14000', '--samples=128'],
       'mse,lsq,size=14000,a_bits=8,samples=128',
     ),
-    (
+    pytest.param(
       ['--max_ratio=2', '--samples=128'],
       'mse,lsq,max_ratio=2,a_bits=8,samples=128',
+      marks=pytest.mark.slow,
     ),
   ],
 )
