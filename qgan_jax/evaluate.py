@@ -6,7 +6,9 @@ r"""Scores a run's checkpoints, or an artifact, again.
       --config=digits
 
 The data set, the held-out images and the extractor are those of the config.
-Prints the scores as JSON.
+Prints the scores as JSON; with --nearest, also how near samples come to what
+was trained on, and a picture of samples beside the training images nearest to
+them.
 """
 
 from collections.abc import Sequence
@@ -42,6 +44,11 @@ def main(argv: Sequence[str]) -> None:
   errors.define_seed(
     'Of the latents: other ones show how far scores are noise.', values
   )
+  errors.define_path(
+    'nearest',
+    'A .png to write: samples beside training images.',
+    values,
+  )
   errors.define_time_limit(TIME_LIMIT, values)
   if not any(a.startswith(('--config', '-config')) for a in argv):
     errors.parse_flags(argv, values, __doc__)
@@ -55,6 +62,7 @@ def main(argv: Sequence[str]) -> None:
       values.step,
       samples=values.samples,
       seed=values.seed,
+      nearest=_png(values.nearest),
     )
   else:
     experiment = config_flags.parse_flags(argv, values, __doc__)
@@ -69,8 +77,23 @@ def main(argv: Sequence[str]) -> None:
       samples=values.samples,
       seed=values.seed,
       seconds=values.time_limit,
+      nearest=_png(values.nearest),
     )
   print(json.dumps(scores, indent=2))
+
+
+def _png(path: str | None) -> str | None:
+  """The path of a picture to write.
+
+  Raises:
+    UserError: it is that of something else, or in a folder that is not there.
+  """
+  if path is not None:
+    if not path.lower().endswith('.png'):
+      raise errors.UserError(f'--nearest={path}: give a file that ends in .png')
+    if not Path(path).parent.is_dir():
+      raise errors.UserError(f'--nearest={path}: its folder is not there')
+  return path
 
 
 if __name__ == '__main__':

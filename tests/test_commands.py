@@ -18,7 +18,7 @@ from qgan_jax.artifacts import formats
 from qgan_jax.errors import UserError
 
 FLAGS = {
-  'evaluate': 'artifact config help_config module samples seed step '
+  'evaluate': 'artifact config help_config module nearest samples seed step '
   'time_limit workdir',
   'export': 'artifact format module ort_web out time_limit workdir',
   'main': 'config coordinator distributed help_config process processes '

@@ -199,19 +199,28 @@ def test_sampling_needs_no_data(run, commands, tmp_path):
   assert images.std() > 0
 
 
-def test_scores_are_had_again(run, commands):
+def test_scores_are_had_again(run, commands, tmp_path):
   workdir, _, _ = run
+  nearest = tmp_path / 'nearest.png'
   started = [
     commands('evaluate', f'--workdir={workdir}'),
-    commands('evaluate', f'--artifact={workdir}/generator.qgan', DIGITS),
+    commands(
+      'evaluate', f'--artifact={workdir}/generator.qgan', DIGITS,
+      f'--nearest={nearest}',
+    ),
     commands('evaluate', f'--workdir={workdir}', '--seed=1'),
-  ]
+  ]  # fmt: skip
   best, artifact, other = (
     json.loads(finish(process)[0]) for process in started
   )
   assert best == load(workdir / 'scores.json')['best']
   assert artifact['weights'] == 'as exported, drawn in jax'
   assert artifact['extractor'] == best['extractor']
+  # Rows of a sample and its seven nearest training images: of noise, at 32
+  # steps, all are further than held-out digits.
+  assert artifact['data_copying'] < 0.1
+  with Image.open(nearest) as picture:
+    assert picture.size == (8 * 30 + 2, 8 * 30 + 2)
   # Other latents of the same generator.
   assert (best['latents_seed'], other['latents_seed']) == (0, 1)
   for scores in artifact, other:

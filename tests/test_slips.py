@@ -169,6 +169,7 @@ def _flags():
   yield from _with(evaluate, 'samples', ('0', '1', '-5', huge, *no_number))
   yield from _with(evaluate, 'seed', ('-1', 2**64, 'x'))
   yield from _with(evaluate, 'step', ('-1', huge, 'x', '7'))
+  yield from _with(evaluate, 'nearest', ('', 'x', 'x.jpg', 'none/x.png'))
   yield from _with('report run', 'port', ('-1', '99999', huge, 'x', ''))
   yield from _with('report run', 'within', ('-1', 'nan', 'inf', 'x'))
   hosts = '', 'no.such.host.invalid', '300.1.1.1', 'x' * 300

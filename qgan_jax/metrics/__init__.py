@@ -2,6 +2,7 @@
 
 from qgan_jax.metrics import classifier, inception
 from qgan_jax.metrics.classifier import classifier_extractor
+from qgan_jax.metrics.copying import Copying, copying
 from qgan_jax.metrics.extractors import Extractor, Features
 from qgan_jax.metrics.frechet import frechet_distance
 from qgan_jax.metrics.inception import inception_extractor
@@ -25,10 +26,12 @@ NUM_FEATURES = {
 
 __all__ = (
   'NUM_FEATURES',
+  'Copying',
   'Extractor',
   'Features',
   'check_counts',
   'classifier_extractor',
+  'copying',
   'effective_rank',
   'frechet_distance',
   'inception_extractor',

@@ -1,6 +1,7 @@
 """Scores against held-out images: of a state, a checkpoint or an artifact."""
 
 from pathlib import Path
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.state import TrainState
 
+_ROWS = 8  # Of a picture of samples and what is nearest to them; its columns.
+
 
 def score_state(
   state: TrainState,
@@ -22,6 +25,7 @@ def score_state(
   *,
   samples: int,
   seed: int = 0,
+  nearest: str | None = None,
 ) -> dict[str, Any]:
   """Scores a state's moving average.
 
@@ -31,6 +35,8 @@ def score_state(
     extractor: gives the features that scores compare.
     samples: how many images to draw.
     seed: of the latents.
+    nearest: a PNG to write, of samples beside the training images nearest to
+      them; none if not given.
 
   Returns:
     What `metrics.score` returns, its caveats, what the variant measures, and
@@ -42,24 +48,63 @@ def score_state(
     'step': int(state.step),
     'weights': 'moving average',
     'latents_seed': seed,
-    **_against_held_out(dataset, fake, extractor),
+    **_against_held_out(dataset, fake, extractor, nearest),
     **setup.measure(state, seed=seed),
   }
 
 
 def _against_held_out(
-  dataset: ImageDataset, fake: np.ndarray, extractor: metrics.Extractor
+  dataset: ImageDataset,
+  fake: np.ndarray,
+  extractor: metrics.Extractor,
+  nearest: str | None,
 ) -> dict[str, Any]:
   """Scores of drawn images, of pairs each against its target, and caveats."""
   targets = dataset.test_targets
   scores = metrics.score(extractor, targets, fake)
   if dataset.input_channels and not dataset.is_unpaired:
     scores |= metrics.similarity(targets[: len(fake)], fake)
+  if nearest is not None:
+    scores |= _beside_nearest(nearest, dataset, fake, extractor)
   return {
     'reference': f'{dataset.name}, held-out',
     **scores,
     'caveats': records.caveats(scores),
   }
+
+
+def _beside_nearest(
+  path: str,
+  dataset: ImageDataset,
+  fake: np.ndarray,
+  extractor: metrics.Extractor,
+) -> dict[str, float]:
+  """Writes a picture of samples and their nearest training images.
+
+  Each row is a sample and what is nearest to it: rows of the first samples, and
+  then of those that are nearest to any training image.
+  """
+  train, held_out, drawn = (
+    extractor.extract(images).features
+    for images in (dataset.train_targets, dataset.test_targets, fake)
+  )
+  columns = min(_ROWS, 1 + len(train))
+  found = metrics.copying(train, held_out, drawn, k=columns - 1)
+  suspects = np.argsort(found.distances[:, 0], kind='stable')
+  first = np.arange(min(_ROWS // 2, len(fake)))
+  rows = [
+    np.concatenate([fake[i : i + 1], dataset.train_targets[found.nearest[i]]])
+    for i in (*first, *suspects[: _ROWS // 2])
+  ]
+  artifacts.save_grid(
+    path,
+    np.concatenate(rows),
+    description='samples, right of each the training images nearest to it',
+  )
+  print(
+    f'samples beside their nearest training images: {path}', file=sys.stderr
+  )
+  return {'data_copying': found.data_copying}
 
 
 def check_samples(count: int, dataset: ImageDataset) -> None:
@@ -73,7 +118,12 @@ def check_samples(count: int, dataset: ImageDataset) -> None:
 
 
 def score_checkpoint(
-  workdir: Path, step: int | None, *, samples: int | None, seed: int
+  workdir: Path,
+  step: int | None,
+  *,
+  samples: int | None,
+  seed: int,
+  nearest: str | None = None,
 ) -> dict[str, Any]:
   """Scores a checkpoint of a run.
 
@@ -82,6 +132,7 @@ def score_checkpoint(
     step: of the checkpoint; None for the best one.
     samples: how many images to draw; as many as the run's config says if None.
     seed: of the latents.
+    nearest: as of `score_state`.
 
   Raises:
     UserError: it is no folder of a run, has no such checkpoint, or the data
@@ -106,11 +157,18 @@ def score_checkpoint(
     build.make_extractor(config, dataset),
     samples=samples,
     seed=seed,
+    nearest=nearest,
   )
 
 
 def score_artifact(
-  path: str, config: Any, *, samples: int | None, seed: int, seconds: float
+  path: str,
+  config: Any,
+  *,
+  samples: int | None,
+  seed: int,
+  seconds: float,
+  nearest: str | None = None,
 ) -> dict[str, Any]:
   """Scores an artifact of any format.
 
@@ -120,6 +178,7 @@ def score_artifact(
     samples: how many images to draw; as many as the config says if None.
     seed: of the latents.
     seconds: that a program may take for a batch; see `open_drawer`.
+    nearest: as of `score_state`.
 
   Raises:
     UserError: the data set cannot be had, or the file cannot be read.
@@ -140,7 +199,7 @@ def score_artifact(
     'artifact': path,
     'weights': f'as exported, drawn in {drawer.runtime}',
     'latents_seed': seed,
-    **_against_held_out(dataset, fake, extractor),
+    **_against_held_out(dataset, fake, extractor, nearest),
   }
 
 
