@@ -12,6 +12,8 @@ are heroes of either side. Four networks are trained:
   back_generator      backs to fronts
   back_discriminator  fronts, real or made
 
+Generators are U-Nets; model=translator has the paper's, of residual blocks.
+
 With pairs=2/0 in place of domains, L1, PSNR and SSIM tell how near what it
 makes comes to the back of the same hero, which it is still not told.
 

@@ -17,14 +17,25 @@ from typing import Any
 import flax.linen as nn
 
 from qgan_jax.errors import did_you_mean, UserError
-from qgan_jax.models import dcgan, r3gan, resnet, unet
+from qgan_jax.models import dcgan, r3gan, resnet, translator, unet
 
-_FAMILIES = {'dcgan': dcgan, 'resnet': resnet, 'r3gan': r3gan, 'unet': unet}
+_FAMILIES = {
+  'dcgan': dcgan,
+  'resnet': resnet,
+  'r3gan': r3gan,
+  'unet': unet,
+  'translator': translator,
+}
 NAMES = tuple(_FAMILIES)
 # Families whose generator is called with images, and not with latents.
-FROM_IMAGES = ('unet',)
+FROM_IMAGES = ('unet', 'translator')
 # The most that training takes, and that is read from a file, of an attribute.
-LIMITS = {'image_size': 256, 'channels': 4096, 'latent_dim': 2**20}
+LIMITS = {
+  'image_size': 256,
+  'channels': 4096,
+  'latent_dim': 2**20,
+  'blocks': 64,
+}
 # The name of networks that were given in Python, and not by a module's name.
 GIVEN = 'given'
 

@@ -1,4 +1,4 @@
-"""Generators of several kinds, none of this package, and their quantization."""
+"""Generators of several kinds, and their quantization."""
 
 import functools
 
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qgan_jax import models
 from qgan_jax.precision import (
   Bits,
   inputs_like,
@@ -132,3 +133,24 @@ def make(
     rounded=True,
   )
   return network, inputs
+
+
+def from_images(family, size, norm, *, bits=(8, 8)):
+  """(a family's network that is given bytes, its images): see `make`."""
+  rng = np.random.default_rng(0)
+  given = rng.integers(0, 256, (6, *size, 4)) / 127.5 - 1
+  given = given.astype(np.float32)
+  attributes = {'channels': 8, 'norm': norm, 'image_channels': 4, 'blocks': 2}
+  module = models.make_generator(
+    family, **models.attributes(family, 'Generator', attributes)
+  )
+  first = {'unet': 'down0', 'translator': 'stem'}[family]
+  precision = Precision(
+    QuantizerSpec('uniform', -1),
+    QuantizerSpec('affine'),
+    exceptions=(('activations', first, QuantizerSpec('pixels')),),
+  )
+  network, _ = make(
+    lambda: module, inputs=[given], precision=precision, bits=bits
+  )
+  return network, given

@@ -71,6 +71,7 @@ def with_tensor(name, value):
   [
     (with_header(image_size=4096), 'image_size is 4096, and at most 256'),
     (with_header(channels=8192), 'channels is 8192, and at most 4096'),
+    (with_header(blocks=65), 'blocks is 65, and at most 64'),
     (with_tensor('variables/params/up0/bias', np.nan), 'up0/bias .*not finite'),
     (with_tensor('ranges/up0', [np.inf, 1]), 'ranges/up0 .*not finite'),
     (with_tensor('ranges/up0', [2, 1]), 'range of up0 is from 2.0 to 1.0'),

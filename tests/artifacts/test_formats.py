@@ -11,6 +11,7 @@ import example_generator
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import strange_generators
 
 from qgan_jax import artifacts, models
 from qgan_jax.artifacts import drawer, drawing
@@ -202,6 +203,20 @@ def test_dynamic_ranges_go_where_they_can(tmp_path):
   drawn = artifacts.open_drawer(tmp_path / 'generator.stablehlo').draw(z, None)
   expected = artifacts.images(artifacts.load(path), z)
   assert_same(drawn, expected)
+
+
+@pytest.mark.parametrize('family', models.FROM_IMAGES)
+def test_networks_from_images_are_the_same_in_their_files(family, tmp_path):
+  network, given = strange_generators.from_images(family, (17, 12), 'instance')
+  expected = artifacts.images(network, given)
+  path = tmp_path / 'generator.qgan'
+  artifacts.save(path, network)
+  loaded = artifacts.load(path)
+  assert loaded.module == network.module
+  np.testing.assert_array_equal(artifacts.images(loaded, given), expected)
+  export(path, ['stablehlo'], tmp_path)
+  opened = artifacts.open_drawer(tmp_path / 'generator.stablehlo')
+  np.testing.assert_allclose(opened.draw(given, None), expected, atol=1e-4)
 
 
 def test_a_file_that_needs_vnni_says_so_where_there_is_none(

@@ -1,6 +1,5 @@
 """LiteRT graphs against the network that was trained, in LiteRT."""
 
-import functools
 import hashlib
 import sys
 
@@ -33,7 +32,6 @@ from qgan_jax.artifacts.tflite_layers import (
 )
 from qgan_jax.artifacts.tflite_products import Products
 from qgan_jax.errors import UserError
-from qgan_jax.precision import Precision, QuantizerSpec
 
 LAYERS = ('CONV_2D', 'TRANSPOSE_CONV', 'FULLY_CONNECTED')
 PRODUCTS = (*LAYERS, 'BATCH_MATMUL')
@@ -168,21 +166,11 @@ def test_a_residual_network_with_classes():
   assert_alike(draw(content, inputs)[0], images(network, *inputs))
 
 
-def test_a_unet_of_images_whose_bytes_have_no_0():
-  size, norm = 17, 'instance'
-  rng = np.random.default_rng(0)
-  given = (rng.integers(0, 256, (4, size, size, 4)) / 127.5 - 1).astype('f4')
-  precision = Precision(
-    QuantizerSpec('uniform', -1),
-    QuantizerSpec('affine'),
-    exceptions=(('activations', 'down0', QuantizerSpec('pixels')),),
-  )
-  make = functools.partial(
-    models.make_generator, 'unet', channels=8, norm=norm, image_channels=4
-  )
-  network, _ = strange_generators.make(
-    make, inputs=[given], precision=precision
-  )
+@pytest.mark.parametrize(
+  ('family', 'size'), [('unet', (17, 17)), ('translator', (17, 12))]
+)
+def test_images_whose_bytes_have_no_0(family, size):
+  network, given = strange_generators.from_images(family, size, 'instance')
   content = tflite_model(make_plan(network, integer=True, split=False), {})
   assert not in_floats(content)
   assert_alike(draw(content, [given])[0], images(network, given))

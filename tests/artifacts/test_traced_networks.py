@@ -58,30 +58,24 @@ def test_residual_networks_of_the_package(settings, tmp_path):
 
 
 @functools.cache
-def unet(size, norm, bits=(8, 8)):
-  """(a U-Net that is given bytes, its images)."""
-  rng = np.random.default_rng(0)
-  given = rng.integers(0, 256, (6, size, size, 4)) / 127.5 - 1
-  given = given.astype(np.float32)
-  precision = Precision(
-    QuantizerSpec('uniform', -1),
-    QuantizerSpec('affine'),
-    exceptions=(('activations', 'down0', QuantizerSpec('pixels')),),
-  )
-  make = functools.partial(
-    models.make_generator, 'unet', channels=8, norm=norm, image_channels=4
-  )
-  network, _ = strange_generators.make(
-    make, inputs=[given], precision=precision, bits=bits
-  )
-  return network, given
+def from_images(family, size, norm, bits=(8, 8)):
+  """(a network that is given bytes, its images)."""
+  return strange_generators.from_images(family, size, norm, bits=bits)
 
 
 @pytest.mark.parametrize('split', [True, False])
-@pytest.mark.parametrize(('size', 'norm'), [(32, 'instance'), (17, 'batch')])
-def test_a_unet_of_images(size, norm, split, tmp_path):
-  """Skips beside features, norms at run time, and an input without a 0."""
-  network, given = unet(size, norm)
+@pytest.mark.parametrize(
+  ('family', 'size', 'norm'),
+  [
+    ('unet', (32, 32), 'instance'),
+    ('unet', (17, 17), 'batch'),
+    ('translator', (16, 16), 'instance'),
+    ('translator', (17, 12), 'batch'),
+  ],
+)
+def test_networks_from_images_to_images(family, size, norm, split, tmp_path):
+  """Skips and sums, norms at run time, and an input without a 0."""
+  network, given = from_images(family, size, norm)
   expected = images(network, given)
   assert expected.std() > 0.1
   plan = make_plan(network, integer=True, split=split)
@@ -93,8 +87,11 @@ def test_a_unet_of_images(size, norm, split, tmp_path):
     assert len(executed) >= 6 and not floats
 
 
-def test_a_unet_in_float(tmp_path):
-  network, given = unet(32, 'instance', (32, 32))
+@pytest.mark.parametrize(
+  ('family', 'size'), [('unet', (32, 32)), ('translator', (17, 12))]
+)
+def test_networks_from_images_in_float(family, size, tmp_path):
+  network, given = from_images(family, size, 'instance', (32, 32))
   model = onnx_model(make_plan(network, integer=False), 'transposed', {})
   for run in (run_onnxruntime, run_openvino):
     drawn, _ = run(model, {'input_images': given}, tmp_path)

@@ -27,6 +27,7 @@ def parsed(arg, *more):
     ('digits:model=r3gan,spectral_norm=true', 'spectral_norm does nothing'),
     ('digits:model=resnet,d_norm=none', 'd_norm does nothing'),
     ('digits:dropout=0.2', 'dropout does nothing with model=dcgan'),
+    ('heroes_pairs:dir=a,model=translator,dropout=0.2', 'dropout does nothing'),
   ],
 )
 def test_a_key_that_does_nothing_is_refused(arg, says):
@@ -48,6 +49,8 @@ def test_a_flag_is_a_key_too():
     'digits:augment=ada,augment_target=0.5',
     'digits:model=resnet,norm=batch,spectral_norm=true,attention=true',
     'images:dir=a,pairs=a/b,variant=pix2pix,model=unet,dropout=0,d_norm=batch',
+    'heroes_pairs:dir=a,model=translator,g_norm=group,d_norm=batch',
+    'heroes_cycle:dir=a,model=translator,channels=16,spectral_norm=true',
   ],
 )
 def test_what_does_something_is_not(arg):

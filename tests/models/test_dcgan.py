@@ -8,7 +8,7 @@ from qgan_jax.models import dcgan
 from qgan_jax.precision import is_weight
 
 KEY = jax.random.PRNGKey(0)
-FROM_LATENTS = [name for name in models.NAMES if name != 'unet']
+FROM_LATENTS = [name for name in models.NAMES if name not in models.FROM_IMAGES]
 
 
 @pytest.mark.parametrize('size', [28, 32, 64])

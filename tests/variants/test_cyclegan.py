@@ -135,16 +135,20 @@ def test_what_shares_a_row_does_not_matter():
     np.testing.assert_allclose(again[name], metrics[name], rtol=1e-5)
 
 
-def test_a_config_makes_it_of_a_family():
+@pytest.mark.parametrize(
+  ('family', 'first'), [('unet', 'down0'), ('translator', 'stem')]
+)
+def test_a_config_makes_it_of_a_family(family, first):
   setup = build.set_up(
     tiny_run.make_config(
-      'variant=cyclegan,model=unet,norm=instance,g_bits=4,d_bits=6,flip=true'
+      f'variant=cyclegan,model={family},norm=instance,g_bits=4,d_bits=6,'
+      'flip=true'
     ),
     tiny_run.make_pairs(16, input_channels=1),
   )
   bits = {(c.network, c.layer, c.role): c.bits for c in setup.table}
   for name in ('generator', 'back_generator'):
-    assert bits[name, 'down0', 'activations'] == 8  # Images.
+    assert bits[name, first, 'activations'] == 8  # Images.
     assert bits[name, 'up0', 'activations'] == 4
   for name in ('discriminator', 'back_discriminator'):
     assert bits[name, 'down0', 'weights'] == 6
