@@ -3,10 +3,11 @@
   python benchmarks/mutations.py --out=benchmarks/results
   python benchmarks/mutations.py --kinds=qgan,pt --scale=0.1
 
-10,000 mutated .qgan, 2,000 .onnx, 2,000 .stablehlo and 2,000 PyTorch files. A
-worker process reads each and draws from it; it is watched from outside, and a
-new one takes over where it has died. Every other file gets a right checksum
-after its mutation, as a stranger would write it. What can become of a file:
+10,000 mutated .qgan, 2,000 .onnx, 2,000 .tflite, 2,000 .stablehlo and 2,000
+PyTorch files. A worker process reads each and draws from it; it is watched from
+outside, and a new one takes over where it has died. Every other file gets a
+right checksum after its mutation, as a stranger would write it. What can become
+of a file:
 
   refused: one sentence, a `UserError` that names the file;
   same: it is read, and what is drawn equals the original's;
@@ -42,7 +43,13 @@ from absl import app, flags
 import measuring
 import numpy as np
 
-FILES = {'qgan': 10_000, 'onnx': 2_000, 'stablehlo': 2_000, 'pt': 2_000}
+FILES = {
+  'qgan': 10_000,
+  'onnx': 2_000,
+  'tflite': 2_000,
+  'stablehlo': 2_000,
+  'pt': 2_000,
+}
 MEMORY = 2**30
 LATENT_DIM, CLASSES = 8, 3
 
@@ -171,6 +178,23 @@ def reseal_onnx(rng: np.random.Generator, content: bytes) -> bytes:
   return sealed(model.SerializeToString())
 
 
+def reseal_tflite(rng: np.random.Generator, content: bytes) -> bytes:
+  from ai_edge_litert import schema_py_generated as schema
+  import flatbuffers
+
+  from qgan_jax.artifacts.tflite_builder import IDENTIFIER, sealed
+
+  body = content[: -len(sealed(b''))]
+  if rng.integers(2):
+    return sealed(mutate(rng, body))
+  model = schema.ModelT.InitFromPackedBuf(body)
+  said = model.buffers[model.metadata[0].buffer]
+  said.data = np.frombuffer(mutate_json(rng, said.data.tobytes()), np.uint8)
+  writer = flatbuffers.Builder(1024)
+  writer.Finish(model.Pack(writer), IDENTIFIER)
+  return sealed(bytes(writer.Output()))
+
+
 def reseal_stablehlo(rng: np.random.Generator, content: bytes) -> bytes:
   with zipfile.ZipFile(io.BytesIO(content)) as archive:
     text, program = map(archive.read, ('generator.json', 'program'))
@@ -209,6 +233,7 @@ def reseal_pt(rng: np.random.Generator, content: bytes) -> bytes:
 RESEAL: dict[str, Callable[[np.random.Generator, bytes], bytes]] = {
   'qgan': reseal_qgan,
   'onnx': reseal_onnx,
+  'tflite': reseal_tflite,
   'stablehlo': reseal_stablehlo,
   'pt': reseal_pt,
 }
@@ -263,10 +288,11 @@ def write_originals(folder: Path, kinds: Sequence[str]) -> dict[str, Path]:
   )  # fmt: skip
   path = folder / 'generator.qgan'
   artifacts.save(path, network, metadata={'dataset': 'none', 'step': 7})
-  export(path, ['onnx', 'stablehlo'], folder)
+  export(path, ['onnx', 'tflite', 'stablehlo'], folder)
   return {
     'qgan': path,
     'onnx': folder / 'generator-onnxruntime.onnx',
+    'tflite': folder / 'generator.tflite',
     'stablehlo': folder / 'generator.stablehlo',
     'pt': weights,
   }
@@ -456,7 +482,8 @@ def main(argv: list[str]) -> None:
     work(_WORKER.value, Connection(_DESCRIPTOR.value), _SECONDS.value / 2)
     return
   record = measuring.start_record(
-    ['jax', 'flax', 'onnxruntime', 'openvino', 'numpy'], scale=_SCALE.value
+    ['jax', 'flax', 'onnxruntime', 'openvino', 'ai-edge-litert', 'numpy'],
+    scale=_SCALE.value,
   )
   with tempfile.TemporaryDirectory() as folder:
     paths = write_originals(Path(folder), _KINDS.value)

@@ -17,7 +17,7 @@ def originals(tmp_path_factory):
 
 @pytest.mark.parametrize(
   ('kind', 'count'),
-  [('qgan', 200), ('pt', 200), ('onnx', 20), ('stablehlo', 8)],
+  [('qgan', 200), ('pt', 200), ('onnx', 20), ('tflite', 40), ('stablehlo', 8)],
 )
 def test_mutated_files_are_refused_or_read(originals, kind, count):
   found = mutations.run_kind(kind, originals[kind], count, seconds=600)
