@@ -37,7 +37,6 @@ def get_config(arg=None):
     b2=0.9,
     learning_rate_decay='linear',
     eval_every=2_000,
-    sample_every=1_000,
   )
   return override(config, arg)
 

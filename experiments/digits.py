@@ -10,7 +10,7 @@ from qgan_jax.config import base, override
 
 def get_config(arg=None):
   """The configuration, with a config string on top."""
-  return override(base(experiment='digits', steps=1_000, sample_every=50), arg)
+  return override(base(experiment='digits', steps=1_000), arg)
 
 
 def sweep(add):

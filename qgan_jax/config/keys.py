@@ -330,8 +330,9 @@ GROUPS = (
   )),
   Group('Logs and checkpoints', '', (
     Key('logging.log_every', whole(1), 100, 'Steps between lines of metrics.'),
-    Key('logging.sample_every', whole(1), 1000,
-        'Steps between grids of samples.'),
+    Key('logging.sample_every', whole(1), None,
+        'Steps between grids of samples.',
+        follows='a twentieth of `steps`, in hundreds, at least 100'),
     Key('logging.eval_every', whole(1), 1000,
         'Steps between quick scores, which choose the best checkpoint.'),
     Key('logging.checkpoint_every', whole(1), 1000,

@@ -136,6 +136,9 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
   if precision['start_step'] is None:
     # Few bits learn much more slowly, and what is learned in float stays.
     precision['start_step'] = 0 if c['init_from'] else c['steps'] // 2
+  if c['logging']['sample_every'] is None:
+    # Calls of many steps divide it, as they do `log_every`.
+    c['logging']['sample_every'] = max(1, c['steps'] // 2000) * 100
   if precision['ranges'] is None:
     precision['ranges'] = 'moving'
   elif shared['activation_quantizer'] is None:

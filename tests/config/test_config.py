@@ -102,6 +102,15 @@ def test_the_first_half_is_in_float_unless_it_was_trained_before():
   assert start == {'steps=9': 4, 'steps=9,start_step=0': 0, 'init_from=run': 0}
 
 
+@pytest.mark.parametrize(
+  ('string', 'every'),
+  [('steps=9', 100), ('steps=2999', 100), ('steps=16999', 800),
+   ('steps=16999,sample_every=7', 7)],
+)  # fmt: skip
+def test_twenty_grids_are_drawn_unless_told_otherwise(string, every):
+  assert resolved(string).logging.sample_every == every
+
+
 def test_arguments_of_optimizers():
   adam = resolved('b1=0,d_b2=0.9')
   assert adam.generator.optimizer_kwargs.to_dict() == {'b1': 0, 'b2': 0.99}
