@@ -5,7 +5,7 @@
 `decoder.qgan` draws digits from latents. Keys that begin with g_ speak of the
 decoder, those with d_ of the encoder and the discriminator.
 
-Not measured yet: neither time nor score.
+Scores of 3,000 steps at five widths are in docs/results.md.
 """
 
 from qgan_jax.config import base, override
