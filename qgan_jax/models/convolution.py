@@ -218,6 +218,53 @@ def strided_conv(
   return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
 
 
+def grouped_conv(
+  lhs: Array,
+  rhs: Array,
+  window_strides: Sequence[int],
+  padding: Any,
+  *,
+  feature_group_count: int = 1,
+  **kwargs: Any,
+) -> Array:
+  """`lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=…)`.
+
+  XLA:CPU computes the gradients of grouped convolutions in plain loops. There,
+  each group is a convolution of its own, and what sees all of an image, channel
+  by channel, is a sum of products: 5 to 200 times as fast.
+
+  Args:
+    lhs: [B, H, W, C].
+    rhs: [h, w, C / groups, O].
+    window_strides: of the convolution.
+    padding: of the convolution.
+    feature_group_count: groups of channels.
+    **kwargs: others of `lax.conv_general_dilated`.
+  """
+  groups = feature_group_count
+  own_ways = backend() == 'cpu' and not _AS_WRITTEN.get()
+  if not own_ways or groups == 1:
+    return lax.conv_general_dilated(
+      lhs, rhs, window_strides, padding,
+      feature_group_count=groups, **kwargs,
+    )  # fmt: skip
+  if (
+    padding == 'VALID'
+    and rhs.shape[:3] == (*lhs.shape[1:3], 1)
+    and rhs.shape[3] == groups
+  ):
+    return jnp.einsum('bhwc,hwc->bc', lhs, rhs[:, :, 0])[:, None, None]
+  return jnp.concatenate(
+    [
+      lax.conv_general_dilated(x, k, window_strides, padding, **kwargs)
+      for x, k in zip(
+        jnp.split(lhs, groups, -1), jnp.split(rhs, groups, -1), strict=True
+      )
+    ],
+    -1,
+  )
+
+
 def conv4(features: int, stride: int, dtype: Any, name: str) -> nn.Conv:
   """A 4×4 convolution, as DCGAN and pix2pix have; stride 2 halves the sides."""
   return nn.Conv(

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from qgan_jax.models.convolution import grouped_conv
 from qgan_jax.models.stages import (
   interpolate,
   Size,
@@ -59,6 +60,7 @@ class Block(nn.Module):
       expanded,
       (3, 3),
       feature_group_count=math.gcd(expanded, max(1, expanded // _GROUP)),
+      conv_general_dilated=grouped_conv,
       name='grouped',
     )(nn.leaky_relu(y, _SLOPE))
     y = nn.Conv(
@@ -193,6 +195,7 @@ class Discriminator(nn.Module):
       use_bias=False,
       dtype=self.dtype,
       kernel_init=_LINEAR,
+      conv_general_dilated=grouped_conv,
       name='basis',
     )(x)[:, 0, 0]
 

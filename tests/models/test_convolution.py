@@ -152,3 +152,45 @@ def test_pixel_conv_is_flax_conv_transpose_from_one_pixel():
     strict=True,
   ):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('size', 'kernel', 'groups', 'features', 'more'),
+  [
+    ((6, 5), (3, 3), 3, 9, {}),
+    ((6, 5), (3, 2), 2, 4, {'strides': 2, 'padding': 'VALID'}),
+    ((5, 4), (5, 4), 6, 6, {'padding': 'VALID'}),
+    ((5, 4), (5, 4), 6, 12, {'padding': 'VALID'}),
+    ((4, 4), (1, 1), 1, 5, {}),
+  ],
+)
+def test_grouped_conv_is_lax_conv(
+  backend, size, kernel, groups, features, more
+):
+  def layer(**own):
+    return nn.Conv(
+      features, kernel, feature_group_count=groups, use_bias=False, **more,
+      **own,
+    )  # fmt: skip
+
+  key = jax.random.PRNGKey(0)
+  x = jax.random.normal(key, (2, *size, 6))
+  ours = layer(conv_general_dilated=convolution.grouped_conv)
+  variables = layer().init(key, x)
+
+  def penalty(module, variables):
+    def score(x):
+      return jnp.sum(jnp.tanh(module.apply(variables, x)))
+
+    return jnp.sum(jnp.square(jax.grad(score)(x)))
+
+  for f in (lambda m, v: m.apply(v, x), penalty, jax.grad(penalty, argnums=1)):
+    for got, expected in zip(
+      *(jax.tree.leaves(f(m, variables)) for m in (ours, layer())), strict=True
+    ):
+      np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+  written = f'feature_group_count={groups}\n'
+  traced = str(jax.make_jaxpr(lambda x: ours.apply(variables, x))(x))
+  assert (written in traced) == (backend == 'gpu' or groups == 1)
+  with convolution.as_written():
+    assert written in str(jax.make_jaxpr(lambda x: ours.apply(variables, x))(x))
