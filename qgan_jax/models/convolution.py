@@ -229,9 +229,9 @@ def grouped_conv(
 ) -> Array:
   """`lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=…)`.
 
-  XLA:CPU computes the gradients of grouped convolutions in plain loops. There,
-  each group is a convolution of its own, and what sees all of an image, channel
-  by channel, is a sum of products: 5 to 200 times as fast.
+  XLA:CPU computes the gradients of grouped convolutions in plain loops, many
+  times slower than the rest of a step. There, each group is a convolution of
+  its own, and what sees all of an image, channel by channel, a sum of products.
 
   Args:
     lhs: [B, H, W, C].
