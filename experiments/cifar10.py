@@ -23,7 +23,6 @@ def get_config(arg=None):
     penalty='none',
     spectral_norm=True,
     eval_every=10_000,
-    sample_every=5000,
     checkpoint_every=5000,
   )
   return override(config, arg)

@@ -1,4 +1,4 @@
-"""4×4 stride-2 convolutions with fast gradients of any order on CPU and GPU.
+"""Convolutions with fast gradients of any order: 4×4 of stride 2, and grouped.
 
 XLA:CPU computes the kernel gradient of a transposed convolution as a dilated
 convolution, many times slower than the rest of a DCGAN's step; on a GPU, the
@@ -13,6 +13,8 @@ are closed under differentiation: the derivative of each is made of the other
 two. Each is therefore a `jax.custom_vjp` around what computes it fastest, and
 gradients of any order, a gradient penalty's included, never leave the set. On
 a TPU the layers below use XLA's convolutions, and so they do in `as_written`.
+
+Grouped convolutions are mended on a CPU alone: see `grouped_conv`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -242,8 +244,7 @@ def grouped_conv(
     **kwargs: others of `lax.conv_general_dilated`.
   """
   groups = feature_group_count
-  own_ways = backend() == 'cpu' and not _AS_WRITTEN.get()
-  if not own_ways or groups == 1:
+  if backend() != 'cpu' or not _by_products() or groups == 1:
     return lax.conv_general_dilated(
       lhs, rhs, window_strides, padding,
       feature_group_count=groups, **kwargs,

@@ -26,6 +26,7 @@ from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.precision.layers import find_layers, Layer
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.precision.table import Choice
+from qgan_jax.runs import inputs
 from qgan_jax.runs.precision import make_schedule, plan_precision
 from qgan_jax.runs.variants import make_variant, refuse_given
 from qgan_jax.training import devices, diagnosis, machine
@@ -86,7 +87,7 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
 
 def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
   """The extractor of the features that scores compare."""
-  if config.scores.extractor == 'inception':
+  if inputs.uses_inception(config):
     return metrics.inception_extractor(config.scores.inception_weights)
   return metrics.classifier_extractor(
     dataset.name,

@@ -15,7 +15,7 @@ from qgan_jax.runs.folder import read_run
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.state import TrainState
 
-_ROWS = 8  # Of a picture of samples and what is nearest to them; its columns.
+_SIDE = 8  # Rows, and columns, of samples and what is nearest to them.
 
 
 def score_state(
@@ -88,13 +88,14 @@ def _beside_nearest(
     extractor.extract(images).features
     for images in (dataset.train_targets, dataset.test_targets, fake)
   )
-  columns = min(_ROWS, 1 + len(train))
-  found = metrics.copying(train, held_out, drawn, k=columns - 1)
+  # As many rows as columns, which is how a grid lays them out.
+  side = min(_SIDE, 1 + len(train))
+  found = metrics.copying(train, held_out, drawn, k=side - 1)
   suspects = np.argsort(found.distances[:, 0], kind='stable')
-  first = np.arange(min(_ROWS // 2, len(fake)))
+  first = side - side // 2
   rows = [
     np.concatenate([fake[i : i + 1], dataset.train_targets[found.nearest[i]]])
-    for i in (*first, *suspects[: _ROWS // 2])
+    for i in (*range(first), *suspects[: side - first])
   ]
   artifacts.save_grid(
     path,
