@@ -41,10 +41,13 @@ Example:
   True
 
 What is here is imported when it is first used: `import qgan_jax` alone loads
-neither JAX nor Flax.
+neither JAX nor Flax. XLA's log, such as its alarm about a compilation of two
+minutes, stays away where JAX is imported after it, unless TF_CPP_MIN_LOG_LEVEL
+is set: whatever fails is an exception.
 """
 
 import importlib
+import os
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
   from qgan_jax.post_training import quantize
   from qgan_jax.precision import Quantized
   from qgan_jax.runs.own import train
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 __version__ = '0.1.0'
 __all__ = [

@@ -1,17 +1,22 @@
-"""The tutorial on a network of one's own runs as it stands."""
+"""The tutorials run as they stand, but for how long they train."""
 
 import importlib
 from pathlib import Path
 import re
 import shlex
 import sys
+import zipfile
 
+from command_line import finish
+import numpy as np
+from PIL import Image
 import pytest
 
 from qgan_jax.metrics import classifier
 from qgan_jax.runs import own
 
-PAGE = Path(__file__).parents[1] / 'docs' / 'own_model.md'
+DOCS = Path(__file__).parents[1] / 'docs'
+PAGE = DOCS / 'own_model.md'
 BLOCK = re.compile(
   r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE
 )
@@ -60,3 +65,56 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
   assert abs(names['same'] - names['drawn']).max() < 8 * 2 / 255
   assert names['run'].scores['sizes']['ratio'] > 2
   assert (tmp_path / 'grid.png').exists() and names['sizes'].ratio > 2
+
+
+@pytest.mark.slow
+def test_the_first_hour_runs_from_top_to_bottom(tmp_path, commands):
+  pytest.importorskip('onnxruntime')
+  photos = zipfile.ZipFile(tmp_path / 'photos.zip', 'w')
+  with photos:
+    for i in range(200):
+      pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
+      with photos.open(f'{i}.png', 'w') as file:
+        Image.fromarray(pixels).resize((40, 40)).save(file, 'PNG')
+  short = [f'--config.{key}={value}' for key, value in SHORT.items()]
+  short += ['--config.channels=8']
+  done, printed = [], {}
+  blocks = BLOCK.findall((DOCS / 'first_hour.md').read_text())
+  lines = [
+    line
+    for language, _, code in blocks
+    if language == 'bash'
+    for line in code.splitlines()
+  ]
+  # And the one in the text, that quantizes a run which is there.
+  lines += ['python -m qgan_jax.quantize --workdir=runs/images/… --bits=8']
+  for line in lines:
+    _, _, module, *flags = shlex.split(line)
+    done.append(module.removeprefix('qgan_jax.'))
+    # The run, or the sweep, that was made last.
+    flags = [
+      str(newest(tmp_path, *flag.split('…'))) if '…' in flag else flag
+      for flag in flags
+    ]
+    if done[-1] in ('main', 'sweep'):
+      flags += short
+    # npm has to fetch what a page runs in.
+    flags = [flag.replace('onnx,web', 'onnx') for flag in flags]
+    printed[done[-1]], _ = finish(commands(done[-1], *flags, cwd=tmp_path))
+  assert done == [
+    'main', 'main', 'evaluate', 'sweep', 'report', 'sample', 'export',
+    'quantize',
+  ]  # fmt: skip
+  assert '"data_copying": ' in printed['evaluate']
+  for name in ('nearest.png', 'grid.png'):
+    assert Image.open(tmp_path / name).size[0] > 100
+  assert len({*tmp_path.glob('runs/sweep-*/bits=*/generator.qgan')}) == 4
+  (page,) = tmp_path.glob('runs/sweep-*/report.html')
+  assert 'bits' in page.read_text()
+
+
+def newest(root, before, after):
+  """A flag in which … stands for what was made last: --KEY=FOLDER/…"""
+  flag, equals, path = before.rpartition('=')
+  found = max(root.glob(f'{path}*'), key=lambda made: made.stat().st_mtime)
+  return f'{flag}{equals}{found}{after}'

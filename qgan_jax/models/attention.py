@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from qgan_jax.models.convolution import pointwise_conv
 from qgan_jax.models.normalization import apply_layer
 from qgan_jax.models.stages import Size, stage_sizes
 
@@ -58,7 +59,12 @@ class SelfAttention(nn.Module):
     def project(name: str, features: int, x: Array) -> Array:
       def make() -> nn.Module:
         return nn.Conv(
-          features, (1, 1), use_bias=False, dtype=self.dtype, name=name
+          features,
+          (1, 1),
+          use_bias=False,
+          dtype=self.dtype,
+          conv_general_dilated=pointwise_conv,
+          name=name,
         )
 
       return apply_layer(make, x, spectral_norm=self.spectral_norm, train=train)

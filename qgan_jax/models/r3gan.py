@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qgan_jax.models.convolution import grouped_conv
+from qgan_jax.models.convolution import grouped_conv, pointwise_conv
 from qgan_jax.models.stages import (
   interpolate,
   Size,
@@ -55,7 +55,9 @@ class Block(nn.Module):
       _GAIN / math.sqrt(self.depth), 'fan_in', 'normal'
     )
     conv = functools.partial(nn.Conv, dtype=self.dtype, kernel_init=init)
-    y = conv(expanded, (1, 1), name='expand')(x)
+    y = conv(
+      expanded, (1, 1), conv_general_dilated=pointwise_conv, name='expand'
+    )(x)
     y = conv(
       expanded,
       (3, 3),
@@ -69,6 +71,7 @@ class Block(nn.Module):
       use_bias=False,
       dtype=self.dtype,
       kernel_init=nn.initializers.zeros,
+      conv_general_dilated=pointwise_conv,
       name='contract',
     )(nn.leaky_relu(y, _SLOPE))
     return x + y
@@ -82,6 +85,7 @@ def _linear(features: int, name: str, dtype: Dtype) -> nn.Conv:
     use_bias=False,
     dtype=dtype,
     kernel_init=_LINEAR,
+    conv_general_dilated=pointwise_conv,
     name=name,
   )
 

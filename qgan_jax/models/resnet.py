@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.models.attention import largest_map, SelfAttention
+from qgan_jax.models.convolution import pointwise_conv
 from qgan_jax.models.normalization import apply_layer, ConditionalNorm
 from qgan_jax.models.posterior import Posterior
 from qgan_jax.models.stages import (
@@ -40,7 +41,12 @@ _RELU_INIT = nn.initializers.variance_scaling(2, 'fan_avg', 'uniform')
 def _conv(features: int, name: str, dtype: Dtype, size: int = 3) -> nn.Conv:
   init = _RELU_INIT if size == 3 else _INIT
   return nn.Conv(
-    features, (size, size), kernel_init=init, dtype=dtype, name=name
+    features,
+    (size, size),
+    kernel_init=init,
+    dtype=dtype,
+    conv_general_dilated=pointwise_conv,
+    name=name,
   )
 
 

@@ -155,6 +155,40 @@ def test_pixel_conv_is_flax_conv_transpose_from_one_pixel():
 
 
 @pytest.mark.parametrize(
+  'more',
+  [
+    {},
+    {'kernel_size': (3, 3)},
+    {'strides': (2, 2)},
+    {'feature_group_count': 2},
+    {'padding': ((1, 1), (0, 0))},
+  ],
+)
+def test_pointwise_conv_is_lax_conv(backend, more):
+  def layer(**own):
+    return nn.Conv(6, **{'kernel_size': (1, 1), **more}, **own)
+
+  key = jax.random.PRNGKey(0)
+  x = jax.random.normal(key, (2, 5, 4, 8))
+  ours = layer(conv_general_dilated=convolution.pointwise_conv)
+  variables = layer().init(key, x)
+
+  def penalty(module, variables):
+    def score(x):
+      return jnp.sum(jnp.tanh(module.apply(variables, x)))
+
+    return jnp.sum(jnp.square(jax.grad(score)(x)))
+
+  for f in (lambda m, v: m.apply(v, x), penalty, jax.grad(penalty, argnums=1)):
+    for got, expected in zip(
+      *(jax.tree.leaves(f(m, variables)) for m in (ours, layer())), strict=True
+    ):
+      np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+  traced = str(jax.make_jaxpr(lambda x: ours.apply(variables, x))(x))
+  assert ('conv_general_dilated' in traced) == bool(more)
+
+
+@pytest.mark.parametrize(
   ('size', 'kernel', 'groups', 'features', 'more'),
   [
     ((6, 5), (3, 3), 3, 9, {}),

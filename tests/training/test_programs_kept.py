@@ -93,3 +93,33 @@ def test_without_a_home_nothing_is_kept(monkeypatch):
   before = jax.config.jax_compilation_cache_dir
   programs.keep_programs()
   assert jax.config.jax_compilation_cache_dir == before
+
+
+# XLA computes a constant while it compiles, and after a second says so.
+COMPILES = """
+import qgan_jax
+import jax
+
+def f(x):
+  rows = jax.lax.broadcasted_iota('float32', (64, 64), 0)
+  windows = (12, 12), (1, 1), 'SAME'
+  return x + jax.lax.reduce_window(rows, 0.0, jax.lax.add, *windows)
+
+jax.jit(f).lower(1.0).compile()
+"""
+
+
+def test_alarms_of_the_compiler_are_for_those_who_ask():
+  environ = {k: v for k, v in os.environ.items() if 'LOG_LEVEL' not in k}
+  quiet, asked = (
+    subprocess.run(
+      [sys.executable, '-c', COMPILES],
+      env=environ | level,
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stderr
+    for level in ({}, {'TF_CPP_MIN_LOG_LEVEL': '0'})
+  )
+  assert quiet == ''
+  assert 'Constant folding an instruction is taking > 1s' in asked
