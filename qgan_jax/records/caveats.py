@@ -7,6 +7,8 @@ from typing import Any
 # Noise has 0.007 on MNIST, seven images again and again 0.013, and the worst
 # generator in docs/results.md 0.54.
 LEAST_COVERAGE = 0.05
+# Of copies and samples like new images in equal parts, `data_copying` is 3/4.
+MOST_COPYING = 0.75
 
 
 def has_learned(coverage: float | None) -> bool:
@@ -56,6 +58,12 @@ def caveats(scores: Mapping[str, Any]) -> list[str]:
       f'coverage is {coverage:.3f}: hardly any held-out image has a sample '
       'near it, so this network has not learned the data, or draws a few '
       'images again and again'
+    )
+  copied = scores.get('data_copying')
+  if copied is not None and copied >= MOST_COPYING:
+    found.append(
+      f'data_copying is {copied:.2f}: samples lie nearer to training images '
+      'than new images do, as copies would; look at them beside those'
     )
   few = of_too_few(scores)
   return [*found, few] if few else found

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qgan_jax import records
-from qgan_jax.metrics import Extractor, Features, score_features
+from qgan_jax.metrics import copying, Extractor, Features, score_features
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,19 @@ def test_what_covers_nothing_has_not_learned(coverage, learned):
   assert records.has_learned(coverage) == learned
   scores = {'num_real': 300, 'num_fake': 300, 'coverage': coverage}
   assert bool(records.caveats(scores)) != learned
+
+
+@pytest.mark.parametrize(('copies', 'said'), [(1, True), (0.3, False)])
+def test_who_copies_more_than_half_is_told(copies, said):
+  rng = np.random.default_rng(0)
+  train, new, drawn = rng.normal(size=(3, 2000, 4))
+  count = int(copies * len(drawn))
+  drawn[:count] = train[:count]
+  found = copying(train, new, drawn, k=1).data_copying
+  # Copies are nearer than any new image, and the others as often as not.
+  assert found == pytest.approx(copies + (1 - copies) / 2, abs=0.02)
+  scores = {'num_real': 2000, 'num_fake': 2000, 'data_copying': found}
+  assert bool(records.caveats(scores)) == said
 
 
 def test_what_metrics_give_can_be_judged():
