@@ -36,17 +36,21 @@ from measuring import (
 from rich.table import Table
 
 from qgan_jax import config, data
-from qgan_jax.models import convolution, dcgan
+from qgan_jax.models import convolution, dcgan, r3gan
 from qgan_jax.runs import build
 from qgan_jax.training import devices, flat, nets
 from qgan_jax.training import step as step_lib
 from qgan_jax.training.allocator import keep_freed_memory
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
-PRECISIONS: dict[str, dict[str, Any]] = {
+# What differs from the default step; 'r3gan' is in float.
+SETTINGS: dict[str, dict[str, Any]] = {
   'float': {'bits': 32},
   'W8A8': {'bits': 8},
-}
+  'r3gan': {
+    'bits': 32, 'model': 'r3gan', 'loss': 'relativistic', 'penalty': 'r1_r2',
+  },
+}  # fmt: skip
 PLAIN_UP = functools.partial(nn.ConvTranspose, kernel_size=(4, 4))
 
 
@@ -59,7 +63,7 @@ class Trick(NamedTuple):
     owner: where the code lies.
     attribute: its name there.
     plain: what takes its place.
-    precisions: names of those in which it makes a difference.
+    settings: names of those in which it makes a difference.
   """
 
   name: str
@@ -67,7 +71,7 @@ class Trick(NamedTuple):
   owner: Any
   attribute: str
   plain: Any
-  precisions: tuple[str, ...] = ('float', 'W8A8')
+  settings: tuple[str, ...] = ('float', 'W8A8')
 
 
 def _convolve(x, k, strides, padding, **kwargs):
@@ -87,7 +91,8 @@ class _QuantizedInEachCall(nets.Nets):
 
 
 TRICKS = (
-  Trick('nothing', 'the same step again', build, 'set_up', build.set_up),
+  Trick('nothing', 'the same step again', build, 'set_up', build.set_up,
+        (*SETTINGS,)),
   Trick('training.trainable.computed_once', 'gradients as they are',
         step_lib, 'computed_once', lambda grads, step: grads),
   Trick('models.convolution.UpConv', '`nn.ConvTranspose`', dcgan, 'UpConv',
@@ -104,6 +109,10 @@ TRICKS = (
         '_SMALL', -1),
   Trick('training.nets: weights quantized once', 'in each call', step_lib,
         'Nets', _QuantizedInEachCall, ('W8A8',)),
+  Trick('models.convolution.pointwise_conv', '`lax.conv_general_dilated`',
+        r3gan, 'pointwise_conv', _convolve, ('r3gan',)),
+  Trick('models.convolution.grouped_conv', '`lax.conv_general_dilated`',
+        r3gan, 'grouped_conv', _convolve, ('r3gan',)),
 )  # fmt: skip
 START = Trick('precision.compile: a first state', '`jax.jit`', build,
               'compile_quickly', jax.jit)  # fmt: skip
@@ -136,23 +145,23 @@ class Unchanged(NamedTuple):
   """The step with all tricks.
 
   Attributes:
-    precision: name of its precision.
+    name: of its setting.
     setup: of the run.
     start: the run's first state, on the host.
     step: compiled.
   """
 
-  precision: str
+  name: str
   setup: build.Setup
   start: Any
   step: Step
 
 
-def unchanged(setup: build.Setup, precision: str) -> Unchanged:
+def unchanged(setup: build.Setup, name: str) -> Unchanged:
   """Makes the step with all tricks."""
   start = setup.init_state()
   step = warmed({'': make_step(setup, start)})['']
-  return Unchanged(precision, setup, start, step)
+  return Unchanged(name, setup, start, step)
 
 
 def compare(trick: Trick, base: Unchanged, rounds: int) -> dict[str, Any]:
@@ -162,7 +171,7 @@ def compare(trick: Trick, base: Unchanged, rounds: int) -> dict[str, Any]:
     setup = build.set_up(own.config, own.dataset, own.layout)
     without = warmed({'': make_step(setup, base.start)})['']
   case: dict[str, Any] = {
-    'trick': trick.name, 'without': trick.without, 'precision': base.precision,
+    'trick': trick.name, 'without': trick.without, 'setting': base.name,
   }  # fmt: skip
   with foreign_share(case):
     pairs = [
@@ -183,7 +192,7 @@ def compare_start(setup: build.Setup) -> dict[str, Any]:
       start()
 
   case: dict[str, Any] = {
-    'trick': START.name, 'without': START.without, 'precision': 'W8A8',
+    'trick': START.name, 'without': START.without, 'setting': 'W8A8',
   }  # fmt: skip
   with foreign_share(case):
     pairs = [_pair(start, start_without, swapped=i % 2 == 1) for i in range(4)]
@@ -222,7 +231,7 @@ def _pair(
 def print_cases(cases: list[dict[str, Any]]) -> None:
   """Prints the cases as one table."""
   table = Table(caption='without / with; above 1 the trick is worth it')
-  for title in ('trick', 'instead', 'precision'):
+  for title in ('trick', 'instead', 'setting'):
     table.add_column(title)
   for title in ('with, ms', 'without, ms', 'ratio', 'middle half', 'of cores'):
     table.add_column(title, justify='right')
@@ -230,7 +239,7 @@ def print_cases(cases: list[dict[str, Any]]) -> None:
     clock, cores = case['clock'], case['cores']
     low, high = clock['middle_half']
     table.add_row(
-      case['trick'], case['without'], case['precision'],
+      case['trick'], case['without'], case['setting'],
       f'{clock["with_ms"]:.1f}', f'{clock["without_ms"]:.1f}',
       f'{clock["ratio"]:.3f}', f'{low:.3f}–{high:.3f}', f'{cores["ratio"]:.3f}',
     )  # fmt: skip
@@ -246,7 +255,7 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=100, help='steps of each')
   parser.add_argument('--channels', type=int, default=32)
   parser.add_argument(
-    '--precisions', nargs='+', choices=PRECISIONS, default=list(PRECISIONS)
+    '--settings', nargs='+', choices=SETTINGS, default=list(SETTINGS)
   )
   parser.add_argument('--only', default='', help="part of the tricks' names")
   parser.add_argument('--out', type=Path, help='folder for a JSON file')
@@ -256,7 +265,7 @@ def main() -> None:
     'digits', data_dir=None, image_size=28, channels=1, standin=False
   )
   cases: list[dict[str, Any]] = []
-  for precision in args.precisions:
+  for name in args.settings:
     record = start_record(
       PACKAGES, image_size=28, channels=args.channels, rounds=args.rounds
     )
@@ -266,19 +275,19 @@ def main() -> None:
         experiment='cpu_tricks',
         start_step=0,
         channels=args.channels,
-        **PRECISIONS[precision],
+        **SETTINGS[name],
       )
     )
     setup = build.set_up(resolved, dataset, devices.make_layout(1))
-    if precision == 'W8A8' and args.only in START.name:
+    if name == 'W8A8' and args.only in START.name:
       found.append(compare_start(setup))  # It clears JAX's caches.
-    base = unchanged(setup, precision)
+    base = unchanged(setup, name)
     for trick in TRICKS:
-      if precision not in trick.precisions or args.only not in trick.name:
+      if name not in trick.settings or args.only not in trick.name:
         continue
       found.append(compare(trick, base, args.rounds))
       # After every case, so that an interrupted benchmark keeps the others.
-      save(record, args.out, f'cpu_tricks-{precision.lower()}')
+      save(record, args.out, f'cpu_tricks-{name.lower()}')
     cases += found
   print_cases(cases)
 
