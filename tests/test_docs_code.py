@@ -77,7 +77,7 @@ def test_the_first_hour_runs_from_top_to_bottom(tmp_path, commands):
       with photos.open(f'{i}.png', 'w') as file:
         Image.fromarray(pixels).resize((40, 40)).save(file, 'PNG')
   short = [f'--config.{key}={value}' for key, value in SHORT.items()]
-  short += ['--config.channels=8']
+  short += ['--config.channels=8', '--config.data.image_size=16']
   done, printed = [], {}
   blocks = BLOCK.findall((DOCS / 'first_hour.md').read_text())
   lines = [
