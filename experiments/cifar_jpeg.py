@@ -11,7 +11,8 @@ The widths here fit two cores of a CPU. Those of the paper, for a GPU:
 
   g_channels=256,d_channels=128,d_steps=5,steps=50000
 
-Scores of small budgets, of this network and of a DCGAN, are in docs/results.md.
+Scores of small budgets, of this network, a DCGAN and a VAE, are in
+docs/results.md.
 """
 
 from qgan_jax.config import base, override
