@@ -2,7 +2,10 @@
 
   python -m qgan_jax.main --config=r3gan_mnist:bits=8,seed=0
 
-Not measured yet: neither time nor score.
+No run has been long enough to be measured. With channels=16,batch_size=16 one
+core of an AMD EPYC takes 3 to 4.5 steps a second in float, after two minutes of
+compilation; 2,000 of them (learning_rate=5e-4) draw a few shapes that are no
+digits yet, at a Fréchet distance of 226.
 """
 
 from qgan_jax.config import base, override
