@@ -7,6 +7,8 @@ multiplies with, and QEMU emulates a processor that has AVX2 alone.
 
 import dataclasses
 import os
+from pathlib import Path
+import platform
 import subprocess
 import sys
 
@@ -231,7 +233,24 @@ def test_a_layer_is_split_where_it_has_to_be(bits, activations, exceeding):
   assert plain.needs_vnni == any(exceeding)
 
 
-@pytest.mark.parametrize('norm', ['batch', 'none'])
+# Whose transposed convolutions OpenVINO computes in float. A known fault: of
+# these weights, which no training made, it then draws something else.
+AVX2_ALONE = (
+  platform.machine() == 'x86_64'
+  and 'avx512f' not in Path('/proc/cpuinfo').read_text().split()
+)
+
+
+@pytest.mark.parametrize(
+  'norm',
+  [
+    'batch',
+    pytest.param(
+      'none',
+      marks=pytest.mark.xfail(AVX2_ALONE, strict=True, reason='OpenVINO'),
+    ),
+  ],
+)
 def test_all_256_codes_and_negative_gains(norm, tmp_path):
   """A BatchNorm's negative gain would make 128 of −128."""
   generator, latents, _ = make_generator(norm=norm)
