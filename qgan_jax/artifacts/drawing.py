@@ -276,8 +276,12 @@ def has_vnni() -> bool:
   """
   if platform.machine().lower() not in ('x86_64', 'amd64'):
     return True
+  return not {'avx512_vnni', 'avx_vnni'}.isdisjoint(instructions())
+
+
+def instructions() -> set[str]:
+  """What Linux says of this processor, word by word; elsewhere nothing."""
   try:
-    words = _CPU_INFO.read_text().split()
+    return {*_CPU_INFO.read_text().split()}
   except OSError:
-    return False
-  return not {'avx512_vnni', 'avx_vnni'}.isdisjoint(words)
+    return set()

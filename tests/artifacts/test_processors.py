@@ -7,8 +7,6 @@ multiplies with, and QEMU emulates a processor that has AVX2 alone.
 
 import dataclasses
 import os
-from pathlib import Path
-import platform
 import subprocess
 import sys
 
@@ -235,10 +233,7 @@ def test_a_layer_is_split_where_it_has_to_be(bits, activations, exceeding):
 
 # Whose transposed convolutions OpenVINO computes in float. A known fault: of
 # these weights, which no training made, it then draws something else.
-AVX2_ALONE = (
-  platform.machine() == 'x86_64'
-  and 'avx512f' not in Path('/proc/cpuinfo').read_text().split()
-)
+AVX2_ALONE = {'avx2', 'avx512f'} & drawing.instructions() == {'avx2'}
 
 
 @pytest.mark.parametrize(

@@ -89,10 +89,11 @@ def test_networks_from_images_to_images(family, size, norm, split, tmp_path):
     model = onnx_model(plan, form, {})
     drawn, executed = run(model, {'input_images': given}, tmp_path)
     off = 127.5 * np.abs(drawn - expected)
+    alike = (off <= 1).mean((1, 2, 3)) >= 0.99
     # A norm's sums depend on the processor in their last bit, and so does how a
     # tie is rounded: in at most one image, of which all pixels see it.
-    alike = (off <= 1).mean((1, 2, 3)) >= 0.99
-    assert alike.sum() >= len(alike) - 1 and off.max() < 10
+    assert alike.sum() >= len(alike) - (norm == 'instance')
+    assert off.max() < 10
     floats = [n for n in executed if 'Integer' not in n and not in_integers(n)]
     assert len(executed) >= 6 and not floats
 

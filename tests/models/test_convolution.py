@@ -154,6 +154,22 @@ def test_pixel_conv_is_flax_conv_transpose_from_one_pixel():
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def check_alike(ours, theirs, variables, x):
+  """Two layers draw the same, and so do gradients of a gradient penalty."""
+
+  def penalty(module, variables):
+    def score(x):
+      return jnp.sum(jnp.tanh(module.apply(variables, x)))
+
+    return jnp.sum(jnp.square(jax.grad(score)(x)))
+
+  for f in (lambda m, v: m.apply(v, x), penalty, jax.grad(penalty, argnums=1)):
+    for got, expected in zip(
+      *(jax.tree.leaves(f(m, variables)) for m in (ours, theirs)), strict=True
+    ):
+      np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
   'more',
   [
@@ -173,17 +189,7 @@ def test_pointwise_conv_is_lax_conv(backend, more):
   ours = layer(conv_general_dilated=convolution.pointwise_conv)
   variables = layer().init(key, x)
 
-  def penalty(module, variables):
-    def score(x):
-      return jnp.sum(jnp.tanh(module.apply(variables, x)))
-
-    return jnp.sum(jnp.square(jax.grad(score)(x)))
-
-  for f in (lambda m, v: m.apply(v, x), penalty, jax.grad(penalty, argnums=1)):
-    for got, expected in zip(
-      *(jax.tree.leaves(f(m, variables)) for m in (ours, layer())), strict=True
-    ):
-      np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+  check_alike(ours, layer(), variables, x)
   traced = str(jax.make_jaxpr(lambda x: ours.apply(variables, x))(x))
   assert ('conv_general_dilated' in traced) == bool(more)
 
@@ -212,17 +218,7 @@ def test_grouped_conv_is_lax_conv(
   ours = layer(conv_general_dilated=convolution.grouped_conv)
   variables = layer().init(key, x)
 
-  def penalty(module, variables):
-    def score(x):
-      return jnp.sum(jnp.tanh(module.apply(variables, x)))
-
-    return jnp.sum(jnp.square(jax.grad(score)(x)))
-
-  for f in (lambda m, v: m.apply(v, x), penalty, jax.grad(penalty, argnums=1)):
-    for got, expected in zip(
-      *(jax.tree.leaves(f(m, variables)) for m in (ours, layer())), strict=True
-    ):
-      np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+  check_alike(ours, layer(), variables, x)
   written = f'feature_group_count={groups}\n'
   traced = str(jax.make_jaxpr(lambda x: ours.apply(variables, x))(x))
   assert (written in traced) == (backend == 'gpu' or groups == 1)
