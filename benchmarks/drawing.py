@@ -8,12 +8,12 @@ Images are those of the runtime; nothing is compared here, see `parity.py`.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 import statistics
 import tempfile
 from typing import Any
 
+from exported import exported
 from measuring import (
   foreign_share,
   save,
@@ -27,34 +27,12 @@ from measuring import (
 import numpy as np
 from rich.table import Table
 
-from qgan_jax import artifacts
 from qgan_jax.artifacts.drawer import Drawer, latents
-from qgan_jax.artifacts.drawing import RUNTIMES
-from qgan_jax.artifacts.formats import export
 from qgan_jax.errors import UserError
 
 PACKAGES = ('jax', 'onnxruntime', 'openvino', 'ai-edge-litert')
 FORMATS = ('onnx', 'onnx-vnni', 'onnx-float', 'tflite', 'tflite-float')
 BATCHES = (64, 1)
-
-
-def drawers(artifact: Path, folder: Path) -> Iterator[tuple[str, Drawer]]:
-  """Whatever draws from an artifact, by 'format, runtime'."""
-  yield 'packed, jax', artifacts.open_drawer(artifact)
-  for name in FORMATS:
-    try:
-      files = export(artifact, [name], folder)
-    except UserError:  # A network in float has no integers.
-      continue
-    for path in files:
-      for runtime in RUNTIMES[name.partition('-')[0]]:
-        # Each integer graph is made for the runtime in its name.
-        if name in ('onnx', 'onnx-vnni') and runtime not in path.name:
-          continue
-        try:
-          yield f'{name}, {runtime}', artifacts.open_drawer(path, runtime)
-        except UserError as error:
-          say(f'{path.name}, {runtime} is left out: {error}')
 
 
 def step(drawer: Drawer, batch: int) -> Step:
@@ -79,7 +57,12 @@ def run_case(workdir: Path, rounds: int) -> dict[str, Any]:
     'median_ms': {},
   }
   with tempfile.TemporaryDirectory() as folder:
-    found = dict(drawers(artifact, Path(folder)))
+    found = {}
+    for title, drawer in exported(artifact, FORMATS, Path(folder)):
+      if isinstance(drawer, UserError):
+        say(f'{title} is left out: {drawer}')
+      else:
+        found[title] = drawer
     with foreign_share(case):
       for batch in BATCHES:
         steps = {name: step(drawer, batch) for name, drawer in found.items()}

@@ -11,11 +11,11 @@ hold the run says why.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 import tempfile
 from typing import Any
 
+from exported import exported
 import jax
 from measuring import save, say, start_record
 import numpy as np
@@ -23,8 +23,6 @@ from rich.table import Table
 
 from qgan_jax import artifacts, metrics
 from qgan_jax.artifacts.drawer import batches, Drawer
-from qgan_jax.artifacts.drawing import RUNTIMES
-from qgan_jax.artifacts.formats import export
 from qgan_jax.artifacts.inference import latents_of
 from qgan_jax.config.names import config_string_of
 from qgan_jax.errors import UserError
@@ -47,27 +45,6 @@ def trained(network: Quantized) -> Drawer:
   )
 
 
-def exported(artifact: Path, folder: Path) -> Iterator[tuple[str, Any]]:
-  """Every format's drawers, or why there is none, by 'file, runtime'."""
-  yield f'{artifact.name}, jax', artifacts.open_drawer(artifact)
-  for name in ('stablehlo', 'onnx'):
-    try:
-      files = export(artifact, [name], folder)
-    except UserError as error:
-      yield name, error
-      continue
-    for path in files:
-      kind = 'onnx' if path.suffix == '.onnx' else name
-      for runtime in RUNTIMES[kind]:
-        # ONNX Runtime would run this one in float.
-        if path.name != 'generator-openvino.onnx' or runtime == 'openvino':
-          try:
-            drawer: Any = artifacts.open_drawer(path, runtime)
-          except UserError as error:
-            drawer = error
-          yield f'{path.name}, {runtime}', drawer
-
-
 def images(drawer: Drawer, num: int) -> np.ndarray:
   drawn = batches(drawer, num=num, seed=0)
   return np.concatenate([batch for batch, _ in drawn])
@@ -86,7 +63,9 @@ def run_case(workdir: Path, samples: int) -> dict[str, Any]:
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     artifacts.save(folder / 'generator.qgan', network)
-    for title, drawer in exported(folder / 'generator.qgan', folder):
+    for title, drawer in exported(
+      folder / 'generator.qgan', ('stablehlo', 'onnx'), folder
+    ):
       if isinstance(drawer, UserError):
         rows[title] = {'refused': str(drawer).replace(f'{folder}/', '')}
         continue
