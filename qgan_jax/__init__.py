@@ -1,7 +1,7 @@
 """Quantized generative adversarial networks in JAX and Flax.
 
 Example:
-  A generator and a discriminator of one's own, trained somewhere, get 4 bits:
+  A generator and a discriminator of your own, trained somewhere, get 4 bits:
 
   >>> import flax.linen as nn
   >>> import jax

@@ -19,6 +19,7 @@
 
 from collections.abc import Sequence
 import importlib
+import sys
 from typing import NoReturn
 
 from qgan_jax import errors
@@ -55,6 +56,10 @@ def main(argv: Sequence[str]) -> int | None:
 
 def start() -> NoReturn:
   """Runs `main` as the process's command: what `qgan` is installed as."""
+  # `python -m` finds modules in the working folder, an installed command does
+  # not: `model=my_networks` shall mean the same to both.
+  if not sys.flags.safe_path:
+    sys.path.insert(0, '')
   errors.run(main)
 
 

@@ -185,11 +185,11 @@ class _PathParser(flags.ArgumentParser):
 
 
 def define_module(values: flags.FlagValues) -> None:
-  """Defines --module, for commands that read a network of one's own."""
+  """Defines --module, for commands that read a network of your own."""
   flags.DEFINE_string(
     'module',
     None,
-    "A Python module of one's own to import first: the class of the file's "
+    "A Python module of your own to import first: the class of the file's "
     'network is in it.',
     flag_values=values,
   )
@@ -219,7 +219,7 @@ def import_module(name: str | None) -> None:
   try:
     if name:
       importlib.import_module(name)
-  except Exception as error:  # Whatever a module of one's own raises.
+  except Exception as error:  # Whatever a module of your own raises.
     raise UserError(
       f'--module={name} cannot be imported ({type(error).__name__}: {error}): '
       'give its name as Python imports it, with its folder in PYTHONPATH'

@@ -4,7 +4,7 @@
 
 Everything goes to --workdir, runs/EXPERIMENT/CONFIG-sSEED unless given. The
 same command again resumes: a run that was stopped, killed or lost its power
-ends as if it had never been.
+ends as if nothing had happened.
 """
 
 from collections.abc import Sequence

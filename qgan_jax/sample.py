@@ -1,6 +1,6 @@
 r"""Draws images from an artifact: no data set, no training code.
 
-  python -m qgan_jax.sample --artifact=runs/mnist/generator.qgan \
+  python -m qgan_jax.sample --artifact=runs/mnist/bits=8-s0/generator.qgan \
       --num=64 --out=grid.png
 
 `--artifact` is a .qgan, .onnx, .tflite or .stablehlo file; the fastest runtime
@@ -16,7 +16,7 @@ whatever their number: the first 8 of `--num=64` are those of `--num=8`.
 What was trained on pairs makes an image of every picture in a folder, a .zip or
 a .tar, and calls it like that one. Pictures are fitted as those of its run:
 
-  python -m qgan_jax.sample --artifact=runs/heroes_pairs/generator.qgan \
+  python -m qgan_jax.sample --artifact=runs/heroes_pairs/…/generator.qgan \
       --images=fronts/ --out=backs/
 """
 

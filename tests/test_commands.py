@@ -1,6 +1,7 @@
 """Commands as functions in this process, and in processes of their own."""
 
 import importlib
+from pathlib import Path
 import re
 import subprocess
 import sys
@@ -76,6 +77,22 @@ def test_qgan_in_a_process(workdir, tmp_path):
   failed = run('__main__', 'sample', *arguments)
   assert failed.returncode == 2
   assert failed.stderr.startswith('error: --out=… is missing')
+
+
+def test_qgan_finds_modules_in_the_working_folder(workdir, tmp_path):
+  (tmp_path / 'my_networks.py').write_text("print('imported')")
+  command = Path(sys.executable).with_name('qgan')
+  arguments = ('sample', f'--artifact={workdir}/generator.qgan', '--num=5')
+  arguments += ('--out=x.png', '--module=my_networks')
+  done = subprocess.run(
+    [command, *arguments],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('imported\nwrote 5 images')
 
 
 def test_importing_a_command_defines_no_flag():

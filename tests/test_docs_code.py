@@ -108,7 +108,7 @@ def test_the_first_hour_runs_from_top_to_bottom(tmp_path, commands):
   assert '"data_copying": ' in printed['evaluate']
   for name in ('nearest.png', 'grid.png'):
     assert Image.open(tmp_path / name).size[0] > 100
-  assert len({*tmp_path.glob('runs/sweep-*/bits=*/generator.qgan')}) == 4
+  assert len({*tmp_path.glob('runs/sweep-*/w_bits=*/generator.qgan')}) == 5
   (page,) = tmp_path.glob('runs/sweep-*/report.html')
   assert 'bits' in page.read_text()
 

@@ -54,7 +54,7 @@ def _graph(
     return write(plan, said)
   except UserError:
     raise
-  except Exception as error:  # What a module of one's own may compute.
+  except Exception as error:  # What a module of your own may compute.
     reason = f'{type(error).__name__}: {str(error).strip().splitlines()[:1]}'
     raise UserError(
       f'{type(artifact.network.module).__name__} computes something that '

@@ -79,7 +79,7 @@ def stablehlo_model(network: Quantized, metadata: Mapping[str, Any]) -> bytes:
       exported = export.export(jax.jit(program), platforms=PLATFORMS)(
         *arguments
       )
-  except Exception as error:  # Whatever a module of one's own raises.
+  except Exception as error:  # Whatever a module of your own raises.
     raise UserError(
       f'{type(network.module).__name__} cannot be compiled for a batch of any '
       f'size ({str(error).splitlines()[0]}): export it as packed'

@@ -164,7 +164,7 @@ def trace(network: Quantized, *, mark: bool) -> Trace:
 
   try:
     jaxpr = jax.make_jaxpr(run)(list(flat.values()), *arguments)
-  except Exception as error:  # Whatever a module of one's own raises.
+  except Exception as error:  # Whatever a module of your own raises.
     raise UserError(
       f'{type(network.module).__name__} cannot be traced for a batch of any '
       f'size ({str(error).splitlines()[0]}): export it as packed'

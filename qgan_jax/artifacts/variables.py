@@ -51,7 +51,7 @@ def variables_of(network: Quantized) -> dict[str, jax.ShapeDtypeStruct]:
       shapes = jax.eval_shape(
         lambda *args: module.init(jax.random.key(0), *args, **kwargs), *args
       )
-  except Exception as error:  # Whatever a module of one's own raises.
+  except Exception as error:  # Whatever a module of your own raises.
     name = type(module).__name__
     shown = ', '.join(str(list(x.shape)) for x in example)
     raise ValueError(f'{name} cannot be called with {shown}: {error}') from None

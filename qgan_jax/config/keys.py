@@ -239,7 +239,7 @@ GROUPS = (
   )),
   Group('Loss', '', (
     Key('variant', choice(*CLASSES), 'gan',
-        'What is trained against what. A decoder has the keys of the '
+        'Which networks are trained, and how. A decoder has the keys of the '
         'generator, and an encoder those of the discriminator.'),
     Key('loss.name', choice(*losses.LOSSES), 'nonsaturating',
         'What generator and discriminator of a GAN minimize.', name='loss',
@@ -276,7 +276,8 @@ GROUPS = (
         only_with={'variant': ('cyclegan',)}),
     Key('loss.augment', choice(*augmentation.AUGMENTATIONS), 'none',
         'How all images are changed at random that the discriminator sees, '
-        'for [few images](variants.md#few-images).'),
+        'for [few images](variants.md#few-images).',
+        only_with={'variant': ('gan',)}),
     Key('loss.augment_target', SHARE, augmentation.TARGET,
         'Mean sign of its logits of real images that `ada` aims at.',
         only_with={'loss.augment': ('ada',)}),

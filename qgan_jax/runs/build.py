@@ -120,7 +120,7 @@ class Setup:
     config: resolved.
     dataset: its images.
     layout: of the members that train together.
-    variant: what is trained against what.
+    variant: networks, losses, who is updated when.
     networks: its networks, by name, with what quantizes and updates them.
     bits: of each network, bit widths.
     layers: of each network, the layers that rules can match.
@@ -345,7 +345,7 @@ def set_up(
     config: resolved.
     dataset: its images.
     layout: of the members that train together; one on one device if not given.
-    variant: what is trained against what; what the config says if None.
+    variant: networks, losses, rounds; the config's if None.
 
   Raises:
     UserError: a rule of precision matches nothing, or what it must not; or the

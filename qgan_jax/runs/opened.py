@@ -32,7 +32,7 @@ class Trial:
   Attributes:
     experiment: its config, and where that comes from.
     workdir: its folder; None for the default one.
-    variant: what is trained against what; what the config says if None.
+    variant: networks, losses, rounds; the config's if None.
     dataset: the images; what the config says if None.
   """
 

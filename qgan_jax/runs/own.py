@@ -1,4 +1,4 @@
-"""Trains a variant of one's own, on arrays, as a run like any other."""
+"""Trains a variant of your own, on arrays, as a run like any other."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -65,7 +65,7 @@ def train(
     >>> best['frechet_distance']  # doctest: +SKIP
 
   Args:
-    variant: what is trained against what, such as `variants.gan(…)`.
+    variant: networks, losses, rounds, such as `variants.gan(…)`.
     images: uint8 [N, H, W, C], as square as the scores need them. 4 channels
       are taken as RGBA, with colours multiplied by alpha. Of pairs, the
       channels of the input stand before those of the target.

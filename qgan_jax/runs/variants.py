@@ -1,4 +1,4 @@
-"""From a resolved config to what it trains against what."""
+"""From a resolved config to its variant: modules, losses, rounds."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def refuse_given(config: Any) -> None:
 
 
 def make_variant(config: Any, dataset: ImageDataset) -> Variant:
-  """What a config trains against what.
+  """The variant of a config.
 
   Args:
     config: resolved.

@@ -61,7 +61,7 @@ def make_diagnose(
   """Makes the function that looks at a state.
 
   Args:
-    variant: what is trained against what.
+    variant: networks, losses, who is updated when.
     networks: its networks, on one device.
     **kwargs: the rest of what `make_step` takes.
 

@@ -89,7 +89,7 @@ def make_step(
   """Makes the step.
 
   Args:
-    variant: what is trained against what.
+    variant: networks, losses, who is updated when.
     networks: its networks, by name.
     schedule: of bits and sparsity; None keeps those of the state.
       Where bits change, learned quantizers are fitted anew before the step, by

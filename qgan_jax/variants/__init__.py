@@ -1,4 +1,4 @@
-"""Variants: what is trained against what, one file each; and their losses.
+"""Variants of generative networks, one file each; and their losses.
 
 A new variant is a function that returns a `Variant`: see `gan`.
 """

@@ -104,7 +104,7 @@ def _nothing(nets: Nets, batch: Batch, key: Array) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variant:
-  """What is trained against what.
+  """The game that is trained: networks, losses, who is updated when.
 
   Attributes:
     modules: the networks by name, such as 'generator'.

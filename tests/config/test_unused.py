@@ -19,6 +19,10 @@ def parsed(arg, *more):
     ('digits:group=content', 'group does nothing'),
     ('digits:beta=2', 'with variant=gan, .* variant=vae or vae_gan; leave'),
     ('digits:variant=vae,loss=hinge', 'loss does nothing with variant=vae'),
+    (
+      'digits:variant=vae,augment=diffaugment',
+      'augment does nothing with variant=vae',
+    ),
     ('digits:variant=vae,d_steps=2', 'd_steps does nothing'),
     ('digits:variant=vae,noise=0.3', 'noise does .* likelihood=bernoulli'),
     ('digits:augment=diffaugment,augment_target=0.5', 'augment=diffaugment'),
