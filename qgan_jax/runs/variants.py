@@ -1,6 +1,7 @@
 """From a resolved config to its variant: modules, losses, rounds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+import inspect
 from typing import Any
 
 import flax.linen as nn
@@ -56,95 +57,15 @@ def make_variant(config: Any, dataset: ImageDataset) -> Variant:
       {**given, 'channels': own.channels, 'norm': own.norm},
     )
     modules[name] = models.find(config.model.name, role)(**attributes)
-  return _MAKERS[config.variant](config, modules, given)
-
-
-def _gan(config: Any, modules: Modules, given: Mapping[str, Any]) -> Variant:
-  loss = config.loss
-  return variants.gan(
-    **modules,
-    latent_dim=given['latent_dim'],
-    num_classes=given['num_classes'],
-    loss=loss.name,
-    penalty=loss.penalty,
-    penalty_weight=loss.penalty_weight,
-    penalty_fraction=loss.penalty_fraction,
-    d_steps=config.discriminator.steps,
-    flip=config.data.flip,
-    augment=loss.augment,
-    augment_target=loss.augment_target,
-    augment_images=loss.augment_images,
+  make = getattr(variants, config.variant)
+  settings = {
+    **config.loss,
+    **given,
+    'loss': config.loss.name,
+    'd_steps': config.discriminator.steps,
+    'flip': config.data.flip,
+  }
+  taken = inspect.signature(make).parameters
+  return make(
+    **modules, **{name: x for name, x in settings.items() if name in taken}
   )
-
-
-def _vae(config: Any, modules: Modules, given: Mapping[str, Any]) -> Variant:
-  return variants.vae(
-    **modules,
-    latent_dim=given['latent_dim'],
-    num_classes=given['num_classes'],
-    beta=config.loss.beta,
-    likelihood=config.loss.likelihood,
-    noise=config.loss.noise,
-    flip=config.data.flip,
-  )
-
-
-def _vae_gan(
-  config: Any, modules: Modules, given: Mapping[str, Any]
-) -> Variant:
-  loss = config.loss
-  return variants.vae_gan(
-    **modules,
-    latent_dim=given['latent_dim'],
-    num_classes=given['num_classes'],
-    beta=loss.beta,
-    gamma=loss.gamma,
-    loss=loss.name,
-    penalty=loss.penalty,
-    penalty_weight=loss.penalty_weight,
-    penalty_fraction=loss.penalty_fraction,
-    flip=config.data.flip,
-  )
-
-
-def _pix2pix(
-  config: Any, modules: Modules, given: Mapping[str, Any]
-) -> Variant:
-  loss = config.loss
-  return variants.pix2pix(
-    **modules,
-    input_channels=given['input_channels'],
-    l1_weight=loss.l1_weight,
-    loss=loss.name,
-    penalty=loss.penalty,
-    penalty_weight=loss.penalty_weight,
-    penalty_fraction=loss.penalty_fraction,
-    d_steps=config.discriminator.steps,
-    flip=config.data.flip,
-  )
-
-
-def _cyclegan(
-  config: Any, modules: Modules, given: Mapping[str, Any]
-) -> Variant:
-  loss = config.loss
-  return variants.cyclegan(
-    **modules,
-    input_channels=given['input_channels'],
-    cycle_weight=loss.cycle_weight,
-    loss=loss.name,
-    penalty=loss.penalty,
-    penalty_weight=loss.penalty_weight,
-    penalty_fraction=loss.penalty_fraction,
-    d_steps=config.discriminator.steps,
-    flip=config.data.flip,
-  )
-
-
-_MAKERS: dict[str, Callable[[Any, Modules, Mapping[str, Any]], Variant]] = {
-  'gan': _gan,
-  'vae': _vae,
-  'vae_gan': _vae_gan,
-  'pix2pix': _pix2pix,
-  'cyclegan': _cyclegan,
-}
