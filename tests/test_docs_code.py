@@ -76,31 +76,13 @@ def test_the_first_hour_runs_from_top_to_bottom(tmp_path, commands):
       pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
       with photos.open(f'{i}.png', 'w') as file:
         Image.fromarray(pixels).resize((40, 40)).save(file, 'PNG')
-  short = [f'--config.{key}={value}' for key, value in SHORT.items()]
-  short += ['--config.channels=8', '--config.data.image_size=16']
-  done, printed = [], {}
-  blocks = BLOCK.findall((DOCS / 'first_hour.md').read_text())
-  lines = [
-    line
-    for language, _, code in blocks
-    if language == 'bash'
-    for line in code.splitlines()
-  ]
+  smaller = ['--config.channels=8', '--config.data.image_size=16']
+  lines = lines_of(DOCS / 'first_hour.md')
   # And the one in the text, that quantizes a run which is there.
   lines += ['python -m qgan_jax.quantize --workdir=runs/images/… --bits=8']
-  for line in lines:
-    _, _, module, *flags = shlex.split(line)
-    done.append(module.removeprefix('qgan_jax.'))
-    # The run, or the sweep, that was made last.
-    flags = [
-      str(newest(tmp_path, *flag.split('…'))) if '…' in flag else flag
-      for flag in flags
-    ]
-    if done[-1] in ('main', 'sweep'):
-      flags += short
-    # npm has to fetch what a page runs in.
-    flags = [flag.replace('onnx,web', 'onnx') for flag in flags]
-    printed[done[-1]], _ = finish(commands(done[-1], *flags, cwd=tmp_path))
+  # npm has to fetch what a page runs in.
+  lines = [line.replace('onnx,web', 'onnx') for line in lines]
+  done, printed = follow(lines, commands, tmp_path, smaller)
   assert done == [
     'main', 'main', 'evaluate', 'sweep', 'report', 'sample', 'export',
     'quantize',
@@ -111,6 +93,45 @@ def test_the_first_hour_runs_from_top_to_bottom(tmp_path, commands):
   assert len({*tmp_path.glob('runs/sweep-*/w_bits=*/generator.qgan')}) == 5
   (page,) = tmp_path.glob('runs/sweep-*/report.html')
   assert 'bits' in page.read_text()
+
+
+@pytest.mark.slow
+def test_the_networks_are_trained_by_commands_too(tmp_path, commands):
+  ((_, title, code), *_) = BLOCK.findall(PAGE.read_text())
+  (tmp_path / title).write_text(code)
+  lines = [line for line in lines_of(PAGE) if 'export' not in line]
+  done, printed = follow(lines, commands, tmp_path, [])
+  assert done == ['main', 'evaluate', 'sweep']
+  assert '"frechet_distance": ' in printed['evaluate']
+  assert len({*tmp_path.glob('runs/sweep-*/bits=*/generator.qgan')}) == 4
+
+
+def lines_of(page):
+  """The command lines of a page, each of them whole."""
+  return [
+    line
+    for language, _, code in BLOCK.findall(page.read_text())
+    if language == 'bash'
+    for line in code.replace('\\\n', ' ').splitlines()
+  ]
+
+
+def follow(lines, commands, folder, flags):
+  """Runs command lines, in few steps: (their modules, what each printed)."""
+  short = [f'--config.{key}={value}' for key, value in SHORT.items()] + flags
+  done, printed = [], {}
+  for line in lines:
+    _, _, module, *words = shlex.split(line)
+    done.append(module.removeprefix('qgan_jax.'))
+    # The run, or the sweep, that was made last.
+    words = [
+      str(newest(folder, *word.split('…'))) if '…' in word else word
+      for word in words
+    ]
+    if done[-1] in ('main', 'sweep'):
+      words += short
+    printed[done[-1]], _ = finish(commands(done[-1], *words, cwd=folder))
+  return done, printed
 
 
 def newest(root, before, after):
