@@ -176,7 +176,7 @@ def _check_together(config: ConfigDict) -> None:
   images = loss.penalty_fraction * config.batch_size
   if config.variant != 'vae' and loss.penalty != 'none' and images < 1:
     raise UserError(
-      f'loss.penalty_fraction={loss.penalty_fraction} of batch_size='
+      f'penalty_fraction={loss.penalty_fraction} of batch_size='
       f'{config.batch_size} is less than one image; give a fraction of at '
       f'least {1 / config.batch_size} or a larger batch'
     )

@@ -253,7 +253,7 @@ GROUPS = (
         ),
         only_with=_OF_LOGITS),
     Key('loss.penalty_fraction', SHARE, 0.125,
-        'Share of the batch that the penalty is computed on.', name='',
+        'Share of the batch that the penalty is computed on.',
         only_with=_OF_LOGITS),
     Key('loss.beta', NOT_NEGATIVE, 1.0,
         "Factor of the KL divergence in a VAE's loss.",

@@ -73,12 +73,12 @@ def test_settings_have_an_order_by_which_earlier_runs_are_found_again():
   string = (
     'w_bits=2,a_bits=4,steps=9,source=digits,dir=x,image_size=32,quantizer=apot,'
     'ranges=mse,gradient_bits=8,start_step=3,anneal_steps=2,prune_steps=1,'
-    'loss=hinge,penalty=none,spectral_norm=True,latent_dim=16,channels=64,'
-    'optimizer=sgd,sparsity=0.5,g_norm=batch,g_learning_rate=0.1,'
+    'loss=hinge,penalty=none,penalty_fraction=0.5,spectral_norm=True,'
+    'latent_dim=16,channels=64,optimizer=sgd,sparsity=0.5,g_norm=batch,g_learning_rate=0.1,'
     'd_norm=group,d_learning_rate=0.2,d_steps=2,ema=0.9,'
     'learning_rate_decay=linear,batch_size=8,dtype=bfloat16,log_every=1,'
     'diagnose=False,extractor=inception,logging.eval_samples=5,'
-    'loss.penalty_fraction=0.5,precision.input_bits=4,precision.momentum=0.5'
+    'precision.input_bits=4,precision.momentum=0.5'
   )
   shuffled = ','.join(sorted(string.split(',')))
   assert names.config_string_of(resolved(shuffled)) == string
