@@ -82,6 +82,7 @@ def run_case(
   own = command('evaluate', f'--workdir={workdir}', nearest)
   copied = json.loads(own)['data_copying']
   scores = json.loads(alike) | {'data_copying': copied}
+  del scores['artifact']  # A path of this machine.
   return {
     'pictures': int(folder.name.partition('-')[0]),
     'image_size': size,
