@@ -2,7 +2,7 @@
 
   python examples/draw.py generator.qgan images.png
 
-The images are the same each time: their latents are.
+The latents have a fixed seed, so the images are the same each time.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Draws from an exported ONNX file in plain ONNX Runtime: without JAX.
+"""Draws from an exported ONNX file in plain ONNX Runtime, without JAX.
 
   python -m qgan_jax.export --artifact=generator.qgan --format=onnx
   python examples/onnx_plain.py generator-onnxruntime.onnx images.png
 
-Its weights are integers, and ONNX Runtime multiplies them as such.
+The file's weights are integers, and ONNX Runtime multiplies them as integers.
 """
 
 import json

@@ -2,8 +2,8 @@
 
   python examples/post_training.py [FOLDER]
 
-The network is a Flax module that knows nothing of this package. It has
-attention, and a parameter that it multiplies by itself.
+The network is a Flax module written without this package. It has attention, and
+a parameter that belongs to no layer: its own code multiplies by it.
 """
 
 from pathlib import Path

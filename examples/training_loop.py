@@ -1,6 +1,6 @@
-"""Trains a quantized GAN in a training loop of one's own, in plain Optax.
+"""Trains a quantized GAN in a training loop of your own, in plain Optax.
 
-Run it by `python examples/training_loop.py [STEPS [FILE.qgan]]`.
+Run it with `python examples/training_loop.py [STEPS [FILE.qgan]]`.
 """
 
 import sys

@@ -1,18 +1,20 @@
-"""SNGAN's ResNet on CIFAR-10's images as JPEG, 32×32 RGB.
+"""SNGAN's ResNet on CIFAR-10's images as JPEG files, 32×32 RGB.
 
   python -m qgan_jax.main \
     --config=cifar_jpeg:dir=/path/to/cifar10-jpeg.zip,bits=8
 
-The archive, or a folder like it, has `train` and `test`, and in each a folder
-for each class, of whose names `conditional=true` makes labels. JPEG loses
-detail, so scores of these images are not to be set beside those of CIFAR-10.
+The archive (or a folder with the same content) has the folders `train` and
+`test`, and in each a folder for each class; with `conditional=true` these are
+the classes. JPEG loses detail, so never compare scores of these images with
+those of CIFAR-10.
 
-The widths here fit two cores of a CPU. Those of the paper, for a GPU:
+The numbers of channels here fit two cores of a CPU. The paper's settings, for a
+GPU, are:
 
   g_channels=256,d_channels=128,d_steps=5,steps=50000
 
-Scores of small budgets, of this network, a DCGAN and a VAE, are in
-docs/results.md.
+docs/results.md has scores of this network, a DCGAN and a VAE, each after a
+short training.
 """
 
 from qgan_jax.config import base, override

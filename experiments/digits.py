@@ -2,7 +2,7 @@
 
   python -m qgan_jax.main --config=digits:bits=8,seed=0
 
-Time: see README.
+The time is in the README.
 """
 
 from qgan_jax.config import base, override

@@ -3,20 +3,20 @@
   python -m qgan_jax.main \
     --config=heroes:dir=/path/to/pixel-heroes.zip,bits=8
 
-The archive has 912 heroes of 64×64 pixels in the folders 0 to 3, one for each
-view, under the same file names. Every other pixel is taken, whole heroes are
-held out, and the view is what the networks are told:
+The archive has 912 heroes of 64×64 pixels in the folders 0 to 3: one folder for
+each view, with the same file names in each. Every other pixel is used. The
+networks are conditional on the view. This draws one view and writes sprites
+with a transparent background:
 
   python -m qgan_jax.sample --artifact=runs/heroes/…/generator.qgan \
     --label=2 --num=16 --out=heroes/
 
-writes sprites with a transparent background. The data are not part of this
-project: TinyHero, CC BY-SA 3.0 / GPL 3, github.com/AgaMiko/
-pixel_character_generator.
+The data are not part of this project: TinyHero, CC BY-SA 3.0 / GPL 3,
+github.com/AgaMiko/pixel_character_generator.
 
-With group=name, 3,236 of the 3,648 sprites are trained on, and the 412 views of
-103 heroes are held out. Scores of 6,000 steps at four widths are in
-docs/results.md.
+Because of group=name, heroes are held out with all their views: 3,236 of the
+3,648 sprites are trained on, and the 412 views of 103 heroes are held out.
+docs/results.md has scores after 6,000 steps at four bit widths.
 """
 
 from qgan_jax.config import base, override

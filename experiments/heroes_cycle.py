@@ -1,22 +1,24 @@
-"""CycleGAN on TinyHero's sprites, 32×32 RGBA: fronts to backs, without pairs.
+"""CycleGAN on TinyHero's sprites, 32×32 RGBA: front to back, without pairs.
 
   python -m qgan_jax.main \
     --config=heroes_cycle:dir=/path/to/pixel-heroes.zip,bits=8
 
-The archive is that of `heroes_pairs`, which learns the same from pairs; here no
-network is told which front and which back are of one hero, and what is held out
-are heroes of either side. Four networks are trained:
+The archive is that of `heroes_pairs`, which learns the same from pairs. Here
+training does not use which front and which back belong to the same hero. Heroes
+are held out with both views. Four networks are trained:
 
-  generator           fronts to backs; it is what is delivered
-  discriminator       backs, real or made
-  back_generator      backs to fronts
-  back_discriminator  fronts, real or made
+  generator           makes backs from fronts; this one is delivered
+  discriminator       tells real backs from made ones
+  back_generator      makes fronts from backs
+  back_discriminator  tells real fronts from made ones
 
-Generators are U-Nets; model=translator has the paper's, of residual blocks.
+The generators are U-Nets. With model=translator they are those of the paper,
+which consist of residual blocks.
 
-With `heroes_pairs:variant=cyclegan,dropout=0,loss=least_squares,batch_size=8`
-the same four networks learn of those pairs, which they are still not told: L1,
-PSNR and SSIM then say how near what is made of a front comes to its own back.
+`heroes_pairs:variant=cyclegan,dropout=0,loss=least_squares,batch_size=8` trains
+the same four networks on the pictures of those pairs, still without using which
+belong together. L1, PSNR and SSIM then compare the back made from each front
+with the real back of the same hero.
 
 Not measured yet: neither time nor score.
 """

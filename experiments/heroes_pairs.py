@@ -1,21 +1,21 @@
-"""pix2pix on TinyHero's sprites, 32×32 RGBA: from the front, the back.
+"""pix2pix on TinyHero's sprites, 32×32 RGBA: the back from the front.
 
   python -m qgan_jax.main \
     --config=heroes_pairs:dir=/path/to/pixel-heroes.zip,bits=8
 
-The archive, that of `heroes`, has 912 heroes seen from four sides, under the
-same file names in the folders 0 (back), 1, 2 (front) and 3. A U-Net makes of
-the front view the back view of the same hero:
+The archive is that of `heroes`: 912 heroes seen from four sides, with the same
+file names in the folders 0 (back), 1, 2 (front) and 3. A U-Net makes the back
+view of a hero from the front view:
 
   python -m qgan_jax.sample --artifact=runs/heroes_pairs/…/generator.qgan \
     --images=fronts/ --out=backs/
 
-It sees colours multiplied by alpha, as it draws them. Pairs are mirrored half
-of the time while training; 826 of them are trained on, and 86 are held out:
-L1, PSNR and SSIM compare each with what is made of its front.
+In its inputs and outputs, colours are multiplied by alpha. In training, pairs
+are mirrored half of the time. 826 pairs are trained on, and 86 are held out:
+L1, PSNR and SSIM compare the back of each with the one made from its front.
 
-After 4,000 steps, 9 minutes on one core of a Xeon, the backs have a PSNR of
-24.1 dB in float and 23.9 dB at 4 bits: docs/results.md shows them.
+After 4,000 steps (9 minutes on one core of a Xeon), the backs have a PSNR of
+24.1 dB in float and 23.9 dB at 4 bits. docs/results.md shows them.
 """
 
 from qgan_jax.config import base, override

@@ -2,8 +2,8 @@
 
   python -m qgan_jax.main --config=images:dir=/path/to/images
 
-docs/data.md says what may be in it, and what the keys group, fit, pixel_art and
-image_channels do.
+docs/data.md explains what the folder or archive may hold, and what the keys
+group, fit, pixel_art and image_channels do.
 
 Not measured yet: neither time nor score.
 """

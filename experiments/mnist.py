@@ -2,7 +2,7 @@
 
   python -m qgan_jax.main --config=mnist:bits=8,seed=1
 
-Time and score: see README.
+Time and score are in the README.
 """
 
 from qgan_jax.config import base, override

@@ -1,13 +1,13 @@
-"""DCGAN on tiles of Dungeon Crawl Stone Soup, 32×32 RGBA, by what they show.
+"""DCGAN on tiles of Dungeon Crawl Stone Soup, 32×32 RGBA, with classes.
 
   python -m qgan_jax.main \
     --config=tiles:dir=/path/to/crawl-tiles.zip,bits=8
 
-The archive has 4,357 tiles in nested folders, of which the outermost eight are
+The archive has 4,357 tiles in nested folders. The eight outermost folders are
 the classes: floors and walls (dngn), monsters (mon), items, parts of players
-and others; `--label=mon` of qgan_jax.sample draws monsters. Nearly all are
-32×32: the centre of larger ones is taken, and smaller ones lie in the middle,
-with transparency around them. 3,932 are trained on, and 425 held out.
+and others. With `--label=mon`, qgan_jax.sample draws monsters. Nearly all tiles
+are 32×32. Larger ones are cropped to their centre, and smaller ones lie in the
+middle of a transparent square. 3,932 are trained on, and 425 are held out.
 
 The data are not part of this project: CC0, github.com/crawl/tiles.
 

@@ -2,10 +2,10 @@
 
   python -m qgan_jax.main --config=vae_gan_mnist:bits=8,seed=0
 
-`decoder.qgan` draws digits from latents. Keys that begin with g_ speak of the
-decoder, those with d_ of the encoder and the discriminator.
+`decoder.qgan` draws digits from latents. Keys that begin with g_ apply to the
+decoder, those with d_ to the encoder and the discriminator.
 
-Scores of 3,000 steps at five widths are in docs/results.md.
+docs/results.md has scores after 3,000 steps at five bit widths.
 """
 
 from qgan_jax.config import base, override

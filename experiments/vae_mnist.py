@@ -2,11 +2,11 @@
 
   python -m qgan_jax.main --config=vae_mnist:bits=8,seed=0
 
-`decoder.qgan` draws digits from latents. Keys that begin with g_ speak of the
-decoder, those with d_ of the encoder. The ELBO is of a Bernoulli likelihood
-whose probabilities are the greys, in nats per image.
+`decoder.qgan` draws digits from latents. Keys that begin with g_ apply to the
+decoder, those with d_ to the encoder. The ELBO is in nats per image, for a
+Bernoulli likelihood that reads grey levels as probabilities.
 
-Scores of 4,000 steps at five widths are in docs/results.md.
+docs/results.md has scores after 4,000 steps at five bit widths.
 """
 
 from qgan_jax.config import base, override

@@ -3,18 +3,18 @@
   qgan train --config=digits:bits=8,steps=200
   qgan sample --artifact=generator.qgan --num=64 --out=grid.png
 
-  train       trains an experiment, scores it, packs its generator; also `main`
-  sweep       trains many: on this machine, on Ray or on Slurm
-  population  trains many in one compiled program
+  train       trains an experiment, scores it, packs its generator (or `main`)
+  sweep       trains many trials: on this machine, on Ray or on Slurm
+  population  trains many trials in one compiled program
   quantize    quantizes a trained run without training it again
   evaluate    scores a run or an artifact again
   export      writes ONNX, StableHLO or a page that draws in a browser
   sample      draws images from an artifact
-  preflight   tells what a run will cost, on chips that need not be here
-  report      makes one page of runs: how few bits are enough?
+  preflight   estimates what a run will cost, on chips that you need not have
+  report      makes one page about runs: how few bits are enough
 
-`qgan COMMAND --help` tells all of one. `qgan sample` is the same as
-`python -m qgan_jax.sample`.
+`qgan COMMAND --help` describes a command and its flags. `qgan sample` is the
+same as `python -m qgan_jax.sample`.
 """
 
 from collections.abc import Sequence

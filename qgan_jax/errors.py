@@ -189,8 +189,8 @@ def define_module(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     'module',
     None,
-    "A Python module of your own to import first: the class of the file's "
-    'network is in it.',
+    'A Python module of your own to import first, because it defines the class '
+    'of the network.',
     flag_values=values,
   )
 
@@ -268,8 +268,9 @@ def define_time_limit(default: int, flag_values: flags.FlagValues) -> None:
   define_count(
     'time_limit',
     default,
-    'Seconds that a program of a .onnx, .tflite or .stablehlo file may take '
-    'for 64 images, fewer of more than 64×64 pixels, and to compile before.',
+    'Seconds that the program in a .onnx, .tflite or .stablehlo file may take '
+    'to compile and to draw 64 images (fewer if they have more than 64×64 '
+    'pixels).',
     flag_values,
     least=1,
   )

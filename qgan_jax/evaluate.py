@@ -1,14 +1,14 @@
-r"""Scores a run's checkpoints, or an artifact, again.
+r"""Scores a checkpoint of a run, or an artifact, again.
 
   python -m qgan_jax.evaluate --workdir=runs/mnist/bits=8-s0
   python -m qgan_jax.evaluate --workdir=runs/mnist/bits=8-s0 --step=15000
   python -m qgan_jax.evaluate --artifact=generator.qgan \
       --config=digits
 
-The data set, the held-out images and the extractor are those of the config.
-Prints the scores as JSON; with --nearest, also how near samples come to what
-was trained on, and a picture of samples beside the training images nearest to
-them.
+The data set, the held-out images and the extractor of features are those of the
+config. Scores are printed as JSON. With --nearest, they also tell how close
+samples come to training images, and a picture shows samples beside the training
+images nearest to them.
 """
 
 from collections.abc import Sequence
@@ -28,25 +28,27 @@ def main(argv: Sequence[str]) -> None:
   """Prints the scores; see the module's docstring."""
   values = flags.FlagValues()
   config_flags.define_flags(argv, values)
-  errors.define_path('workdir', 'The folder of a run.', values)
-  errors.define_count('step', None, 'A step; the best one if unset.', values)
+  errors.define_path('workdir', 'Folder of a run.', values)
+  errors.define_count(
+    'step', None, 'Step of the checkpoint; by default the best one.', values
+  )
   errors.define_path(
-    'artifact', 'A .qgan, .onnx, .tflite or .stablehlo file.', values
+    'artifact', 'A .qgan, .onnx, .tflite or .stablehlo file to score.', values
   )
   errors.define_module(values)
   errors.define_count(
     'samples',
     None,
-    'Images to draw; as many as the config says if unset.',
+    'Number of images to draw; by default that of the config.',
     values,
     least=2,
   )
   errors.define_seed(
-    'Of the latents: other ones show how far scores are noise.', values
+    'Seed of the latents; other seeds show how much scores vary.', values
   )
   errors.define_path(
     'nearest',
-    'A .png to write: samples beside training images.',
+    'A .png file to write, with samples beside training images.',
     values,
   )
   errors.define_time_limit(TIME_LIMIT, values)

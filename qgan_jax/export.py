@@ -1,27 +1,28 @@
-r"""Exports a trained generator to the formats that it is drawn from.
+r"""Exports a trained generator to formats that images can be drawn from.
 
   python -m qgan_jax.export --workdir=runs/mnist/bits=8-s0 \
       --format=packed,onnx,stablehlo
   python -m qgan_jax.export --artifact=generator.qgan --format=onnx --out=web/
 
-Files go to --out, which is the run's folder, or the artifact's, and are named
-like the artifact, `decoder.qgan` for a VAE's:
+Files go to --out, by default the folder of the run or of the artifact. They are
+named like the artifact, which is `decoder.qgan` for a VAE:
 
-  packed      generator.qgan             codes, bit by bit; drawn from in JAX
+  packed      generator.qgan             bit-packed codes, for JAX
   onnx        generator-openvino.onnx    integers, for OpenVINO
               generator-onnxruntime.onnx integers, for ONNX Runtime
   onnx-vnni   generator-openvino-vnni.onnx     the same, up to twice as fast,
               generator-onnxruntime-vnni.onnx  for processors with VNNI
-  onnx-float  generator-float.onnx       weights rounded, arithmetic in float
+  onnx-float  generator-float.onnx       quantized weights, float arithmetic
   tflite      generator.tflite           integers, for LiteRT on a phone
-  tflite-float  generator-float.tflite   weights rounded, arithmetic in float
+  tflite-float  generator-float.tflite   quantized weights, float arithmetic
   stablehlo   generator.stablehlo        a program for JAX, without this package
   web         generator.html             a page that draws in a browser, offline
 
-x86 processors without VNNI draw wrong images from the files of `onnx-vnni`;
+On x86 processors without VNNI, the files of `onnx-vnni` draw wrong images;
 `sample` warns of that.
 `web` needs ONNX Runtime Web, from npm or from the folder --ort_web.
-What a format cannot say of a generator is refused by name.
+If a format cannot hold some part of a generator, the export is refused, with
+the name of that part.
 """
 
 from collections.abc import Sequence
@@ -41,13 +42,24 @@ from qgan_jax.errors import UserError
 def main(argv: Sequence[str]) -> None:
   """Exports, and prints the files; see the module's docstring."""
   values = flags.FlagValues()
-  errors.define_path('workdir', 'The folder of a run.', values)
-  errors.define_path('artifact', 'A .qgan file instead.', values)
+  errors.define_path('workdir', 'Folder of a run.', values)
+  errors.define_path('artifact', 'A .qgan file, in place of --workdir.', values)
   errors.define_module(values)
-  flags.DEFINE_list('format', ['onnx'], ', '.join(FORMATS), flag_values=values)
-  errors.define_path('out', 'A folder; that of the source.', values)
+  flags.DEFINE_list(
+    'format',
+    ['onnx'],
+    f'Formats to write, of {", ".join(FORMATS)}.',
+    flag_values=values,
+  )
   errors.define_path(
-    'ort_web', "A folder with ONNX Runtime Web, its npm package's dist.", values
+    'out',
+    'Folder for the files; by default that of the run or artifact.',
+    values,
+  )
+  errors.define_path(
+    'ort_web',
+    'Folder with ONNX Runtime Web: the folder dist of its npm package.',
+    values,
   )
   errors.define_time_limit(TIME_LIMIT, values)
   # Keeps what JAX says of backends that it did not find from the person.

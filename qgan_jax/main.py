@@ -1,10 +1,10 @@
-"""Trains one experiment, scores it and delivers its packed generator.
+"""Trains one experiment, scores it and packs its generator into a file.
 
   python -m qgan_jax.main --config=digits:bits=8
 
-Everything goes to --workdir, runs/EXPERIMENT/CONFIG-sSEED unless given. The
-same command again resumes: a run that was stopped, killed or lost its power
-ends as if nothing had happened.
+All files go to --workdir, by default runs/EXPERIMENT/CONFIG-sSEED. If a run was
+stopped or killed, or the machine lost its power, the same command resumes it,
+and it ends as if it had not been interrupted.
 """
 
 from collections.abc import Sequence
@@ -32,32 +32,34 @@ def main(argv: Sequence[str]) -> None:
   values = flags.FlagValues()
   config_flags.define_flags(argv, values)
   errors.define_path(
-    'workdir', 'Where everything goes; runs/EXPERIMENT/CONFIG-sSEED.', values
+    'workdir',
+    "The run's folder; by default runs/EXPERIMENT/CONFIG-sSEED.",
+    values,
   )
   flags.DEFINE_string(
     'coordinator',
     None,
-    'HOST:PORT of process 0, for a run of many processes.',
+    'HOST:PORT of process 0, for a run of several processes.',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'processes',
     None,
-    'How many processes; clusters tell it by themselves.',
+    'Number of processes; on a cluster that JAX knows, it need not be given.',
     lower_bound=1,
     flag_values=values,
   )
   flags.DEFINE_integer(
     'process',
     None,
-    'Which of them this is, from 0.',
+    'Number of this process, counted from 0.',
     lower_bound=0,
     flag_values=values,
   )
   flags.DEFINE_bool(
     'distributed',
     False,
-    'One run over all processes of a cluster.',
+    'Trains one run with all processes of a cluster.',
     flag_values=values,
   )
   experiment = config_flags.parse_flags(argv, values, __doc__)

@@ -1,16 +1,17 @@
-r"""Compiles a run for chips that need not be here, and tells what it will cost.
+r"""Compiles a run for chips that you need not have, and estimates its cost.
 
   python -m qgan_jax.preflight --config=mnist:bits=8 --on=v5e:2x2 --price=4.8
 
-It compiles the step that `qgan_jax.main` would run and prints the memory it
-takes, its operations, what bounds it, how long training lasts and where the
-quantized program does more than the same in float. What it says of another
-machine is compiled or estimated, and nothing is run; with --on=here some steps
-are run and timed as well. With --sweep it tells of all trials, each on a chip
-of its own or, with --layout=population, together.
+This compiles the step that `qgan_jax.main` would run. It prints the memory and
+operations of the step, what limits its speed, how long training takes, and
+where the quantized program does more than the same program in float. For
+another machine these numbers are compiled or estimated, and nothing is run;
+with --on=here, some steps are run and timed as well. --sweep covers all trials
+of a sweep, each on a chip of its own or, with --layout=population, together in
+one program.
 
-Compilers of other chips: pip install 'qgan_jax[preflight]'. Machines are
-CHIP:COUNT or CHIP:TOPOLOGY: v5e:1, v5e:2x2, v4:2x2x1, v5p:2x2x1, v6e:4x4,
+pip install 'qgan_jax[preflight]' brings the compilers for other chips. Machines
+are CHIP:COUNT or CHIP:TOPOLOGY: v5e:1, v5e:2x2, v4:2x2x1, v5p:2x2x1, v6e:4x4,
 tpu7x:2x2x1, h100:1, h100:8, h100:2x8 (two hosts of eight).
 """
 
@@ -33,32 +34,36 @@ def main(argv: Sequence[str]) -> None:
   values = flags.FlagValues()
   config_flags.define_flags(argv, values)
   flags.DEFINE_string(
-    'on', topologies.HERE, 'The machine, such as v5e:2x2.', flag_values=values
+    'on',
+    topologies.HERE,
+    'Machine to compile for, such as v5e:2x2, or here for this one.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'sweep', None, "What is tried, such as 'bits=2,4,8'.", flag_values=values
+    'sweep', None, "Values to try, such as 'bits=2,4,8'.", flag_values=values
   )
   flags.DEFINE_enum(
     'layout',
     'processes',
     ['processes', 'population'],
-    'Of a sweep: a process and a chip for each trial, or one program.',
+    'For a sweep: one process and chip for each trial, or all trials in one '
+    'program.',
     flag_values=values,
   )
   flags.DEFINE_bool(
     'against_float',
     True,
-    'Compiles the same without quantization, too, and compares.',
+    'Also compiles the same step without quantization, and compares both.',
     flag_values=values,
   )
   flags.DEFINE_float(
     'price',
     None,
-    'Of the whole machine, an hour.',
+    'Price of the whole machine for an hour.',
     lower_bound=0,
     flag_values=values,
   )
-  errors.define_path('json', 'A file for all numbers.', values)
+  errors.define_path('json', 'JSON file to write all numbers to.', values)
   given = config_flags.read_flags(argv, values, __doc__)
   if values.sweep is None:
     configs = [config_flags.validated(values)]

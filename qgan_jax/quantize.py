@@ -6,11 +6,11 @@ r"""Quantizes a trained run without training it again.
   python -m qgan_jax.quantize --workdir=runs/mnist/bits=32-s0 --size=60000
   python -m qgan_jax.quantize --workdir=runs/mnist/bits=32-s0 --max_ratio=1.1
 
-Takes the run's best checkpoint, quantizes its moving average and D, calibrates
-on latents and training images, and leaves a run folder of its own with scores
-and an artifact. With --size or --max_ratio, every layer gets its own bits. In
-Python, for any Linen modules: `qgan_jax.quantize(generator, discriminator)`,
-which is `post_training.quantize`.
+Quantizes G's moving average and D of the run's best checkpoint, calibrated on
+latents and training images. The result is a new run folder with scores and an
+artifact. With --size or --max_ratio, bits are chosen layer by layer. In Python,
+`qgan_jax.quantize(generator, discriminator)` quantizes any Linen modules; it is
+`post_training.quantize`.
 """
 
 from collections.abc import Sequence
@@ -45,32 +45,34 @@ sys.modules[__name__].__class__ = _CallableModule
 def _define_flags() -> flags.FlagValues:
   values = flags.FlagValues()
   default = after_training.Options()
-  errors.define_path('workdir', 'The folder of a trained run.', values)
+  errors.define_path('workdir', 'Folder of a trained run.', values)
   errors.define_module(values)
   errors.define_path(
-    'out', 'Folder of the result; next to the run, named for the flags.', values
+    'out',
+    'Folder of the result; by default next to the run, named after the flags.',
+    values,
   )
   flags.DEFINE_integer(
-    'bits', default.bits, 'Of weights and activations.', flag_values=values
+    'bits', default.bits, 'Bits of weights and activations.', flag_values=values
   )
   flags.DEFINE_integer(
-    'w_bits', default.w_bits, 'Of the weights.', flag_values=values
+    'w_bits', default.w_bits, 'Bits of the weights.', flag_values=values
   )
   flags.DEFINE_integer(
-    'a_bits', default.a_bits, 'Of the activations.', flag_values=values
+    'a_bits', default.a_bits, 'Bits of the activations.', flag_values=values
   )
   flags.DEFINE_integer(
     'size',
     default.size,
-    'Bytes of the artifact: every layer gets its own bits.',
+    'Chooses bits layer by layer so that the artifact fits into so many bytes.',
     lower_bound=1,
     flag_values=values,
   )
   flags.DEFINE_float(
     'max_ratio',
     default.max_ratio,
-    'The fewest bits, layer by layer, whose Fréchet distance to training '
-    "images is at most so many times the run's own.",
+    'Chooses the fewest bits, layer by layer, with which the Fréchet distance '
+    'to training images is at most this many times that of the run.',
     lower_bound=0,
     flag_values=values,
   )
@@ -78,22 +80,24 @@ def _define_flags() -> flags.FlagValues:
     'method',
     default.method,
     post_training.METHODS,
-    'nearest: as training would round; mse: scales of least squared error; '
-    'adaround: these, and rounding by the output of every layer.',
+    'nearest rounds as training would; mse takes the scales of least squared '
+    'error; adaround takes these, and rounds each weight up or down by its '
+    "effect on its layer's output.",
     flag_values=values,
   )
   flags.DEFINE_enum(
     'quantizer',
     default.quantizer,
     quantizers_lib.WEIGHTS,
-    'Of the weights; uniform for nearest, and lsq otherwise.',
+    'Quantizer of the weights; by default uniform with nearest, and lsq '
+    'otherwise.',
     flag_values=values,
   )
   flags.DEFINE_enum(
     'activation_quantizer',
     default.activation_quantizer,
     quantizers_lib.ACTIVATIONS,
-    'Of the activations.',
+    'Quantizer of the activations.',
     flag_values=values,
   )
   flags.DEFINE_enum(
@@ -106,22 +110,26 @@ def _define_flags() -> flags.FlagValues:
   flags.DEFINE_bool(
     'dynamic',
     default.dynamic,
-    'Ranges of activations from every batch.',
+    'Computes the ranges of activations from every batch, instead of static '
+    'ones.',
     flag_values=values,
   )
   flags.DEFINE_bool(
     'bias_correction',
     default.bias_correction,
-    "Correct the biases for the weights' errors.",
+    "Corrects the biases for the weights' quantization errors.",
     flag_values=values,
   )
   errors.define_count(
-    'samples', default.samples, 'Calibration inputs.', values, least=1
+    'samples', default.samples, 'Number of calibration inputs.', values, least=1
   )
   errors.define_count(
-    'rounding_steps', default.rounding_steps, 'Of adaround, a layer.', values
+    'rounding_steps',
+    default.rounding_steps,
+    'Steps of adaround for each layer.',
+    values,
   )
-  errors.define_seed('Of the calibration inputs.', values)
+  errors.define_seed('Seed of the calibration inputs.', values)
   return values
 
 

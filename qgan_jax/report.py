@@ -1,16 +1,17 @@
-r"""Makes one page of runs: how few bits are enough, and what that costs.
+r"""Makes one page about runs: how few bits are enough, and at what cost.
 
   python -m qgan_jax.report runs/sweep-mnist-bits,seed-0a1b2c3d
   python -m qgan_jax.report runs/digits runs/mnist --out=compare.html
 
-Takes run folders, sweeps, or folders that hold such. Writes one HTML file that
-needs no network, and beside it the same tables as CSV and Parquet and the main
-charts as PNG, SVG and PDF. Trials that failed or still run are in it as far as
-they came.
+The arguments are folders of runs or sweeps, or folders that hold these. The
+page is one HTML file that needs no network. Beside it are the same tables as
+CSV and Parquet, and the main charts as PNG, SVG and PDF. Trials that failed or
+are still running are included as far as they got.
+
+With --serve, the page follows a sweep that is running, at an address that only
+this machine reaches:
 
   python -m qgan_jax.report runs/sweep-… --serve
-
-follows a sweep that is running, at an address that only this machine reaches.
 """
 
 from collections.abc import Sequence
@@ -27,34 +28,41 @@ def main(argv: Sequence[str]) -> None:
   """Writes or serves the page; see the module's docstring."""
   values = flags.FlagValues()
   errors.define_path(
-    'out', 'The page; report.html in the folder, or here if several.', values
+    'out',
+    'HTML file to write; by default report.html in the folder, or in the '
+    'working directory if several are given.',
+    values,
   )
   flags.DEFINE_bool(
     'files',
     True,
-    'Tables and figures beside the page, in PAGE-files/.',
+    'Writes tables and figures beside the page, to PAGE-files/.',
     flag_values=values,
   )
   flags.DEFINE_float(
     'within',
     0.1,
-    'How much worse than float is close enough: 0.1 is 10 %.',
+    'How much worse than float a score may be and still count as close enough: '
+    '0.1 is 10 %.',
     lower_bound=0.0,
     flag_values=values,
   )
   flags.DEFINE_bool(
-    'serve', False, 'Follows a sweep in the browser.', flag_values=values
+    'serve',
+    False,
+    'Serves a page that follows a running sweep, and writes no files.',
+    flag_values=values,
   )
   flags.DEFINE_string(
     'host',
     '127.0.0.1',
-    'Where --serve listens; 0.0.0.0 lets others look.',
+    'Address at which --serve listens; with 0.0.0.0, others can see the page.',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'port',
     8000,
-    'Where --serve listens; 0 takes any that is free.',
+    'Port at which --serve listens; 0 takes any free one.',
     lower_bound=0,
     upper_bound=2**16 - 1,
     flag_values=values,

@@ -1,20 +1,23 @@
-r"""Draws images from an artifact: no data set, no training code.
+r"""Draws images from an artifact, without its data set or training code.
 
   python -m qgan_jax.sample --artifact=runs/mnist/bits=8-s0/generator.qgan \
       --num=64 --out=grid.png
 
-`--artifact` is a .qgan, .onnx, .tflite or .stablehlo file; the fastest runtime
-that is installed and reads it draws (OpenVINO, ONNX Runtime, LiteRT, JAX),
-unless `--runtime` names one. The same seed gives the same latents in all.
+`--artifact` is a .qgan, .onnx, .tflite or .stablehlo file. It is drawn from in
+the fastest installed runtime that can read it (OpenVINO, ONNX Runtime, LiteRT,
+JAX), unless `--runtime` names one. A seed gives the same latents in all of
+them.
 
-`--out` says what is made: `….png` one picture with all images, `….npz` an
-array `images` (uint8 [N, H, W, C]; and `labels` of a conditional generator),
-`…/` a folder with a PNG for each image. Transparent images are RGBA in the last
-two, and lie over a checkerboard in the first. A seed gives the same images
-whatever their number: the first 8 of `--num=64` are those of `--num=8`.
+The ending of `--out` decides what is written: `….png` is one picture of all
+images; `….npz` holds an array `images` (uint8 [N, H, W, C]), and `labels` if
+the generator is conditional; `…/` is a folder with a PNG for each image.
+Transparent images are RGBA in the last two, and lie over a checkerboard in the
+first. Images do not depend on how many are drawn: the first 8 of `--num=64` are
+those of `--num=8`.
 
-What was trained on pairs makes an image of every picture in a folder, a .zip or
-a .tar, and calls it like that one. Pictures are fitted as those of its run:
+With `--images`, a generator that was trained to turn pictures into others makes
+an image from each picture in a folder, .zip or .tar, and gives it the same
+name. Pictures are fitted as in training:
 
   python -m qgan_jax.sample --artifact=runs/heroes_pairs/…/generator.qgan \
       --images=fronts/ --out=backs/
@@ -38,19 +41,24 @@ def main(argv: Sequence[str]) -> None:
   """Draws; see the module's docstring."""
   values = flags.FlagValues()
   errors.define_path(
-    'artifact', 'A .qgan, .onnx, .tflite or .stablehlo file.', values
+    'artifact',
+    'A .qgan, .onnx, .tflite or .stablehlo file to draw from.',
+    values,
   )
-  errors.define_count('num', 64, 'How many images.', values, least=1)
-  errors.define_path('out', '….png, ….npz or a folder …/', values)
+  errors.define_count('num', 64, 'Number of images.', values, least=1)
   errors.define_path(
-    'images', 'A folder, .zip or .tar of pictures, to make others of.', values
+    'out', 'What to write: ….png, ….npz or a folder …/', values
+  )
+  errors.define_path(
+    'images', 'Folder, .zip or .tar of pictures to turn into others.', values
   )
   errors.define_module(values)
-  errors.define_seed('Of the latents.', values)
+  errors.define_seed('Seed of the latents.', values)
   flags.DEFINE_string(
     'label',
     None,
-    'Class of all images, by its name or number; without it, all in turn.',
+    'Class of all images, by its name or number; by default all classes in '
+    'turn.',
     flag_values=values,
   )
   names = sorted({name for names in RUNTIMES.values() for name in names})
@@ -58,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     'runtime',
     None,
     names,
-    'What draws; else the fastest.',
+    'Runtime to draw in; by default the fastest.',
     flag_values=values,
   )
   errors.define_time_limit(TIME_LIMIT, values)

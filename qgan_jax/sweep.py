@@ -3,11 +3,12 @@ r"""Runs many trials of an experiment: on this machine, on Ray or on Slurm.
   python -m qgan_jax.sweep --config=mnist \
       --sweep='bits=1,2,3,4,6,8,32;seed=0..2'
 
-`;` multiplies, `&` takes values side by side, `a..b` is a range; without
---sweep the experiment's own `sweep` says what is tried. What follows the file
-in --config, and every --config.KEY=VALUE, holds for all trials. --dry_run
-prints the trials: each is a command that can be run alone, with the same
-result. The same command again, or --resume=FOLDER, does only what is missing.
+In --sweep, `;` makes a product, `&` takes values side by side, and `a..b` is a
+range. Without --sweep, the trials are those of the experiment's own `sweep`.
+Settings after the experiment in --config, and every --config.KEY=VALUE, apply
+to all trials. --dry_run prints the trials; each is a command that can be run
+alone, with the same result. The same command again, or --resume=FOLDER, does
+only what is missing.
 """
 
 from collections.abc import Sequence
@@ -32,30 +33,33 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
   flags.DEFINE_string(
     'sweep',
     None,
-    "What is tried, such as 'bits=2,4,8;seed=0..2'.",
+    "Values to try, such as 'bits=2,4,8;seed=0..2'.",
     flag_values=values,
   )
   errors.define_path(
-    'workdir', "The sweep's folder; runs/sweep-EXPERIMENT-KEYS-HASH.", values
+    'workdir',
+    "The sweep's folder; by default runs/sweep-EXPERIMENT-KEYS-HASH.",
+    values,
   )
   errors.define_path(
-    'resume', "A sweep's folder to go on with; takes no --config.", values
+    'resume', 'Folder of a sweep to resume, in place of --config.', values
   )
   flags.DEFINE_bool(
-    'dry_run', False, 'Prints the trials, no more.', flag_values=values
+    'dry_run', False, 'Only prints the trials.', flag_values=values
   )
   default = sweeping.Session()
   flags.DEFINE_enum(
     'layout',
     default.layout,
     ['processes', 'population'],
-    'A process for each trial, or all of them in one program.',
+    'One process for each trial, or all trials in one program.',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'parallel',
     default.parallel,
-    'Trials at a time; as many as there are GPUs, TPU chips or else cores.',
+    'Trials at a time; by default as many as there are GPUs, TPU chips or '
+    'else cores.',
     lower_bound=1,
     upper_bound=10_000,
     flag_values=values,
@@ -63,15 +67,15 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
   flags.DEFINE_integer(
     'cpus',
     default.cpus,
-    'CPU cores of a trial that has no GPU.',
+    'CPU cores of a trial; not used on this machine if it has GPUs or TPUs.',
     lower_bound=1,
     flag_values=values,
   )
   flags.DEFINE_float(
     'gpus',
     default.gpus,
-    'GPUs of a trial; a fraction shares one. 1 on this machine if it has GPUs, '
-    'and 0 on a cluster, unless given.',
+    'GPUs of a trial; with a fraction, trials share one. By default 1 on this '
+    'machine if it has GPUs, and 0 on a cluster.',
     lower_bound=0,
     flag_values=values,
   )
@@ -85,35 +89,35 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
   flags.DEFINE_string(
     'ray_address',
     default.ray_address,
-    "HOST:PORT, ray://HOST:PORT or 'auto'; RAY_ADDRESS, or a cluster on this "
-    'machine, or else a new one.',
+    "Ray cluster: HOST:PORT, ray://HOST:PORT or 'auto'. By default that of "
+    'RAY_ADDRESS, or one on this machine, or else a new one.',
     flag_values=values,
   )
   flags.DEFINE_list(
     'ray_resources',
     list(default.ray_resources),
-    'What else a trial takes of the cluster, such as TPU=4.',
+    'Other resources of the Ray cluster that a trial takes, such as TPU=4.',
     flag_values=values,
   )
   flags.DEFINE_list(
     'slurm',
     list(default.slurm),
-    "sbatch's options for a trial's job, such as partition=gpu,time=60,mem=8G; "
-    'time is in minutes.',
+    "Options of sbatch for a trial's job, such as partition=gpu,time=60,mem=8G "
+    '(time in minutes).',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'retries',
     default.retries,
-    'How often in a row a trial may crash, or lose its machine, without a new '
-    'checkpoint.',
+    'How often in a row a trial may crash, or lose its machine, without having '
+    'written a new checkpoint.',
     lower_bound=0,
     flag_values=values,
   )
   flags.DEFINE_float(
     'grace',
     default.grace,
-    'Seconds that trials have to save in when all is stopped.',
+    'Seconds that trials have to save and end when the sweep is stopped.',
     lower_bound=0,
     upper_bound=10**9,
     flag_values=values,

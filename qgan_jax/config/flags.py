@@ -50,9 +50,9 @@ def define_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> None:
     config_flags.DEFINE_config_file(
       'config',
       None,
-      'An experiment and what to change in it, such as '
-      f'{experiments.EXAMPLE.partition("=")[2]}. Every key can be overridden '
-      'by a flag too: --config.batch_size=128',
+      'An experiment and settings that replace its own, such as '
+      f'{experiments.EXAMPLE.partition("=")[2]}. A flag can set any key, too: '
+      '--config.batch_size=128',
       flag_values=flag_values,
       sys_argv=list(argv),
     )
@@ -62,7 +62,7 @@ def define_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> None:
   flags.DEFINE_bool(
     'help_config',
     False,
-    'Prints every key of --config: what it is, its default and its value.',
+    'Prints every key of --config, with its meaning, default and value.',
     flag_values=flag_values,
   )
 

@@ -67,26 +67,27 @@ _OF_LOGITS, _OF_AUTOENCODERS = (
 # Keys that every network has, and that stand for all networks without a prefix.
 SHARED = (
   Key('channels', whole(1, models.LIMITS['channels']), 32,
-      'Channels of the feature maps next to the image; further in there are '
-      'twice as many at each stage, in `resnet` and `r3gan` above 32 pixels '
-      'alone.', is_attribute=True),
+      'Channels of the feature maps next to the image. Each further stage has '
+      'twice as many; in `resnet` and `r3gan`, only if images have more than '
+      '32 pixels on a side.', is_attribute=True),
   Key('norm', choice('group', 'batch', 'instance', 'none'), None,
       'Normalization between the layers.',
       by_network={'generator': 'group', 'discriminator': 'none'},
       is_attribute=True),
   Key('activation_quantizer', choice(*quantizers.ACTIVATIONS), None,
-      "Quantizer of the layers' inputs.",
+      "Quantizer of the activations, which are the layers' inputs.",
       by_network={'generator': 'lsq', 'discriminator': 'lsq_plus'},
-      follows='`affine` where `ranges` is given'),
+      follows='`affine` if `ranges` is given'),
   # `check` asks Optax whether there is such an optimizer and what it takes.
   Key('optimizer', text('momentum, or an optimizer of Optax'), 'adam',
-      'Optimizer of weights and biases.'),
-  Key('learning_rate', POSITIVE, 1e-3, 'Learning rate of that optimizer.'),
+      'Optimizer of weights and biases; `momentum` is SGD with momentum 0.9.'),
+  Key('learning_rate', POSITIVE, 1e-3, 'Learning rate of `optimizer`.'),
   Key('sparsity', DECAY, 0.0, "Share of every layer's weights that is pruned."),
-  _argument('b1', DECAY, 'β₁ of Adam and its relatives.'),
-  _argument('b2', DECAY, 'β₂ of Adam and its relatives.'),
+  _argument('b1', DECAY, 'β₁ of Adam and similar optimizers.'),
+  _argument('b2', DECAY, 'β₂ of Adam and similar optimizers.'),
   _argument('momentum', DECAY, 'Momentum of optimizers that have one.'),
-  _argument('weight_decay', NOT_NEGATIVE, 'Weight decay of those with one.'),
+  _argument('weight_decay', NOT_NEGATIVE,
+            'Weight decay of optimizers that have one.'),
 )
 # fmt: on
 
@@ -118,8 +119,8 @@ def _bits() -> tuple[Key, ...]:
   return (
     Key('bits', BITS_OR_EXPONENT, None,
         'Bits of weights and activations of all networks.',
-        follows=f'{DEFAULT_BITS}, or the width that the quantizer fixes; with '
-        '`quantizer=grid` it has to be given'),
+        follows=f'{DEFAULT_BITS}, or the fixed width of a quantizer that has '
+        'one; with `quantizer=grid` it has to be given'),
     *(Key(f'{n}_bits', BITS_OR_EXPONENT, None,
           f"Bits of the {network}'s weights and activations.",
           follows='as `bits`')
@@ -139,61 +140,67 @@ def _bits() -> tuple[Key, ...]:
 GROUPS = (
   Group('Experiment and data', '', (
     Key('experiment', NAME, 'unnamed',
-        "Name in the run's folder, and of the data unless `source` is given."),
+        'Name of the experiment, in the default path of its runs; also the '
+        'name of the data set unless `source` is given.'),
     Key('model.name', text(f'{", ".join(FAMILIES)}, or a module of your own'),
         'dcgan',
-        'Family of the networks, or a module with a `Generator` and a '
-        '`Discriminator` of your own: `my_package.networks`.', name='model'),
-    Key('data.source', text('a text'), None,
-        'Data set: `digits`, a name in TensorFlow Datasets, or `folder`.',
+        'Family of networks, or a module of your own with a `Generator` and a '
+        '`Discriminator`, such as `my_package.networks`.', name='model'),
+    Key('data.source', text('a name'), None,
+        'Data set: `digits`, a name from TensorFlow Datasets, or `folder` for '
+        'a folder of pictures.',
         follows="the experiment's name"),
     Key('data.dir', PATH, None,
-        'Where data sets lie; with `source=folder`, the folder of images, or '
-        'a .zip or .tar of it: see [data](data.md).',
+        'Folder that holds the data sets; with `source=folder`, the folder, '
+        '.zip or .tar of pictures (see [data](data.md)).',
         unset='$TFDS_DATA_DIR, or ~/tensorflow_datasets'),
     Key('data.standin', FLAG, True,
-        'Whether the digits stand in where MNIST or its like is not there; '
-        'sweeps set it to false unless it is given.'),
+        'Whether a run trains on `digits` if MNIST, or a data set of its '
+        'family, is not available; sweeps set it to false unless it is given.'),
     Key('data.image_size', IMAGE_SIZE, '28',
         'Height and width to which images are cropped and resized.'),
     Key('data.channels',
         one_of(1, 3, 4)._replace(allowed='1 (grey), 3 (RGB), 4 (RGBA)'),
-        None, 'Channels to which images are converted.',
+        None, 'Number of channels to which images are converted.',
         unset='what the images have', name='image_channels'),
     Key('data.conditional', FLAG, False,
-        'Whether the networks are told the class of an image.'),
+        'Whether the networks are conditional: they get the class of each '
+        'image as an input.'),
     Key('data.group', choice('content', 'name'), 'content',
-        'Which pictures of a folder stay together when a tenth is held out: '
-        'only those whose files are the same, or all that share a file name.',
+        'Which pictures of a folder stay in the same part when a tenth is held '
+        'out: `content`, identical files; `name`, all of the same file name.',
         only_with=_OF_FOLDERS),
     Key('data.flip', FLAG, False,
-        'Whether training images are mirrored, left to right, half of the '
-        'time.'),
+        'Whether each training image is mirrored left to right at random, half '
+        'of the time.'),
     Key('data.fit', choice('crop', 'pad', 'stretch'), 'crop',
-        'How pictures of a folder get that size: their centre, all of them '
-        'with a border, or with other proportions.', only_with=_OF_FOLDERS),
+        'How pictures of a folder are brought to `image_size`: `crop` takes '
+        'their centre, `pad` adds a border, `stretch` changes proportions.',
+        only_with=_OF_FOLDERS),
     Key('data.pixel_art', FLAG, None,
-        'Whether pictures of a folder are scaled by whole numbers and not '
-        'smoothed.',
+        'Whether pictures of a folder are scaled by whole numbers, without '
+        'smoothing.',
         unset='whether half of them have at most 64 colours',
         only_with=_OF_FOLDERS),
     Key('data.pairs', PAIRS, None,
-        'Two folders of pictures in a folder, `A/B`: of one in A, the one in B '
-        'of the same name is to be made, for `variant=pix2pix` or `cyclegan`.',
+        'Names of two folders inside `dir`, `A/B`, for `variant=pix2pix` or '
+        '`cyclegan`: the picture in B is the target of the picture in A of the '
+        'same name.',
         unset='images by themselves'),
     Key('data.domains', PAIRS, None,
-        'Two folders of pictures in a folder, `A/B`: of one in A, one like '
-        'those in B is to be made, for `variant=cyclegan`.',
+        'Names of two folders inside `dir`, `A/B`, for `variant=cyclegan`: '
+        'pictures in A are turned into pictures like those in B, without '
+        'pairs.',
         unset='images by themselves'),
   )),
   Group('Bits', (
-      'The most specific key that is given wins, and no quantizer takes a '
-      'width that its definition does not have. Where a key of a network and '
-      'one of a role are given and differ (`g_bits` and `a_bits`), the key of '
-      'both (`g_a_bits`) has to be given as well. 32 is float: exactly the '
+      'If several keys are given, the most specific one wins. If a key of a '
+      'network and a key of a role differ (`g_bits` and `a_bits`), the key of '
+      'both (`g_a_bits`) has to be given as well. A width that a quantizer '
+      'does not have by its definition is refused. 32 is float: exactly the '
       'unquantized network. With `quantizer=grid`, the bits of weights are the '
-      'exponent b of the step 2^b, and those of activations are `a_bits` and '
-      'what is more specific.'),
+      'exponent b of the step 2^b, and those of activations are set only by '
+      '`a_bits`, `g_a_bits` and `d_a_bits`.'),
     _bits()),
   Group('Quantizers',
     'Explained in [precision](precision.md) and [quantizers](quantizers.md).',
@@ -203,24 +210,28 @@ GROUPS = (
     Key('precision.per_channel', FLAG, True,
         'Whether weights have a scale for each output channel.'),
     Key('precision.ranges', choice(*RANGES), None,
-        'Where activations have their range from, if they do not learn it.',
+        'How the ranges of activations are computed, if they are not learned.',
         follows='`moving`'),
     Key('precision.momentum', DECAY, 0.99,
-        'Momentum of moving averages of ranges; 0 takes each batch by itself.',
+        'Momentum of the moving averages of ranges; with 0, each batch has its '
+        'own range.',
         name=''),
     Key('precision.input_bits', BITS, 8,
-        "Fewest bits of a network's own input: images, latents.", name=''),
-    Key('precision.rules', text('rules, parted by semicolons'), None,
-        'What single layers have instead, such as '
+        "Fewest bits of a network's own input, which is images or latents.",
+        name=''),
+    Key('precision.rules', text('rules, separated by semicolons'), None,
+        'Settings of single layers that replace the general ones, such as '
         '`generator/weights/up2: bits=8 quantizer=lsq`.',
         unset='the same for all layers'),
     Key('precision.gradient_quantizer', choice(*quantizers.GRADIENTS),
         'dorefa_gradient',
         "Quantizer of the gradients of the layers' outputs."),
     Key('precision.gradient_bits', BITS, 32,
-        'Bits of these gradients.', quantizer='precision.gradient_quantizer'),
+        "Bits of the gradients of the layers' outputs.",
+        quantizer='precision.gradient_quantizer'),
     Key('precision.learning_rate', NOT_NEGATIVE, 1e-3,
-        'Learning rate of learned scales, in proportion to their size.',
+        'Learning rate of the parameters that quantizers learn, such as '
+        'scales; their steps are proportional to their size.',
         name='quantizer_learning_rate'),
   )),
   Group('Schedule of quantization and pruning',
@@ -230,22 +241,26 @@ GROUPS = (
         'Steps in float before anything is quantized.',
         follows='half of `steps`, or 0 with `init_from`'),
     Key('precision.anneal_steps', whole(0), 0,
-        'Steps after that in which bits fall from `anneal_from` to their '
-        'target.'),
-    Key('precision.anneal_from', whole(1, 16), 8, 'Bits that they fall from.'),
+        'Steps after `start_step` in which the bits fall from `anneal_from` to '
+        'their target.'),
+    Key('precision.anneal_from', whole(1, 16), 8,
+        'Bits at the beginning of `anneal_steps`.'),
     Key('precision.prune_start', whole(0), 0, 'Steps before pruning begins.'),
     Key('precision.prune_steps', whole(0), 0,
-        'Steps in which the sparsity rises to its target; 0 for all at once.'),
+        'Steps after `prune_start` in which the sparsity rises to its target; '
+        '0 prunes at once.'),
   )),
   Group('Loss', '', (
     Key('variant', choice(*CLASSES), 'gan',
-        'Which networks are trained, and how. A decoder has the keys of the '
-        'generator, and an encoder those of the discriminator.'),
+        'Which networks are trained, and by which losses. Keys of the '
+        'generator also apply to a decoder, and keys of the discriminator to '
+        'an encoder.'),
     Key('loss.name', choice(*losses.LOSSES), 'nonsaturating',
-        'What generator and discriminator of a GAN minimize.', name='loss',
+        "Loss of a GAN's generator and discriminator.", name='loss',
         only_with=_OF_LOGITS),
     Key('loss.penalty', choice('none', *losses.PENALTIES), 'r1',
-        "Penalty on the gradient of the discriminator's output by its input.",
+        "Penalty on the gradient of the discriminator's output with respect to "
+        'its input.',
         only_with=_OF_LOGITS),
     Key('loss.penalty_weight', NOT_NEGATIVE, None, 'Factor of the penalty.',
         follows=', '.join(
@@ -256,84 +271,94 @@ GROUPS = (
         'Share of the batch that the penalty is computed on.',
         only_with=_OF_LOGITS),
     Key('loss.beta', NOT_NEGATIVE, 1.0,
-        "Factor of the KL divergence in a VAE's loss.",
+        "Factor of the KL divergence in the loss of a VAE, or of a VAE-GAN's "
+        'encoder.',
         only_with=_OF_AUTOENCODERS),
     Key('loss.gamma', NOT_NEGATIVE, 0.01,
-        "Factor of the distance in features in the loss of a VAE-GAN's "
-        'decoder.', only_with={'variant': ('vae_gan',)}),
+        "In the loss of a VAE-GAN's decoder, factor of the distance between an "
+        "image and its reconstruction in the discriminator's features.",
+        only_with={'variant': ('vae_gan',)}),
     Key('loss.likelihood', choice(*LIKELIHOODS), 'bernoulli',
-        'Of an image, given what the decoder of a VAE draws.',
+        "Likelihood of an image, given the output of a VAE's decoder.",
         only_with={'variant': ('vae',)}),
     Key('loss.noise', POSITIVE, 0.1,
-        'Standard deviation of a pixel, in [−1, 1].',
+        'Standard deviation of a pixel, whose values are in [−1, 1].',
         only_with={'variant': ('vae',), 'loss.likelihood': ('gaussian',)}),
     Key('loss.l1_weight', NOT_NEGATIVE, 100.0,
-        'Factor of the absolute difference to the target in the loss of the '
-        'generator of `pix2pix`.', only_with={'variant': ('pix2pix',)}),
+        'Factor of the mean absolute difference between image and target in '
+        'the loss of the generator.', only_with={'variant': ('pix2pix',)}),
     Key('loss.cycle_weight', NOT_NEGATIVE, 10.0,
-        'Factor of the absolute difference between an image and what comes '
-        'back of it, in the loss of the generators of `cyclegan`.',
+        'In the loss of the generators, factor of the mean absolute difference '
+        'between an image and what both generators in turn make of it.',
         only_with={'variant': ('cyclegan',)}),
     Key('loss.augment', choice(*augmentation.AUGMENTATIONS), 'none',
-        'How all images are changed at random that the discriminator sees, '
-        'for [few images](variants.md#few-images).',
+        'Random changes of all images that the discriminator sees, for data '
+        'sets of few images (see [variants](variants.md#few-images)).',
         only_with={'variant': ('gan',)}),
     Key('loss.augment_target', SHARE, augmentation.TARGET,
-        'Mean sign of its logits of real images that `ada` aims at.',
+        "Mean sign of the discriminator's logits of real images that `ada` "
+        'aims at.',
         only_with={'loss.augment': ('ada',)}),
     Key('loss.augment_images', POSITIVE, augmentation.IMAGES,
-        'Images in which the probability of `ada` goes from 0 to 1.',
+        'Number of images in which the probability of `ada` can go from 0 to '
+        '1.',
         only_with={'loss.augment': ('ada',)}),
   )),
   Group('Networks', (
       'A name without a prefix stands for all networks; '
       + ', '.join(
-        f'`{prefix}_` for the {name} alone' for name, prefix in NETWORKS.items()
+        f'`{prefix}_…` for the {name} alone'
+        for name, prefix in NETWORKS.items()
       ) + '.'),
   (
     Key('discriminator.spectral_norm', FLAG, False,
         "Whether the discriminator's weights are divided by their largest "
         'singular value.', is_attribute=True),
     Key('model.attention', FLAG, False,
-        'Whether the networks have self-attention; for `resnet`.',
+        'Whether the networks have self-attention, which of the families '
+        'only `resnet` offers.',
         name='attention'),
     Key('generator.latent_dim', whole(1, models.LIMITS['latent_dim']), 64,
         'Length of the latent vector that an image is drawn from.',
         only_with=_OF_LATENTS),
     Key('generator.dropout', DECAY, 0.5,
-        'Share of the features of small maps that a `unet` drops at random '
-        'while it trains.', name='dropout', is_attribute=True),
+        'Share of the features of its small maps that a `unet` drops at random '
+        'in training.', name='dropout', is_attribute=True),
     *SHARED,
     *_of_networks(),
     Key('discriminator.steps', whole(1), 1,
-        'Updates of the discriminator for each one of the generator.',
+        'Updates of the discriminator for each update of the generator.',
         name='d_steps', only_with={'variant': ('gan', 'pix2pix', 'cyclegan')}),
   )),
   Group('Training', '', (
     Key('ema.decay', DECAY, 0.999,
-        'Decay of the moving average of the generator, which is what is drawn, '
-        'scored and packed.', name='ema'),
+        "Decay of the generator's moving average. Images are drawn from this "
+        'average, and it is scored and packed.', name='ema'),
     Key('learning_rate_decay', choice(*optimizers.DECAYS), 'none',
-        'How the learning rates of all networks fall to 0 over all steps.'),
+        'How the learning rates of all networks fall to 0 over all steps; with '
+        '`none` they stay constant.'),
     Key('steps', whole(1), 16_000, 'Training steps.'),
     Key('batch_size', whole(1), 32, 'Images in a batch, over all devices.'),
     Key('dtype', choice('float32', 'bfloat16'), 'float32',
-        'What layers compute in; parameters are float32.'),
+        'Type of number that layers compute in; parameters are float32.'),
     Key('steps_per_call', whole(1), None,
-        'Steps that a device takes in one call; has to divide `steps` and the '
-        'steps between logs, samples, scores and checkpoints.',
+        'Steps that a device takes in one call. Their number has to divide '
+        '`steps` and the steps between logs, samples, scores, checkpoints and '
+        'measurements of quantization.',
         unset='on an accelerator as many as do so, up to 20; 1 on a CPU'),
     Key('seed', whole(0, 2**32 - 1), 0,
-        'Decides first weights, the order of the data, latents and noise.'),
+        'Seed of the initial weights, the order of the data, latents and '
+        'noise.'),
     Key('init_from', PATH, None,
-        'Folder of a finished run, from whose networks this one starts.',
+        'Folder of a finished run; training starts from its networks.',
         unset='networks at random'),
   )),
   Group('Logs and checkpoints', '', (
     Key('logging.log_every', whole(1), 100, 'Steps between lines of metrics.'),
     Key('logging.sample_every', whole(1), None,
         'Steps between grids of samples.',
-        follows='a twentieth of `steps`, in hundreds, at least 100'),
+        follows='a twentieth of `steps`, rounded down to hundreds, and at '
+        'least 100'),
     Key('logging.eval_every', whole(1), 1000,
         'Steps between quick scores, which choose the best checkpoint.'),
     Key('logging.checkpoint_every', whole(1), 1000,
@@ -341,21 +366,22 @@ GROUPS = (
     Key('logging.eval_samples', whole(2), 2000,
         'Images drawn for a quick score.', name=''),
     Key('logging.tracker', choice('none', 'wandb'), 'none',
-        'Where metrics go beside `metrics.jsonl` and TensorBoard: `wandb` is '
-        'Weights & Biases, see [report](report.md#other-trackers).'),
+        'Where metrics go in addition to `metrics.jsonl` and TensorBoard; '
+        '`wandb` is Weights & Biases: see [report](report.md#other-trackers).'),
     Key('logging.diagnose', FLAG, True,
-        'Whether what quantization does to every tensor is measured at the '
-        'end.'),
+        'Whether the effect of quantization on every tensor is measured at the '
+        'end of the run.'),
     Key('logging.diagnose_every', whole(1), None,
-        'Steps between such measurements before.', unset='the end alone'),
+        'Steps between further such measurements during training.',
+        unset='the end alone'),
   )),
   Group('Scores', '', (
     Key('scores.samples', whole(10), 10_000,
         'Images drawn for the scores at the end.', name=''),
     Key('scores.extractor', choice('classifier', 'inception'), 'classifier',
-        'Network in whose features images are compared.'),
+        'Network that computes the features in which images are compared.'),
     Key('scores.inception_weights', PATH, None,
-        'File of the pt_inception-2015-12-05 weights.',
+        'File with the pt_inception-2015-12-05 weights.',
         unset='no Inception network', name='',
         only_with={'scores.extractor': ('inception',)}),
   )),

@@ -94,7 +94,7 @@ POSITIVE = _number('a float32 number above 0', lambda x: x > 0)
 NOT_NEGATIVE = _number('a float32 number from 0 up', lambda x: x >= 0)
 SHARE = _number('a float32 number above 0 and up to 1', lambda x: 0 < x <= 1)
 DECAY = _number(
-  'a float32 number from 0 up to, but not, 1', lambda x: 0 <= x < 1
+  'a float32 number of at least 0 and below 1', lambda x: 0 <= x < 1
 )
 PATH = text('a path')
 NAME = Kind(
