@@ -11,7 +11,8 @@ middle of a transparent square. 3,932 are trained on, and 425 are held out.
 
 The data are not part of this project: CC0, github.com/crawl/tiles.
 
-Not measured yet: neither time nor score.
+6,000 steps take about ten minutes on a core of an AMD EPYC. Scores and a
+picture of them, in float and at 4 bits, are in docs/results.md.
 """
 
 from qgan_jax.config import base, override

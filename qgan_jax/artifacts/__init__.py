@@ -1,7 +1,8 @@
-"""What is delivered: a quantized network in a file, and images from it.
+"""Files of quantized networks, and the images that are drawn from them.
 
-What needs JAX is imported where it is first used: a file of another runtime is
-drawn from without it, and starts in a fraction of the time.
+Parts that need JAX are imported when they are first used. So images are drawn
+from the files of other runtimes without JAX, which starts in a fraction of the
+time.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""How a network quantizes the inputs of its layers, as equal steps."""
+"""The quantizers of a network's layer inputs, as equal steps."""
 
 import functools
 from typing import Any
@@ -20,7 +20,7 @@ REMEDY = 'export --format=packed, stablehlo or onnx-float'
 def activation_steps(
   network: Quantized, calls: tuple[str, ...]
 ) -> list[Steps | None]:
-  """How the inputs of the layers are quantized, call by call."""
+  """Equal steps of the quantizer of each layer's input, call by call."""
   paths: list[str] = []
 
   @jax.jit
@@ -88,7 +88,7 @@ def _rounded(quantizer: Any, x: Any, params: Any, bits: Any) -> Any:
 
 
 def described(network: Quantized, role: str, layer: str) -> str:
-  """A layer's weights or activations, and what quantizes them, in words."""
+  """A layer's weights or activations and their quantizer, in words."""
   spec = network.precision.spec(role, layer)
   bits = width(getattr(network.bits, role), layer)
   how = f'{spec.name}, {bits:g} bits' if spec else 'float'

@@ -1,8 +1,9 @@
-"""The operations that a StableHLO program may have.
+"""The operations that a StableHLO program may contain.
 
-A program can call any handler that JAX has registered: one runs Python's
-functions by their address. So it is read, operation by operation, before it is
-compiled, and has to be made of those that take arrays to arrays.
+A StableHLO program can call any handler that JAX has registered, and one of
+these runs Python functions by their address. So before a program is compiled,
+each of its operations is checked. Only operations that turn arrays into arrays
+are allowed.
 """
 
 from typing import Any
@@ -45,7 +46,7 @@ MAX_OPERATIONS = 100_000
 
 
 def check_operations(module: Any) -> None:
-  """Lets in what the exporter writes, and nothing else.
+  """Raises a ValueError for operations that the exporter does not write.
 
   Args:
     module: an `ir.Module`, parsed.
@@ -101,12 +102,12 @@ def _check(operation: Any) -> None:
 
 
 def parsed(program: bytes) -> Any:
-  """The module that `jax.export` serialized.
+  """Parses a program that `jax.export` serialized into its module.
 
-  It knows no operations but StableHLO's and functions: others cannot be read.
+  Only operations of StableHLO and functions can be parsed.
 
   Raises:
-    ValueError: it is none.
+    ValueError: it is not such a program.
   """
   context = ir.Context()
   stablehlo.register_dialect(context)

@@ -1,8 +1,8 @@
-"""How a file says what network it holds: its class by name, its attributes.
+"""How a file stores a network's class, by name, and its attributes.
 
-A family of `models` goes by its name there. Any other class is written as
-'module:Class', and found again only where the program has imported that module
-by itself: what a file says is never imported. Attributes are JSON.
+A family of `models` is stored under its name there. Any other class is stored
+as 'module:Class', and is found only if the program itself has imported that
+module: nothing is imported because a file names it. Attributes are JSON.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,13 @@ _FLAX_FIELDS = ('parent', 'name')
 
 
 def record_of(module: nn.Module) -> dict[str, Any]:
-  """What a file says of a module.
+  """The record of a module in a file.
 
   Returns:
     'model': its family in `models`, or its class as 'module:Class';
-    'model_kwargs': its attributes, None where they cannot all be held: a
-    function, a module. Those that cannot but have their default need not be.
+    'model_kwargs': its attributes, or None if JSON cannot hold them all, such
+    as a function or a module. An attribute that has its default value may be
+    left out for that reason.
   """
   cls = type(module)
   family = [n for n in models.NAMES if models.find(n, 'Generator') is cls]
@@ -47,16 +48,16 @@ def record_of(module: nn.Module) -> dict[str, Any]:
 
 
 def module_of(record: Mapping[str, Any], path: Path) -> nn.Module:
-  """The module that a file speaks of.
+  """The module that a file's record describes.
 
   Args:
-    record: its header, not trusted.
-    path: of the file, to be named.
+    record: the file's header, not trusted.
+    path: of the file, for error messages.
 
   Raises:
     UserError: its class is not imported, or not all of its attributes are in
       the file.
-    ValueError, TypeError, LookupError: the record is none.
+    ValueError, TypeError, LookupError: the record is invalid.
   """
   name, kwargs = record['model'], record['model_kwargs']
   if name in models.NAMES:

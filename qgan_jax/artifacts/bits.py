@@ -1,4 +1,4 @@
-"""Codes of any width from 1 to 16 bits, packed without gaps."""
+"""Packs codes of any width from 1 to 16 bits without gaps."""
 
 from collections.abc import Sequence
 import math
@@ -15,7 +15,7 @@ def _check_width(bits: int) -> None:
 
 
 def packed_size(count: int, bits: int) -> int:
-  """Bytes that `count` fields of `bits` bits take: ceil(count · bits / 8)."""
+  """Bytes of `count` fields of `bits` bits: ceil(count · bits / 8)."""
   return -(-count * bits // 8)
 
 
@@ -30,7 +30,7 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     uint8 [ceil(codes.size · bits / 8)], the last byte filled with zeros.
 
   Raises:
-    ValueError: for another width, or a code that does not fit in it.
+    ValueError: the width is another one, or a code does not fit into it.
   """
   _check_width(bits)
   codes = np.asarray(codes).reshape(-1)
@@ -55,7 +55,7 @@ def unpack(packed: np.ndarray, bits: int, shape: Sequence[int]) -> np.ndarray:
     The codes, int32 of `shape`.
 
   Raises:
-    ValueError: where the number of bytes is not that of the shape.
+    ValueError: the number of bytes does not match the shape.
   """
   _check_width(bits)
   count = math.prod(shape)

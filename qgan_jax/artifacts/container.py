@@ -1,17 +1,17 @@
-"""How a `.qgan` file holds its header and its tensors, in as few bytes.
+"""How a `.qgan` file stores its header and its tensors, in few bytes.
 
-The file is a safetensors file, so that nothing in it is ever executed, with
-the format's version as its metadata and one tensor of bytes:
+The file is a safetensors file, so nothing in it is ever executed. Its metadata
+is the format's version, and its only tensor contains these bytes:
 
   SHA-256 of all that follows (32 bytes);
   length of the header (4 bytes, little endian), and the header, deflated: a
-    JSON object, to which is added where each tensor lies;
+    JSON object, with the place of each tensor added;
   the tensors in the order of their names: float32 as they are, codes either
     as they are or Huffman coded, whichever is shorter.
 
-Codes seldom use their levels alike: Huffman codes of whole bytes take 10 % off
-8 bits, 20 % and more off 4, and half of 2. No other coding of a file's bytes
-gains more than 1 % over them (measured: Zstandard 19, deflate 9), and theirs
+Codes seldom use all levels equally. Huffman codes of whole bytes save 10 % at 8
+bits, 20 % and more at 4, and half at 2. No other coding of a file's bytes saves
+more than another 1 % (measured: Zstandard 19, deflate 9), and Huffman codes
 cannot expand a file to more than eight times its size.
 """
 
@@ -31,14 +31,14 @@ _RAW_DEFLATE = -15
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-  """JSON without spaces; NumPy's and JAX's scalars become Python's."""
+  """JSON without spaces; scalars of NumPy and JAX become Python's."""
   return json.dumps(
     value, separators=(',', ':'), default=lambda scalar: scalar.item()
   )
 
 
 def join(header: Mapping[str, Any], tensors: Tensors) -> np.ndarray:
-  """The bytes of a header and its tensors.
+  """Packs a header and tensors into bytes.
 
   Args:
     header: a JSON object.
@@ -73,11 +73,11 @@ def _huffman(content: bytes) -> bytes:
 
 
 def split(content: np.ndarray) -> tuple[dict[str, Any], Tensors]:
-  """The inverse of `join`; trusts nothing.
+  """The inverse of `join`, for bytes that are not trusted.
 
   Raises:
-    ValueError, LookupError, TypeError: it is not what `join` returned.
-    ChecksumError: it was, once.
+    ValueError, LookupError, TypeError: `join` cannot have returned these bytes.
+    ChecksumError: the bytes were changed after `join` had returned them.
   """
   if content.dtype != np.uint8 or content.ndim != 1:
     raise TypeError(f'its content is {content.dtype}{list(content.shape)}')
@@ -118,7 +118,7 @@ def split(content: np.ndarray) -> tuple[dict[str, Any], Tensors]:
 
 
 class ChecksumError(ValueError):
-  """Bytes are not those that were written."""
+  """The bytes are not those that were written."""
 
 
 def _part(data: bytes, start: int, size: Any) -> bytes:

@@ -1,7 +1,7 @@
-"""What ONNX, LiteRT and StableHLO files say of themselves, as JSON.
+"""The JSON record in ONNX, LiteRT and StableHLO files, and its checks.
 
-A file may come from a stranger. What it says is checked here, once: types,
-sizes, and that it is what its program takes and gives.
+A file may come from a stranger. So everything in its record is checked here,
+once: types, sizes, and that it agrees with the file's program.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _MAX_DESCRIPTION = 1000  # Characters.
 
 
 class Signature(NamedTuple):
-  """What a program takes and gives, without the axis of the batch.
+  """Inputs and output of a program, without the axis of the batch.
 
   Attributes:
     inputs: (shape of one example, dtype) of each.
@@ -74,7 +74,7 @@ _SCHEMA = table(
 
 
 def read_record(data: bytes) -> dict[str, Any]:
-  """What a file says of itself.
+  """Reads and checks the record of a file.
 
   Raises:
     ValueError: it is nothing that an exporter wrote.
@@ -85,10 +85,10 @@ def read_record(data: bytes) -> dict[str, Any]:
 def check_signature(
   record: dict[str, Any], found: Signature, label: str
 ) -> None:
-  """Compares what a file says with what its program takes and gives.
+  """Compares a file's record with the inputs and output of its program.
 
   Args:
-    record: of `read_record`.
+    record: as `read_record` returns it.
     found: of the program itself.
     label: dtype of a label in files of this format.
 

@@ -1,4 +1,4 @@
-"""What draws images, whatever it runs in, and the latents that it is given."""
+"""Drawing images with any runtime, and the latents that are used for it."""
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
@@ -21,8 +21,8 @@ class Fitting(NamedTuple):
   """How pictures become the images that a network is called with.
 
   Attributes:
-    fit: how they become square: 'crop', 'pad' or 'stretch'.
-    pixel_art: whether they are scaled by whole numbers and not smoothed.
+    fit: how they get the right proportions: 'crop', 'pad' or 'stretch'.
+    pixel_art: whether they are scaled by whole numbers without smoothing.
   """
 
   fit: str = 'crop'
@@ -31,20 +31,20 @@ class Fitting(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Drawer:
-  """A generator that is ready to draw.
+  """A generator that is ready to draw, in any runtime.
 
   Attributes:
-    draw: (latents float32 [B, latent_dim], labels int32 [B] or None) →
-      images float32 [B, H, W, C] in [−1, 1]. In place of latents, images of
-      the same range where it has an `input_shape`.
-    latent_dim: length of a latent; 0 where it is called with images.
+    draw: (latents float32 [B, latent_dim], labels int32 [B] or None) → images
+      float32 [B, H, W, C] in [−1, 1]. If `input_shape` is set, it takes images
+      of the same range in place of latents.
+    latent_dim: length of a latent; 0 if it takes images.
     num_classes: 0 for an unconditional generator.
-    runtime: what it runs in.
-    description: what it is quantized to, for a person.
-    class_names: of the labels; empty where they are not known.
-    input_shape: of the images that it is called with, (H, W, C); None of one
-      that draws from latents.
-    fitting: how its run has made such images of pictures.
+    runtime: name of the runtime.
+    description: quantizers and bits, in words.
+    class_names: of the labels; empty if they are not known.
+    input_shape: of the images that it takes, (H, W, C); None if it draws from
+      latents.
+    fitting: how pictures were made into such images in training.
   """
 
   draw: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
@@ -58,14 +58,14 @@ class Drawer:
 
 
 def class_names_of(metadata: Any, num_classes: int) -> tuple[str, ...]:
-  """The names of classes that a file's metadata, not trusted, hold.
+  """The class names in a file's metadata, which is not trusted.
 
   Args:
     metadata: of the file.
     num_classes: of its generator.
 
   Returns:
-    As many names as classes, all of them different; else none.
+    One name for each class if all names are different; otherwise none.
   """
   names = metadata.get('class_names') if isinstance(metadata, dict) else None
   if not isinstance(names, list) or len(names) != num_classes:
@@ -77,7 +77,7 @@ def class_names_of(metadata: Any, num_classes: int) -> tuple[str, ...]:
 
 
 def fitting_of(metadata: Any) -> Fitting:
-  """How pictures were fitted, as a file's metadata, not trusted, say."""
+  """How pictures were fitted, from a file's metadata, which is not trusted."""
   said = metadata.get('input_images') if isinstance(metadata, dict) else None
   if not isinstance(said, dict) or said.get('fit') not in FITS:
     return Fitting()
@@ -85,13 +85,13 @@ def fitting_of(metadata: Any) -> Fitting:
 
 
 def image_shape_of(shapes: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
-  """The shape of the images that a network is called with.
+  """The shape of the images that a network takes.
 
   Args:
     shapes: of one example of each of its inputs.
 
   Returns:
-    (H, W, C); None where it is called with anything but one image.
+    (H, W, C); None if its inputs are anything but one image.
   """
   if len(shapes) != 1 or len(shapes[0]) != 3:
     return None
@@ -99,7 +99,7 @@ def image_shape_of(shapes: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
 
 
 def label_of(drawer: Drawer, text: str) -> int:
-  """The label that a class's name, or else its number, stands for.
+  """The label for a class's name or, if there is no such name, its number.
 
   Raises:
     UserError: there is no such class.
@@ -124,11 +124,11 @@ def latents(seed: int, batch: int, latent_dim: int) -> np.ndarray:
 
   Args:
     seed: in [0, 2³²).
-    batch: its number, from 0.
+    batch: index of the batch, from 0.
     latent_dim: length of a latent.
 
   Returns:
-    float32 [BATCH, latent_dim]: the same with every runtime and format.
+    float32 [BATCH, latent_dim], the same with every runtime and format.
   """
   # A counter-based generator: no batch needs those before it.
   bits = np.random.Philox(key=[seed, batch])
@@ -138,16 +138,16 @@ def latents(seed: int, batch: int, latent_dim: int) -> np.ndarray:
 
 
 def part_of(shape: Sequence[int]) -> int:
-  """How many images of a batch are made at a time, so that memory is bounded.
+  """How many images of a batch are drawn at once, to limit memory.
 
-  All `BATCH` up to 64×64 pixels, and 4 of 256×256: one compiled program either
-  way.
+  All `BATCH` up to 64×64 pixels, and 4 of 256×256. `BATCH` is a multiple of it,
+  so one compiled program is enough.
 
   Args:
     shape: of an image, [H, W, C].
 
   Returns:
-    a power of two up to `BATCH`.
+    A power of two up to `BATCH`.
   """
   fit = min(BATCH, _PIXELS // max(1, math.prod(shape[:-1])))
   return 1 << max(1, fit).bit_length() - 1
@@ -156,13 +156,13 @@ def part_of(shape: Sequence[int]) -> int:
 def batches(
   drawer: Drawer, *, num: int, seed: int, label: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-  """Draws images, in batches of `BATCH`.
+  """Draws images in batches of `BATCH`.
 
   Args:
-    drawer: what to draw from.
-    num: how many images.
-    seed: of the latents; image i depends on it and on i alone.
-    label: the class of all images; None takes the classes in turn.
+    drawer: what to draw with.
+    num: number of images.
+    seed: of the latents; image i depends on the seed and on i alone.
+    label: the class of all images; None uses the classes in turn.
 
   Yields:
     (images uint8 [B, H, W, C], labels int32 [B] or None).
@@ -180,10 +180,10 @@ def batches(
 
 
 def made_of(drawer: Drawer, images: np.ndarray) -> np.ndarray:
-  """What a drawer makes of images.
+  """Translates images with a drawer.
 
   Args:
-    drawer: one that is called with images.
+    drawer: one that takes images.
     images: uint8 [N, *input_shape], N > 0.
 
   Returns:
@@ -196,7 +196,7 @@ def made_of(drawer: Drawer, images: np.ndarray) -> np.ndarray:
 
 
 def not_from_latents(path: Path, shapes: Sequence[Sequence[int]]) -> UserError:
-  """The error of a file whose network is called with something else.
+  """The error for a file whose network takes neither latents nor one image.
 
   Args:
     path: of the file.

@@ -1,6 +1,6 @@
-"""Images from an artifact of any format, by the fastest runtime there is.
+"""Opens files of any format for drawing, with the fastest runtime.
 
-Nothing here imports JAX until a file needs it: .qgan files do.
+JAX is imported only if a file needs it, as .qgan files do.
 """
 
 from collections.abc import Sequence
@@ -50,19 +50,19 @@ def open_drawer(
   *,
   seconds: float = TIME_LIMIT,
 ) -> Drawer:
-  """Opens an artifact; its content says of which format it is.
+  """Opens a file for drawing. The format is recognized by the content.
 
-  Programs of other formats than .qgan run in a process of their own.
+  Programs in formats other than .qgan run in a separate process.
 
   Args:
     path: of a .qgan, .onnx, .tflite or .stablehlo file.
-    runtime: one of `RUNTIMES` of that format; None for the fastest that is
+    runtime: one of `RUNTIMES` for that format; None for the fastest one that is
       installed and can read the file.
-    seconds: that a program may take to draw a batch, and to compile before.
+    seconds: time limit of a program for one batch, and for compiling before it.
 
   Raises:
-    UserError: for a file that cannot be read, and a runtime that is not
-      installed or cannot read it.
+    UserError: the file cannot be read, or the runtime is not installed or
+      cannot read it.
   """
   path = Path(path)
   drawer = _open(path, runtime, seconds)
@@ -270,9 +270,9 @@ def _open_program(
 def has_vnni() -> bool:
   """Whether this processor adds products of bytes in 32 bits.
 
-  ARM's all do. x86 ones do with VNNI; without, pairs of unsigned times signed
-  bytes are added in 16 bits, which saturate. Where the system does not tell
-  (only Linux does), the answer is no.
+  All ARM processors do. x86 processors do if they have VNNI; others add pairs
+  of unsigned times signed bytes in 16 bits, which saturate. If the system does
+  not tell (only Linux does), the answer is no.
   """
   if platform.machine().lower() not in ('x86_64', 'amd64'):
     return True
@@ -280,7 +280,7 @@ def has_vnni() -> bool:
 
 
 def instructions() -> set[str]:
-  """What Linux says of this processor, word by word; elsewhere nothing."""
+  """What Linux says about this processor, as words; empty on other systems."""
   try:
     return {*_CPU_INFO.read_text().split()}
   except OSError:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writes files completely or not at all."""
 
 from collections.abc import Iterator
 import contextlib
@@ -11,17 +11,17 @@ from qgan_jax.errors import UserError
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-  """A new file that takes the place of `path` once it is complete.
+  """Opens a new file that replaces `path` once it is complete.
 
   Args:
-    path: of the file; one already there stays until the end, and for good
-      where the writing fails.
+    path: of the file. An existing one is kept until then, and for good if
+      writing fails.
 
   Yields:
-    A binary file to write.
+    A binary file to write to.
 
   Raises:
-    UserError: where the folder is missing, not writable or full.
+    UserError: the folder is missing, not writable or full.
   """
   path = Path(path)
   # In the same folder: a rename within one file system is atomic.

@@ -1,4 +1,4 @@
-"""A packed network in other formats: ONNX, LiteRT, StableHLO, a page."""
+"""Exports a packed network to ONNX, LiteRT, StableHLO or a web page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -104,20 +104,20 @@ def export(
   *,
   ort_web: Path | None = None,
 ) -> list[Path]:
-  """Writes an artifact in other formats.
+  """Writes a packed network in other formats.
 
   Args:
-    path: of a .qgan file; the others are named like it.
+    path: of a .qgan file; the names of the other files are made from its name.
     formats: names in `FORMATS`.
-    out: the folder for the files, made where it is missing.
+    out: the folder for the files, made if it is missing.
     ort_web: a folder with ONNX Runtime Web; None to get it with npm.
 
   Returns:
-    The files. Where one format is refused, none is written.
+    Paths of the files. If one format is refused, no file is written.
 
   Raises:
-    UserError: for an unknown format, a file that cannot be read or written,
-      and a generator that a format cannot hold.
+    UserError: a format is unknown, a file cannot be read or written, or a
+      format cannot express the generator.
   """
   for name in formats:
     if name not in FORMATS:

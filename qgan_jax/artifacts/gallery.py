@@ -1,6 +1,6 @@
 """Generators that come with the package, as `--artifact=gallery:NAME`.
 
-Where each comes from is said in `qgan_jax/gallery/README.md`.
+`qgan_jax/gallery/README.md` describes where each comes from.
 """
 
 from pathlib import Path
@@ -12,18 +12,18 @@ _PREFIX = 'gallery:'
 
 
 def names() -> list[str]:
-  """Of all of them."""
+  """Names of all generators in the gallery."""
   return sorted(path.stem for path in _FOLDER.glob('*.qgan'))
 
 
 def path_of(artifact: str) -> str:
-  """The path of an artifact that a person named.
+  """The path of an artifact that is given by path or by name.
 
   Args:
-    artifact: a path, which stays as it is, or `gallery:NAME`.
+    artifact: a path, which is returned as it is, or `gallery:NAME`.
 
   Raises:
-    UserError: the gallery holds no such artifact.
+    UserError: the gallery has no such artifact.
 
   Example:
     >>> path_of('runs/mine/generator.qgan')

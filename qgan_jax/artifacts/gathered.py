@@ -1,12 +1,12 @@
-"""Convolutions as matrix products, channels last, in any format of graphs.
+"""Convolutions as matrix products, channels last, for any graph format.
 
-ONNX Runtime and LiteRT multiply matrices in integers and give the whole sums.
-Their integer convolutions round what they give to bytes, which training has
-not, and ONNX Runtime has no transposed one. So windows of the input are
-gathered as bytes and multiplied with a matrix; of a transposed
-convolution, an output pixel is, for its phase (of stride 2: row and column odd
-or even), a product with a window of its own. Where the outputs are fewer than
-what would be gathered, the products of all taps are added up instead.
+ONNX Runtime and LiteRT multiply integer matrices and return the whole sums.
+Their integer convolutions round their output to bytes, which training does not
+do, and ONNX Runtime has no transposed integer convolution. So windows of the
+input are gathered as bytes and multiplied by a matrix. In a transposed
+convolution, an output pixel is the product with a window that depends on its
+phase (with stride 2: row and column odd or even). If there are fewer outputs
+than values to gather, the products of all taps are added up instead.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +26,10 @@ _FEW_CHANNELS = 4
 
 
 class Writer(Protocol):
-  """What writes a graph in some format, whatever its tensors are."""
+  """Writes a graph in some format, with tensors of any type."""
 
   def reshape(self, x: Any, *shape: int) -> Any:
-    """The same values in another shape behind the batch."""
+    """The same values in another shape, apart from the batch axis."""
 
   def slice(
     self,
@@ -42,10 +42,10 @@ class Writer(Protocol):
     """A part of x along some axes."""
 
   def concat(self, parts: Sequence[Any], axis: int) -> Any:
-    """One behind the other."""
+    """Joins tensors along an axis."""
 
   def split(self, x: Any, parts: int, axis: int) -> list[Any]:
-    """So many parts of the same size."""
+    """Splits x into this many parts of the same size."""
 
   def padded(
     self,
@@ -53,23 +53,23 @@ class Writer(Protocol):
     pads: Mapping[int, tuple[int, int]],
     steps: Steps | None = None,
   ) -> Any:
-    """Zeros before and behind along some axes; negative numbers cut off.
+    """Adds zeros before and behind along some axes; negative numbers crop.
 
     Args:
       x: numbers, or codes.
-      pads: by axis, of four.
-      steps: of the codes; None of numbers.
+      pads: by axis, for a tensor of four axes.
+      steps: of the codes; None for numbers.
     """
 
   def added(self, parts: Sequence[Any]) -> Any:
-    """The sum of numbers."""
+    """The sum of tensors of numbers."""
 
 
 class Multiplier(Writer, Protocol):
-  """What multiplies matrices of codes, too."""
+  """A writer that can also multiply matrices of codes."""
 
   def product(self, codes: Any, layer: Layer, order: Order) -> Any:
-    """Codes [.., K] times a weight as `order` makes it, [K, columns]."""
+    """Codes [.., K] times a weight in the form of `order`, [K, columns]."""
 
 
 def channels_last(
@@ -80,12 +80,12 @@ def channels_last(
   Args:
     b: the builder.
     x: the codes.
-    layer: its bias is left out.
+    layer: the convolution; its bias is not added.
     window: of the layer.
     size: (h, w).
 
   Raises:
-    UserError: it is a transposed one of a kind that this cannot write.
+    UserError: it is a kind of transposed convolution that cannot be written so.
   """
   kernel, inputs = layer.kernel.shape[:2], layer.kernel.shape[2]
   outputs = layer.kernel.shape[3]
@@ -284,7 +284,7 @@ def _overlapped(
 
 
 def cut(b: Writer, x: Any, size: Any, window: Window, axes: Any) -> Any:
-  """What a window keeps of an output of a size, along two axes."""
+  """Crops an output along two axes to what a window keeps of it."""
   if tuple(size) == window.size and not any(window.first):
     return x
   stops = [a + n for a, n in zip(window.first, window.size, strict=True)]

@@ -1,4 +1,4 @@
-"""Many images as one picture to look at."""
+"""Arranges many images in one picture, and writes PNG files."""
 
 import math
 import os
@@ -22,14 +22,14 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def straight(images: np.ndarray) -> np.ndarray:
-  """Colours as files have them, of RGBA whose colours are multiplied by alpha.
+  """Divides the colours of RGBA images by alpha, as image files need it.
 
   Args:
-    images: uint8 [..., C]; networks draw such RGBA where C is 4.
+    images: uint8 [..., C]. If C is 4, RGBA with colours multiplied by alpha, as
+      networks draw it.
 
   Returns:
-    uint8 [..., C], black where alpha is 0; images of other channels as they
-    are.
+    uint8 [..., C], black where alpha is 0. Images with other C are not changed.
   """
   if images.shape[-1] != 4:
     return images
@@ -48,7 +48,7 @@ def _over_checkers(images: np.ndarray) -> np.ndarray:
 
 
 def grid_shape(num: int, height: int, width: int) -> tuple[int, int]:
-  """(height, width) in pixels of the grid that `save_grid` makes."""
+  """(height, width) in pixels of the grid that `save_grid` writes."""
   columns = math.ceil(math.sqrt(num))
   rows = -(-num // columns)
   return (
@@ -60,7 +60,7 @@ def grid_shape(num: int, height: int, width: int) -> tuple[int, int]:
 def save_png(
   file: BinaryIO, image: np.ndarray, description: str | None = None
 ) -> None:
-  """Writes one image, uint8 [H, W, C] as in `straight`, as PNG."""
+  """Writes one image as PNG: uint8 [H, W, C], in the form `straight` takes."""
   if image.shape[-1] not in (1, 3, 4):
     raise ValueError(
       f'image of shape {image.shape}: 1, 3 or 4 channels have a PNG'
@@ -73,7 +73,7 @@ def save_png(
 
 
 def grid(images: np.ndarray) -> np.ndarray:
-  """Lays images out as one, row by row, near-square, black around.
+  """Arranges images in a near-square grid, row by row, on black.
 
   Args:
     images: uint8 [N, H, W, C], N > 0. There are ceil(√N) columns. RGBA, with
@@ -101,15 +101,15 @@ def save_grid(
   *,
   description: str | None = None,
 ) -> None:
-  """Writes images as one PNG, laid out by `grid`.
+  """Writes images as one PNG, arranged by `grid`.
 
   Args:
-    path: of the PNG, which appears whole or not at all.
+    path: of the PNG, which is written completely or not at all.
     images: uint8 [N, H, W, C] of 1, 3 or 4 channels, N > 0.
-    description: what the picture shows, kept inside the file.
+    description: what the picture shows; stored in the file.
 
   Raises:
-    UserError: where the file cannot be written.
+    UserError: the file cannot be written.
   """
   canvas = grid(images)
   with replacing(path) as file:

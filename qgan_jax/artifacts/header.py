@@ -1,8 +1,8 @@
-"""What the header of a `.qgan` file says of a network, as JSON.
+"""The header of a `.qgan` file: quantizers, bits and inputs, as JSON.
 
-How it is quantized, to how many bits, and what it is called with; which class
-it is of is said by `architecture`. What is read is not trusted: anything but
-what `record_of` gives is a ValueError, a TypeError or a LookupError.
+The class of the network is stored by `architecture`. A header is not trusted:
+anything that `record_of` cannot have written raises a ValueError, a TypeError
+or a LookupError.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _DTYPES = ('float32', 'float16', 'bfloat16', 'int32', 'int16', 'int8', 'uint32',
 
 
 def record_of(network: Quantized) -> dict[str, Any]:
-  """What a header says of how a network is quantized and called."""
+  """The header's record of how a network is quantized and called."""
   return {
     'inputs': [[list(x.shape), x.dtype] for x in network.inputs or ()],
     'precision': dataclasses.asdict(_drawn(network.precision)),
@@ -44,7 +44,7 @@ def _drawn(precision: Precision) -> Precision:
 
 
 def read_bits(record: Mapping[str, Any]) -> Bits:
-  """The bit widths of a header."""
+  """The bit widths in a header."""
   return Bits(*(_widths(record[role]) for role in DRAWN_ROLES))
 
 
@@ -57,7 +57,7 @@ def _widths(record: Any) -> Any:
 
 
 def read_inputs(record: Any) -> tuple[Input, ...]:
-  """What a network is called with, as it is in a header."""
+  """The inputs of a network in a header."""
   found = []
   for shape, dtype in record:
     sizes = all(type(n) is int and 0 <= n <= MAX_SIZE for n in shape)
@@ -70,7 +70,7 @@ def read_inputs(record: Any) -> tuple[Input, ...]:
 
 
 def read_precision(record: Mapping[str, Any]) -> Precision:
-  """How the network of a header is quantized."""
+  """The `Precision` of a network in a header."""
 
   def spec(value: Mapping[str, Any] | None) -> QuantizerSpec | None:
     if value is None:

@@ -1,4 +1,4 @@
-"""A quantized network at work: what it makes, and what it is in words."""
+"""Draws images from a quantized network, and describes it in words."""
 
 import math
 from typing import Any
@@ -15,22 +15,24 @@ from qgan_jax.precision.spec import Width
 def images(network: Quantized, *inputs: Any) -> np.ndarray:
   """Draws images with quantized weights and activations.
 
-  64 at a time, and fewer of more than 64×64 pixels; the last batch is filled
-  up, so that one compiled program serves every number of latents. One latent
-  alone has a program of its own, which takes a fraction of the time. With
-  dynamic ranges of the activations an image depends on its batch.
+  They are drawn in batches of 64, or fewer above 64×64 pixels. The last batch
+  is filled up, so that one compiled program serves any number of latents. A
+  single latent has a program of its own, which takes a fraction of the time.
+  With dynamic ranges of the activations, an image depends on the others in its
+  batch.
 
   Args:
-    network: as `load` returns it: it knows its `inputs`.
-    *inputs: what it is called with, [N, …] each, N > 0: latents, and labels
-      where it is conditional. None stands for what it does not take.
+    network: as `load` returns it, with known `inputs`.
+    *inputs: what it is called with, [N, …] each, N > 0: latents, and labels if
+      it is conditional. None stands for an input that it does not have.
 
   Returns:
     Its output on the host, [N, …]: of a generator, float32 [N, H, W, C] in
     [−1, 1].
 
   Raises:
-    ValueError: for inputs that are not the network's.
+    ValueError: the inputs do not have the shapes of the network's, or labels
+      are out of range.
   """
   given = _checked(network, [x for x in inputs if x is not None])
   count = len(given[0])
@@ -47,14 +49,14 @@ def images(network: Quantized, *inputs: Any) -> np.ndarray:
 
 @jax.jit
 def run(network: Quantized, *inputs: Any) -> Any:
-  """One batch."""
+  """Runs the network on one batch."""
   return network(*inputs)
 
 
 def memory_of(network: Quantized) -> int:
-  """Bytes that the largest operation reads and writes, of what `images` does.
+  """Bytes that the largest operation of `images` reads and writes.
 
-  Traced alone: nothing is computed.
+  The network is only traced: nothing is computed.
   """
   batch = _batch(network, _part(network))
   return _largest(run.trace(network, *batch).jaxpr.jaxpr)
@@ -107,17 +109,17 @@ def _checked(network: Quantized, inputs: list[Any]) -> list[np.ndarray]:
 
 
 def classes_of(network: Quantized) -> int:
-  """How many classes its labels have, 0 where it does not say."""
+  """Number of classes of the network's labels; 0 if its module has none."""
   module: Any = network.module
   classes = getattr(module, 'num_classes', 0)
   return classes if type(classes) is int else 0
 
 
 def latents_of(network: Quantized) -> tuple[int, int] | None:
-  """(length of a latent, number of classes, 0 for none) of a generator.
+  """(length of a latent, number of classes or 0) of a generator.
 
-  None of a network that is called with anything but a latent, and a label
-  where its module says `num_classes`.
+  None for a network whose inputs are anything but a latent, and a label if its
+  module has an attribute `num_classes`.
   """
   shapes = [x.shape for x in network.inputs or ()]
   classes = classes_of(network)
@@ -127,12 +129,12 @@ def latents_of(network: Quantized) -> tuple[int, int] | None:
 
 
 def images_of(network: Quantized) -> tuple[int, ...] | None:
-  """(H, W, C) of the image that a network is called with; None of others."""
+  """(H, W, C) of the image that a network takes; None for other networks."""
   return image_shape_of([x.shape for x in network.inputs or ()])
 
 
 def describe(network: Quantized) -> str:
-  """What a network is quantized to, for a person."""
+  """Quantizers and bits of a network, in words."""
   precision, bits = network.precision, network.bits
   return (
     f'weights {_describe(precision.weights, bits.weights)}, '

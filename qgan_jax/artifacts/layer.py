@@ -1,4 +1,4 @@
-"""A layer of a plan: a product with weights, and what can be taken into it."""
+"""A layer of a plan: a product with weights, and operations merged into it."""
 
 import dataclasses
 from typing import Any
@@ -29,12 +29,12 @@ class Window:
 
   Attributes:
     strides: of the window.
-    padding: of the input, before and behind; of a transposed convolution, of
+    padding: of the input, before and behind; for a transposed convolution, of
       the input with `spread` − 1 zeros between its pixels.
     dilation: of the kernel.
-    spread: 1; the strides of a transposed convolution.
+    spread: 1; for a transposed convolution, its strides.
     groups: of the channels.
-    first: rows and columns of the output that are left out.
+    first: rows and columns at the start of the output that are left out.
     size: height and width of the output, without those.
   """
 
@@ -48,7 +48,7 @@ class Window:
 
 
 def full_size(window: Window, kernel: Any, size: Any) -> list[int]:
-  """Height and width before anything is cut off."""
+  """Height and width of the output before anything is cropped."""
   return [
     (s * (n - 1) + 1 + lo + hi - (k - 1) * d - 1) // stride + 1
     for s, n, (lo, hi), k, d, stride in zip(
@@ -59,13 +59,13 @@ def full_size(window: Window, kernel: Any, size: Any) -> list[int]:
 
 
 def of_ones(kernel: Array, window: Window, size: Any) -> Array:
-  """What a convolution makes of an input of ones, float64 [H, W, O].
+  """Output of a convolution for an input of ones, float64 [H, W, O].
 
-  Not all its sums are alike, since what is padded are zeros.
+  Its values are not all equal, since padding is zeros.
 
   Args:
     kernel: of the layer, [h, w, I, O].
-    window: of it.
+    window: of the layer.
     size: height and width of its input.
   """
   sums_of_taps = np.asarray(kernel, np.float64).sum(2)
@@ -97,19 +97,19 @@ def of_ones(kernel: Array, window: Window, size: Any) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-  """A product with weights, and what its output is scaled and moved by.
+  """A product with weights, and a scale and a bias for its output.
 
   Attributes:
     name: of the module.
-    kernel: [K, N] of a dense layer, [h, w, I, O] of a convolution as JAX has
-      it, which does not turn it round; quantized values.
+    kernel: quantized values: [K, N] of a dense layer, [h, w, I, O] of a
+      convolution, as in JAX, which does not flip kernels.
     codes: the same as signed bytes and scales; None for a kernel in float.
-    steps: of the quantized input; None for one in float.
+    steps: of the quantized input; None for an input in float.
     bias: [N] or [O].
-    window: of a convolution; None of a dense layer.
-    columns: shape of a dense layer's output in one example.
+    window: of a convolution; None for a dense layer.
+    columns: shape of a dense layer's output for one example.
     split: whether a graph multiplies each code as the sum of two smaller ones,
-      whose products fit in 16 bits.
+      whose products fit into 16 bits.
   """
 
   name: str
@@ -123,14 +123,14 @@ class Layer:
 
   @property
   def needs_vnni(self) -> bool:
-    """Whether the products are wrong where pairs are added in 16 bits."""
+    """Whether products are wrong on processors that add pairs in 16 bits."""
     if self.codes is None or self.steps is None or self.split:
       return False
     return not pairs_fit(self.steps, self.codes)
 
 
 def with_operation(layer: Layer, node: Node, x: Operand) -> Layer | None:
-  """A layer with an operation on its output taken in; None if it cannot be."""
+  """The layer with an operation on its output merged in; None if impossible."""
   shape, window = node.output.shape, layer.window
   if node.op == 'reshape' and window is None:
     whole: bool = x.shape == (BATCH, *layer.columns) and shape[0] == BATCH
@@ -200,7 +200,7 @@ def _scaled(layer: Layer, factor: Array) -> Layer:
 
 
 def codes_of(weight: Constant) -> Codes | None:
-  """The codes of a weight whose last axis is the output's channels."""
+  """The codes of a weight whose last axis is the output channels."""
   scales = weight.scales
   if scales is not None:
     one_each = scales.reshape(-1, scales.shape[-1])

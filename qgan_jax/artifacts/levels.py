@@ -1,9 +1,9 @@
-"""Which grid a quantized tensor lies on, found in its values alone.
+"""Finds the grid of a quantized tensor from its values alone.
 
-Runtimes know one kind of quantization, x̂ = scale · (code − zero point) with
-codes of at most 8 bits. Whether a quantizer of ours is of that kind is read
-off what it gives, so that no export has a list of names to keep: ternary
-weights, DoReFa's and powers of two are integers times a step as well.
+Runtimes support one kind of quantization, x̂ = scale · (code − zero point) with
+codes of at most 8 bits. Whether a quantizer is of this kind is determined from
+its output, so no export needs a list of names: ternary weights, DoReFa's
+weights and powers of two are integers times a step, too.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _TOLERANCE = 2e-3
 
 
 class Codes(NamedTuple):
-  """A weight as integers, one step for each index of its last axis.
+  """A weight as integers, with one step for each index of its last axis.
 
   Attributes:
     codes: int32, of the weight's shape.
@@ -33,11 +33,11 @@ class Steps(NamedTuple):
   """A quantizer of activations, x̂ = scale · (code − zero_point) + offset.
 
   Attributes:
-    scale: of a code, positive.
+    scale: step from one code to the next, positive.
     zero_point: the code that 0 is rounded to, an integer in [0, 255].
-    levels: how many codes there are, 0 … levels − 1.
-    offset: the value of that code where it is not 0: the bytes of images have
-      no level at 0, which lies between 127 and 128.
+    levels: number of codes, 0 … levels − 1.
+    offset: the value of the code `zero_point`, if it is not 0. The bytes of
+      images, for example, have no level at 0, which lies between 127 and 128.
   """
 
   scale: float
@@ -52,13 +52,13 @@ class Steps(NamedTuple):
 
 
 def pairs_fit(steps: Steps, codes: Codes) -> bool:
-  """Whether the sum of any two products of codes fits in 16 bits.
+  """Whether the sum of any two products of codes fits into 16 bits.
 
   x86 processors without VNNI multiply unsigned by signed bytes with
   `vpmaddubsw`, which adds neighbouring products and saturates at 16 bits.
 
   Args:
-    steps: of the activations; their codes reach from 0 to levels − 1.
+    steps: of the activations; their codes are 0 to levels − 1.
     codes: of the weight.
   """
   highest = 2 * (steps.levels - 1)
@@ -70,12 +70,12 @@ def integer_codes(weight: Array, limit: int) -> Codes | None:
   """Writes a weight as integers times a step for each output channel.
 
   Args:
-    weight: float32, quantized, its last axis the output channels.
+    weight: float32, quantized; its last axis is the output channels.
     limit: of the integers' magnitude.
 
   Returns:
-    The codes, with the least magnitudes there are; None where some channel is
-    no set of such multiples.
+    The codes of least magnitude; None if the values of some channel are not
+    such multiples.
   """
   columns = np.asarray(weight, np.float64).reshape(-1, weight.shape[-1])
   found = [_channel(column, limit) for column in columns.T]
@@ -102,7 +102,7 @@ def _channel(values: Array, limit: int) -> float | None:
 
 
 def steps_of(quantize: Callable[[Array], Array], amplitude: float) -> Steps:
-  """The steps of a quantizer of activations, found by trying it.
+  """The steps of a quantizer of activations, found by calling it.
 
   Args:
     quantize: float32 [n] → float32 [n].
@@ -112,7 +112,7 @@ def steps_of(quantize: Callable[[Array], Array], amplitude: float) -> Steps:
     The steps.
 
   Raises:
-    ValueError: where it is of another kind; the message says what it does.
+    ValueError: it is of another kind; the message says of which.
   """
   x = np.linspace(-1, 1, 12, dtype=np.float32)
   if (quantize(x) == x).all():

@@ -22,10 +22,11 @@ require = functools.partial(errors.require, extra='onnx')
 
 
 class Builder:
-  """An ONNX graph in the making; tensors are named by strings.
+  """Builds an ONNX graph; tensors are identified by their names.
 
   Args:
-    least_bits: of a constant's values, 4 or 2: what the runtime can read.
+    least_bits: 4 or 2, the smallest integers that the runtime can read as
+      constants.
   """
 
   def __init__(self, least_bits: int) -> None:
@@ -55,7 +56,7 @@ class Builder:
     return names[0] if outputs == 1 else names
 
   def cast(self, x: str, dtype: Any) -> str:
-    """The same values as another type, floats of any size as float32."""
+    """The same values as another type; floats of any size become float32."""
     dtype = np.dtype(dtype)
     floating = np.issubdtype(dtype, np.floating) or dtype.kind == 'V'
     types = self._onnx.helper.np_dtype_to_tensor_dtype
@@ -63,7 +64,7 @@ class Builder:
     return self.op('Cast', x, to=kind)
 
   def constant(self, value: Any) -> str:
-    """Adds an initializer; equal ones share one."""
+    """Adds an initializer; equal ones are stored once."""
     tensor = self._onnx.numpy_helper.from_array(np.asarray(value))
     key = tensor.SerializeToString().hex()
     if key not in self._constants:
@@ -72,7 +73,7 @@ class Builder:
     return self._constants[key].name
 
   def integers(self, codes: np.ndarray) -> str:
-    """Signed integers of at most 8 bits, kept in 4 or 2 where they fit."""
+    """Signed integers of at most 8 bits, stored in 4 or 2 if they fit."""
 
     def fit(bits: int) -> bool:
       half = 2 ** (bits - 1)
@@ -93,9 +94,9 @@ class Builder:
 
     Args:
       codes: from −128 to 127.
-      axis: that the scales belong to.
-      split: an axis to make twice as long, with two addends of every code,
-        each within ±64; None to leave the codes as they are.
+      axis: axis that the scales belong to.
+      split: an axis to double, with every code written as a sum of two codes
+        within ±64; None to leave the codes as they are.
     """
     integers = self.integers(codes.codes)
     if split is not None:
@@ -162,11 +163,11 @@ class Builder:
     return self.op('Slice', x, *arguments)
 
   def concat(self, parts: Sequence[str], axis: int) -> str:
-    """One behind the other."""
+    """Joins tensors along an axis."""
     return self.op('Concat', *parts, axis=axis)
 
   def split(self, x: str, parts: int, axis: int) -> list[str]:
-    """So many parts of the same size."""
+    """Splits x into this many parts of the same size."""
     if parts == 1:
       return [x]
     return self.op('Split', x, outputs=parts, axis=axis, num_outputs=parts)
@@ -177,7 +178,10 @@ class Builder:
     pads: Mapping[int, tuple[int, int]],
     steps: Steps | None = None,
   ) -> str:
-    """Zeros along axes of four, codes where there are steps; see `Writer`."""
+    """Adds zeros along some of four axes; codes if `steps` are given.
+
+    See `Writer.padded`.
+    """
     sizes = np.zeros((2, 4), np.int64)
     for axis, ends in pads.items():
       sizes[:, axis] = ends
@@ -187,21 +191,21 @@ class Builder:
     )
 
   def added(self, parts: Sequence[str]) -> str:
-    """The sum."""
+    """The sum of tensors."""
     return self.op('Sum' if len(parts) > 2 else 'Add', *parts)
 
   def model(
     self, output: str, shape: tuple[int, ...], metadata: Mapping[str, Any]
   ) -> bytes:
-    """The finished model.
+    """Finishes the model.
 
     Args:
-      output: the tensor that is given out, as `images`.
+      output: the tensor that becomes the output `images`.
       shape: of one image.
-      metadata: kept in the file as JSON.
+      metadata: stored in the file as JSON.
 
     Returns:
-      The file's content; ONNX's own checker has passed it.
+      The file's content, checked by ONNX's own checker.
     """
     onnx = self._onnx
     opset, ir_version = _VERSIONS[self._bits]

@@ -1,12 +1,13 @@
-"""What an ONNX file holds, read before any runtime sees it.
+"""Reads and checks an ONNX file before any runtime gets it.
 
-Runtimes read far more than is written here: loops, functions, weights that lie
-in other files. So the file, a protocol buffer, is read once by these few lines,
-which let in nothing but what `onnx_builder` writes: its fields and operations.
-https://protobuf.dev/programming-guides/encoding says how fields are encoded,
-https://github.com/onnx/onnx/blob/main/onnx/onnx.proto what they are.
+Runtimes read far more than is written here: loops, functions, weights in other
+files. So the file, a protocol buffer, is first read by this short module, which
+allows only the fields and operations that `onnx_builder` writes.
+https://protobuf.dev/programming-guides/encoding describes how fields are
+encoded, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto what they are.
 
-The last entry of the file's metadata is its seal, the SHA-256 of all before.
+The last entry of the file's metadata is its seal, the SHA-256 of everything
+before.
 """
 
 from collections import defaultdict
@@ -92,7 +93,7 @@ _SEAL_SIZE = 64 + 2 + 2 + len(_SEAL_KEY) + 2  # Two fields within one.
 
 
 def sealed(content: bytes) -> bytes:
-  """An ONNX file with its seal."""
+  """Adds the seal to an ONNX file."""
   digest = hashlib.sha256(content).hexdigest().encode()
   entry = b'\x0a%c%b\x12%c%b' % (
     len(_SEAL_KEY), _SEAL_KEY, len(digest), digest
@@ -101,13 +102,13 @@ def sealed(content: bytes) -> bytes:
 
 
 def read_onnx(content: bytes) -> dict[str, Any]:
-  """What a file says of itself; nothing else is believed yet.
+  """Checks a file, and reads its record, which is not yet compared with it.
 
   Args:
     content: of the file.
 
   Returns:
-    Its record, of `read_record`.
+    The record, as `read_record` returns it.
 
   Raises:
     ValueError: it is nothing that `onnx_builder` wrote, or was changed.

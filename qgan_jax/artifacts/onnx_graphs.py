@@ -1,10 +1,10 @@
-"""A plan as an ONNX graph.
+"""Writes a plan as an ONNX graph.
 
-Every operation of the plan becomes one of ONNX's, or a few. Layers are written
-as `onnx_layers` says, in one of two forms; all else is the same in both, and
-in float: norms, activations, sums, and products of two things that are both
-computed, such as attention's. A tensor is kept in the order of axes in which
-the last layer left it, and turned round where another one is needed.
+Every operation of the plan becomes one or a few of ONNX's. Layers are written
+by `onnx_layers` in one of two forms. Everything else is the same in both, and
+in float: norms, activations, sums, and products of two computed tensors, such
+as those of attention. A tensor keeps the order of axes of the last layer, and
+is transposed where another order is needed.
 """
 
 from collections.abc import Mapping
@@ -31,20 +31,20 @@ def onnx_model(plan: Plan, form: str, metadata: Mapping[str, Any]) -> bytes:
   """The ONNX file of a network.
 
   Its inputs are `latents`, float32 [batch, latent_dim], or `input_images`,
-  float32 [batch, H, W, C] in [−1, 1], and `labels`, int64 [batch], of a
-  conditional network; its output is `images`, float32 [batch, H, W, C] in
+  float32 [batch, H, W, C] in [−1, 1], and, if the network is conditional,
+  `labels`, int64 [batch]. Its output is `images`, float32 [batch, H, W, C] in
   [−1, 1].
 
   Args:
-    plan: of integers or of floats.
+    plan: in integers or in floats.
     form: 'transposed' or 'gathered'.
-    metadata: what the file says of itself; the form and the shapes are added.
+    metadata: for the file's record; the form and the shapes are added.
 
   Returns:
     The file's content.
 
   Raises:
-    UserError: the network has an operation that this cannot write.
+    UserError: the network has an operation that cannot be written.
   """
   if form not in FORMS:
     raise ValueError(f'form={form!r}: one of {", ".join(FORMS)}')

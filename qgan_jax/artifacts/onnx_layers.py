@@ -1,13 +1,14 @@
-"""A plan's layers in ONNX: in float, and in the integers of each runtime.
+"""A plan's layers in ONNX: in float, and in integers for each runtime.
 
 `transposed`: `Conv`, `ConvTranspose` and `MatMul` in QDQ form, channels first.
   OpenVINO runs them in integers. ONNX Runtime has no integer transposed
-  convolution and would run it in float, silently, and its integer convolution
+  convolution and would silently run it in float, and its integer convolution
   rounds its output to bytes. Without quantization it is the float graph.
 `gathered`: the matrix products of `gathered`, channels last.
 
-A layer that is split gets its inputs twice and its codes in two parts: the
-same products, in both, as a layer of twice the inputs and smaller codes.
+A split layer gets its inputs twice and its codes in two parts. In both forms
+these are the same products, written as a layer of twice the inputs and smaller
+codes.
 """
 
 from typing import Any
@@ -54,10 +55,10 @@ def _same(kernel: Array) -> Array:
 
 
 class Products(Builder):
-  """Multiplies codes with weights, too."""
+  """A builder that can also multiply codes by weights."""
 
   def product(self, codes: str, layer: Layer, order: Order = _same) -> str:
-    """Codes [.., K] times the weight as `order` makes it, [K, columns]."""
+    """Codes [.., K] times a weight in the form of `order`, [K, columns]."""
     if layer.split:
       codes = self.op('Concat', codes, codes, axis=-1)
     weight = _weight(self, layer, order, axis=1)
@@ -65,7 +66,7 @@ class Products(Builder):
 
 
 def channels_first(b: Builder, x: str, layer: Layer, window: Window, size: Any):
-  """[B, I, h, w] of codes, h and w in `size`, to [B, O, H, W] of floats."""
+  """A layer from codes [B, I, h, w] to floats [B, O, H, W]; size is (h, w)."""
   kernel = layer.kernel.shape[:2]
   reach = [
     (k - 1) * d + 1 for k, d in zip(kernel, window.dilation, strict=True)
@@ -145,7 +146,7 @@ def group_norm(
 ) -> str:
   """GroupNorm of x + shift, channels last, as x · a + b.
 
-  Statistics are taken for each channel and then averaged over the group, so
+  Statistics are computed for each channel and then averaged over the group, so
   that x itself is read twice and written once.
   """
   groups = len(scale) // group_size

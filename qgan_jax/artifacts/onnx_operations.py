@@ -1,4 +1,4 @@
-"""Operations of a plan that are no layers, in ONNX."""
+"""The operations of a plan other than layers, in ONNX."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,13 +27,13 @@ _REDUCTIONS = {
 
 
 class Operations(Values):
-  """Writes nodes, each by the method `_op_…` of its name."""
+  """Writes each node by the method `_op_…` with its name."""
 
   def write(self, node: Node) -> None:
     """Writes a node; its output can be read from then on.
 
     Raises:
-      UserError: this cannot be written in ONNX.
+      UserError: it cannot be written in ONNX.
     """
     self.values[node.output] = self._written(node)
 
@@ -336,7 +336,7 @@ class Operations(Values):
     return self._pooled(node, 'Sum', 0)
 
   def unknown(self, node: Node) -> UserError:
-    """What is said of an operation that cannot be written."""
+    """The error for an operation that cannot be written."""
     return UserError(
       f'{node.where or "the network"} has the operation {node.op}, which this '
       'cannot write in ONNX: export --format=packed or stablehlo'

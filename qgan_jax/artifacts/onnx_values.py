@@ -1,4 +1,4 @@
-"""Tensors of an ONNX graph that stand in any order of axes, coded or not."""
+"""Tensors of an ONNX graph in any order of axes, as numbers or codes."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ class Value(NamedTuple):
   Attributes:
     name: of the ONNX tensor.
     shape: as in the plan.
-    axes: which of the shape's axes each of the ONNX tensor's is.
-    steps: that the tensor is to be quantized with; None for nothing.
+    axes: for each axis of the ONNX tensor, the axis of `shape` that it is.
+    steps: with which the tensor is to be quantized; None for no quantization.
     coded: whether it holds the codes already.
     bias: [last axis], still to be added; None for nothing.
   """
@@ -35,7 +35,7 @@ class Value(NamedTuple):
 
 
 class Values:
-  """What stands for a plan's tensors, and how it is read.
+  """The graph's tensors for those of a plan, and how to read them.
 
   Attributes:
     b: the graph's builder.
@@ -62,7 +62,7 @@ class Values:
     self.values[tensor] = Value(x, tensor.shape, axes)
 
   def moving(self, operand: Operand) -> Value:
-    """A value for what only moves it: quantized before or after."""
+    """A value for operations that only move it: codes or numbers."""
     if isinstance(operand, Constant):
       array = operand.value
       if jnp.issubdtype(array.dtype, np.floating):
@@ -91,7 +91,7 @@ class Values:
     return Value(self._made[key], value.shape, value.axes)
 
   def coded(self, value: Value) -> Value:
-    """A value as codes, where it is one to be quantized."""
+    """A value as codes, if it is to be quantized."""
     if value.steps is None or value.coded:
       return value
     key = value.name, value.steps
@@ -110,6 +110,6 @@ class Values:
     return value._replace(name=self._made[key], axes=axes)
 
   def straight(self, operand: Operand) -> str:
-    """A value as numbers with its axes as in the plan; the tensor's name."""
+    """Name of a tensor of numbers with its axes in the order of the plan."""
     value = self.read(operand)
     return self.turned(value, tuple(range(len(value.shape)))).name

@@ -1,8 +1,9 @@
-"""Operations that runtimes have and JAX's primitives are made of.
+"""Recognizes operations of runtimes in sequences of JAX's primitives.
 
-A trace spells out what a runtime does at once: a leaky ReLU is a comparison, a
-product and a choice; nearest neighbours are a new axis that is merged. They are
-found again here, by what they do and not by the function that did it.
+A trace spells out what a runtime does in one operation: a leaky ReLU is a
+comparison, a product and a choice; nearest-neighbour upsampling is a new axis
+that is merged. They are recognized by what they compute, not by the name of the
+function that was called.
 """
 
 from collections import Counter
@@ -20,7 +21,7 @@ _UNARY = frozenset({
 
 
 def recognized(nodes: tuple[Node, ...]) -> list[Node]:
-  """The nodes with those that are one operation to a runtime in one."""
+  """The nodes, with sequences replaced by single operations of a runtime."""
   made: dict[Operand, Node] = {node.output: node for node in nodes}
   found = []
   for node in nodes:
@@ -157,7 +158,7 @@ def _taken(node: Node, x: Operand, indices: Array) -> Node:
 
 
 def repeat_late(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-  """Repeats as late as can be: on codes, and all axes in one node."""
+  """Moves repeats as late as possible: to codes, with all axes in one node."""
   nodes_ = list(nodes)
   moved = True
   while moved:

@@ -4,8 +4,8 @@ Its tensors are
 
   `variables/…`: every variable by its path; a quantized weight as the bytes
     of its codes (uint8, `bits.pack`), everything else as float32;
-  `bitmap/…`: where there is one, which values of the weight are not 0; its
-    codes are of these alone (see `weights`);
+  `bitmap/…`: for some weights, which of their values are not 0; only the
+    codes of these are then stored (see `weights`);
   `quantizer/…`: parameters of a weight's quantizer (scales, zero points);
   `ranges/…`: the ranges of the activations by module path, float32 [2];
   `learned/…`: parameters of learned quantizers of activations;
@@ -14,12 +14,12 @@ and its header is a JSON object: the class of the network's module by name, its
 attributes, what it is called with, the precision, the bits, width, offset and
 shape of each weight's codes, and free metadata.
 Codes are stored minus their offset, in as few bits as they need. `container`
-says how all of it lies in the file.
+describes the layout of the file.
 
-Earlier versions are still read. Version 3 does not say which layers read the
-network's own input: it is the first one called. Versions 1 and 2 were
-safetensors files with these tensors by name, and the header with a checksum as
-their metadata.
+Earlier format versions can still be read. Version 3 does not store which layers
+read the network's own input; the layer called first is taken for it. Versions 1
+and 2 are safetensors files with these tensors by name, and with the header and
+a checksum as their metadata.
 """
 
 from collections.abc import Mapping, Sequence
@@ -85,11 +85,11 @@ _WRONG_CONTENT = (
 
 
 class Sizes(NamedTuple):
-  """What packing gained, in bytes.
+  """Size of a network before and after packing, in bytes.
 
   Attributes:
-    float_bytes: of the parameters as float32, 4 each.
-    artifact_bytes: of the file, everything included.
+    float_bytes: of the parameters as float32, 4 bytes each.
+    artifact_bytes: of the whole file.
   """
 
   float_bytes: int
@@ -97,15 +97,15 @@ class Sizes(NamedTuple):
 
   @property
   def ratio(self) -> float:
-    """How many times smaller the artifact is."""
+    """How many times smaller the file is than the float parameters."""
     return self.float_bytes / self.artifact_bytes
 
 
 class Artifact(NamedTuple):
-  """What a file holds.
+  """The content of a `.qgan` file.
 
   Attributes:
-    network: its weights are decoded: `rounded`.
+    network: the network; its weights are decoded (`rounded` is true).
     metadata: where it comes from: data set, configuration, step, seed….
   """
 
@@ -120,7 +120,7 @@ def save(
   metadata: Mapping[str, Any] | None = None,
   inputs: Any = None,
 ) -> Sizes:
-  """Quantizes and packs a network into one file.
+  """Quantizes a network and packs it into one file.
 
   Example:
     >>> import os, tempfile
@@ -136,27 +136,28 @@ def save(
     >>> sizes.ratio > 4
     True
 
-  The weights that the file decodes to are those of
-  `precision.quantize_weights` as a compiled program computes it, bit for bit.
+  The weights read from the file are bit for bit those that
+  `Precision.quantize_weights` gives in a compiled program.
 
-  A network of any Linen module can be saved. Its class goes into the file by
-  name and its attributes as far as JSON holds them; the rest is for `load`.
+  A network of any Linen module can be saved. The file stores the name of its
+  class, and its attributes if JSON can hold them. Otherwise the module has to
+  be given to `load`.
 
   Args:
-    path: of the file, which appears whole or not at all.
-    network: the network; a bound module that `quantize` returned will do.
-    metadata: anything that JSON can hold; where the network comes from.
-    inputs: what it is called with, an array [N, …] or its shape, or a tuple of
-      them; where the network does not know (`Quantized.inputs`), and its module
-      has no attribute `latent_dim` to tell it.
+    path: of the file, which is written completely or not at all.
+    network: the network, or a bound module that `quantize` returned.
+    metadata: where the network comes from: anything that JSON can hold.
+    inputs: what the network is called with: an array [N, …] or its shape, or a
+      tuple of them. Needed only if `Quantized.inputs` is None and the module
+      has no attribute `latent_dim`.
 
   Returns:
-    The sizes.
+    The sizes of the float parameters and of the file.
 
   Raises:
-    UserError: where a value is not finite, or the file cannot be written.
-    ValueError: where the variables are not those of the module, or nobody says
-      what it is called with.
+    UserError: a value is not finite, or the file cannot be written.
+    ValueError: the variables are not those of the module, or it is not known
+      what the network is called with.
   """
   network = _with_inputs(_network(network), inputs)
   flat = traverse_util.flatten_dict(network.variables, sep='/')
@@ -233,28 +234,30 @@ def _with_inputs(network: Quantized, inputs: Any) -> Quantized:
 def load(
   path: str | os.PathLike[str], module: nn.Module | None = None
 ) -> Quantized:
-  """Reads the network that `save` wrote; see `read`."""
+  """Reads the network from a file that `save` wrote; see `read`."""
   return read(path, module).network
 
 
 def read(
   path: str | os.PathLike[str], module: nn.Module | None = None
 ) -> Artifact:
-  """Reads what `save` wrote; trusts nothing in it, and imports nothing.
+  """Reads the network and the metadata from a file that `save` wrote.
+
+  The content is checked before it is used, and nothing is imported because a
+  file names it.
 
   Args:
     path: of the file.
-    module: the network's module, where the file cannot say it: a class that is
-      not imported, or attributes that JSON does not hold.
+    module: the network's module. Needed only if its class is not imported, or
+      if it has attributes that JSON cannot hold.
 
   Returns:
-    The network, its weights decoded, and its metadata.
+    The network, with decoded weights, and the metadata.
 
   Raises:
-    UserError: for a file that is missing, something else, cut short,
-      changed, of another version, or that does not fit together; and where
-      `module` is needed.
-    ValueError: `module` is no unbound Linen module.
+    UserError: the file is missing, no .qgan file, cut short, changed, of an
+      unknown version, or inconsistent; or `module` is needed.
+    ValueError: `module` is not a Linen module, or is bound.
   """
   path = Path(path)
   if module is not None and not (

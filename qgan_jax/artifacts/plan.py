@@ -1,10 +1,10 @@
-"""A network as a graph of layers in integers: what the exports write down.
+"""A network as a graph of integer layers, from which exports are written.
 
-It is made from a trace, and knows no family of networks. Products with weights
-become layers; what is added to or multiplied with a layer's output, channel by
-channel, is taken into the layer (a bias, a BatchNorm); images are repeated
-after they are quantized and not before; a quantizer behind a ReLU has no codes
-below 0.
+It is made from a trace, and does not depend on families of networks. Products
+with weights become layers. What is added to or multiplied with a layer's output
+for each channel is merged into the layer (a bias, a BatchNorm). Images are
+repeated after they are quantized, not before. A quantizer after a ReLU has no
+codes below 0.
 """
 
 from collections import Counter
@@ -57,14 +57,14 @@ class Plan:
   """A whole network.
 
   Attributes:
-    inputs: of the network, the batch first.
+    inputs: of the network, the batch axis first.
     nodes: operations by JAX's names, and those that stand for several: a
-      'layer' (its number in `layers` is in its `params`), 'quantize' (in
-      `steps`), 'group_norm', 'relu', 'leaky_relu', 'repeat'.
+      'layer' (its index in `layers` is in its `params`), 'quantize' (its index
+      in `steps`), 'group_norm', 'relu', 'leaky_relu', 'repeat'.
     output: images.
     layers: in the order of their nodes.
     steps: of the quantizers.
-    num_classes: that its labels have; 0 without.
+    num_classes: of its labels; 0 without labels.
   """
 
   inputs: tuple[Tensor, ...]
@@ -76,11 +76,11 @@ class Plan:
 
   @property
   def needs_vnni(self) -> bool:
-    """Whether a graph of it is wrong on x86 processors without VNNI."""
+    """Whether its graph gives wrong results on x86 processors without VNNI."""
     return any(layer.needs_vnni for layer in self.layers)
 
   def named_inputs(self) -> dict[str, Tensor]:
-    """The inputs by the names that they have in a graph."""
+    """The inputs by their names in a graph."""
     named: dict[str, Tensor] = {}
     for tensor in self.inputs:
       whole = np.issubdtype(tensor.dtype, np.integer)
@@ -91,7 +91,7 @@ class Plan:
     return named
 
   def record(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file of the graph says of itself, beside other metadata."""
+    """The record of the graph in a file, beside other metadata."""
     from_latents = list(self.named_inputs()) in (
       ['latents'], ['latents', 'labels']
     )  # fmt: skip
@@ -107,21 +107,22 @@ class Plan:
 
 
 def make_plan(network: Quantized, *, integer: bool, split: bool = True) -> Plan:
-  """Takes a network apart.
+  """Makes a plan of a network.
 
   Args:
-    network: any; its `inputs` say what it is called with.
-    integer: whether every product with weights has to be one of integers.
-    split: whether layers that need VNNI are multiplied in two parts, and so
-      are exact on every processor; this takes up to twice as long.
+    network: any network with known `inputs`.
+    integer: whether every product with weights has to be in integers.
+    split: whether layers that need VNNI are multiplied in two parts, which
+      makes them exact on every processor and up to twice as slow.
 
   Returns:
-    The plan. In float its kernels are the quantized values, but activations
-    are left as they are.
+    The plan. Without `integer` its kernels are the quantized values, and
+    activations are not quantized.
 
   Raises:
-    UserError: the network cannot be traced, and where `integer` asks for what
-      the weights or the activations of a layer are not; it is named.
+    UserError: the network cannot be traced; or `integer` is asked for, and the
+      weights or activations of a layer, which the message names, are not
+      integers.
   """
   traced = trace(network, mark=integer)
   steps = activation_steps(network, traced.calls) if integer else []

@@ -1,4 +1,4 @@
-"""A program from a file, in a process of its own that is watched."""
+"""Runs a program from a file in a separate process with limits."""
 
 from collections.abc import Sequence
 import contextlib
@@ -30,15 +30,15 @@ _MAX_ANSWER = 2**20
 
 
 class ProgramError(Exception):
-  """A program cannot be read or run; the message says why, for a person."""
+  """A program cannot be read or run; the message says why, in plain words."""
 
 
 class Program:
-  """A program that a runtime has read, in another process.
+  """A program that a runtime has loaded in another process.
 
   Attributes:
-    signature: what it takes and gives.
-    seconds: that it may take for an answer.
+    signature: its inputs and output.
+    seconds: time limit for an answer.
   """
 
   def __init__(self, runtime: str, content: bytes, seconds: float) -> None:
@@ -47,7 +47,7 @@ class Program:
     Args:
       runtime: one of `runtimes.RUNTIMES`.
       content: of the program.
-      seconds: that it may take for an answer.
+      seconds: time limit for an answer.
 
     Raises:
       ProgramError: the runtime cannot read it.
@@ -83,12 +83,12 @@ class Program:
     )
 
   def __call__(self, *inputs: np.ndarray) -> np.ndarray:
-    """What it gives for a batch: float32 [B, …].
+    """Runs the program on a batch; returns float32 [B, …].
 
-    Large images are made a few at a time.
+    Large images are computed a few at a time.
 
     Raises:
-      ProgramError: it fails, takes too long or too much memory.
+      ProgramError: it fails, or takes too long or too much memory.
     """
     part = part_of(self.signature.output)
     return np.concatenate(

@@ -1,11 +1,11 @@
-"""What runs programs, and the process in which it does.
+"""The runtimes of programs, and the process in which they run.
 
   python -m qgan_jax.artifacts.runtimes RUNTIME DESCRIPTOR
 
-Runtimes are written in C++, and read more than they should: bytes that are no
-program can crash them, a program can run forever or fill the memory. So they
-work in a process of their own, which `program` starts and watches. The two talk
-through a socket, in bytes that are never unpickled.
+Runtimes are written in C++, and do not check all that they read: bytes that are
+no program can crash them, and a program can run forever or fill the memory. So
+they run in a separate process, which `program` starts and watches. The two
+communicate through a socket, in bytes that are never unpickled.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ Run = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 class Loaded(NamedTuple):
-  """A program that a runtime has read.
+  """A program that a runtime has loaded.
 
   Attributes:
     inputs: [name, shape without the batch, dtype] of each.
@@ -36,7 +36,7 @@ class Loaded(NamedTuple):
 
 
 def import_openvino() -> Any:
-  """OpenVINO, without the telemetry that it would send when imported."""
+  """Imports OpenVINO, without the telemetry that it would send on import."""
   modules: dict[str, Any] = sys.modules
   modules.setdefault('openvino_telemetry', None)
   import openvino
@@ -175,11 +175,12 @@ RUNTIMES = {
 
 
 def serve(runtime: str, connection: Connection) -> None:
-  """Answers until the other end closes.
+  """Answers requests until the other end closes the connection.
 
-  It says that it is there; is given a program, and says what that takes and
-  gives; is then given inputs, and gives the output: b'+' and its bytes, or b'-'
-  and what went wrong.
+  First it sends b'+' when it is ready. Then it receives a program, and sends
+  its inputs and output. After that it receives inputs, and sends the output,
+  again and again. An answer is b'+' and its bytes, or b'-' and an error
+  message.
   """
   load = RUNTIMES[runtime]()
   connection.send_bytes(b'+')

@@ -1,4 +1,4 @@
-"""Images drawn from an artifact into a picture, an array or a folder."""
+"""Draws images from a file into a picture, an array file or a folder."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -36,10 +36,10 @@ Read = Callable[
 
 
 class Sink(Protocol):
-  """Where batches of images go, in order."""
+  """Takes batches of images, in order."""
 
   def __call__(self, images: np.ndarray, labels: np.ndarray | None) -> None:
-    """Takes uint8 [B, H, W, C] and int32 [B]."""
+    """Takes images, uint8 [B, H, W, C], and labels, int32 [B], or None."""
 
 
 @contextlib.contextmanager
@@ -139,20 +139,20 @@ def sample(
   runtime: str | None = None,
   seconds: float = TIME_LIMIT,
 ) -> None:
-  """Draws images into a file or folder and says what was done.
+  """Draws images into a file or a folder, and prints a summary.
 
   Args:
     artifact: path of a .qgan, .onnx, .tflite or .stablehlo file.
-    num: how many images.
-    out: ….png, ….npz or a folder …/; `qgan_jax.sample` says what each holds.
+    num: number of images.
+    out: ….png, ….npz or a folder …/; `qgan_jax.sample` describes the content of
+      each.
     seed: of the latents.
     label: the class of all images, by its name or its number, or None.
-    runtime: what draws, or None for the fastest.
-    seconds: that a program may take for a batch; see `open_drawer`.
+    runtime: runtime to draw with, or None for the fastest.
+    seconds: time limit of a program for one batch; see `open_drawer`.
 
   Raises:
-    UserError: for an argument that does not fit, or a file that cannot be
-      read or written.
+    UserError: an argument is not possible, or a file cannot be read or written.
   """
   if num <= 0:
     raise UserError(f'--num={num}: give 1 or more')
@@ -184,20 +184,19 @@ def translate(
   runtime: str | None = None,
   seconds: float = TIME_LIMIT,
 ) -> None:
-  """Makes an image of every picture, and says what was done.
+  """Makes an image of every picture in a folder, and prints a summary.
 
   Args:
     artifact: path of a .qgan, .onnx, .tflite or .stablehlo file.
-    read: (shape of an image that the artifact is called with, how pictures
-      become such) → (path of a picture inside its folder, uint8 of that shape)
-      of all.
-    out: a folder, in which each is called like its picture, a PNG.
-    runtime: what draws, or None for the fastest.
-    seconds: that a program may take for a batch; see `open_drawer`.
+    read: (shape of an image that the artifact takes, how pictures are fitted to
+      it) → for all pictures, (path inside their folder, uint8 of that shape).
+    out: a folder, in which each image gets the name of its picture, as PNG.
+    runtime: runtime to draw with, or None for the fastest.
+    seconds: time limit of a program for one batch; see `open_drawer`.
 
   Raises:
-    UserError: for an artifact that draws from latents, and a file that cannot
-      be read or written.
+    UserError: the artifact draws from latents, or a file cannot be read or
+      written.
   """
   if Path(out).suffix in _FILES:
     raise UserError(

@@ -1,13 +1,13 @@
 """The `.stablehlo` file: a program that JAX runs without this package.
 
-It is a zip archive that stores, uncompressed, `program`, which is what
-`jax.export` serialized, with the packed codes of the weights as constants and
-their unpacking as its first instructions; and `generator.json`, which says of
-what shape its arguments are, and the program's SHA-256. All that is needed is
+It is a zip archive without compression. `program` is what `jax.export`
+serialized; it contains the packed codes of the weights as constants, and
+unpacks them in its first instructions. `generator.json` holds the shapes of its
+arguments, and the program's SHA-256. All that is needed is
 
   with zipfile.ZipFile('generator.stablehlo') as file:
     program = jax.export.deserialize(bytearray(file.read('program')))
-  images = program.call(latents)  # …, labels) where it is conditional
+  images = program.call(latents)  # …, labels) if it is conditional
 
 with latents float32 [batch, latent_dim] for any batch, labels int32 [batch],
 images float32 [batch, H, W, C] in [−1, 1].
@@ -42,11 +42,11 @@ _MAX_LEVELS = 256  # Of a table.
 
 
 def stablehlo_model(network: Quantized, metadata: Mapping[str, Any]) -> bytes:
-  """The .stablehlo file of a network, whatever its quantizers.
+  """The .stablehlo file of a network, for all quantizers.
 
   Args:
     network: as `load` returns it.
-    metadata: what the file says of where it comes from.
+    metadata: where the network comes from, for the file's record.
 
   Raises:
     UserError: the network cannot be compiled for a batch of any size.

@@ -1,4 +1,4 @@
-"""What surrounds the program of a `.stablehlo` file, read without JAX."""
+"""Reads the record of a `.stablehlo` file without JAX."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ PROGRAM = 'program'
 
 
 def read_stablehlo(path: Path) -> tuple[dict[str, Any], bytes]:
-  """What a file says of its program, and the program, not read yet.
+  """(the record of a file, its program, which is not parsed).
 
   Raises:
     UserError: it is something else, cut short or changed.

@@ -1,8 +1,9 @@
 """Writes LiteRT's flatbuffers: tensors, constants, operators.
 
-The schema comes with LiteRT's runtime, as Python classes:
-https://github.com/google-ai-edge/LiteRT/blob/main/tflite/schema/schema.fbs says
-what its fields are. The batch is 1, as a phone draws, so every size is known.
+The schema comes with LiteRT's runtime, as Python classes. Its fields are
+described in
+https://github.com/google-ai-edge/LiteRT/blob/main/tflite/schema/schema.fbs. The
+batch is 1, as on a phone, so every size is known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,13 +37,13 @@ require = functools.partial(errors.require, extra='tflite')
 
 
 class Scales(NamedTuple):
-  """What integers of a tensor stand for, scale · (integer − zero point).
+  """The values of a tensor's integers, scale · (integer − zero point).
 
   Attributes:
-    scales: positive, one, or one for each index of the first axis.
+    scales: positive; one, or one for each index of the first axis.
     zero_point: of all of them.
-    offset: what is added to that, which a file cannot say: it is taken off
-      before, and added where the numbers are read.
+    offset: a number added to these values. A file cannot store it: it is
+      subtracted before, and added where the numbers are read.
   """
 
   scales: float | Array
@@ -54,10 +55,10 @@ class Value(NamedTuple):
   """A tensor of the graph.
 
   Attributes:
-    number: of it among the graph's tensors.
-    shape: whole, the batch included.
+    number: its index among the graph's tensors.
+    shape: complete, with the batch.
     dtype: of its elements.
-    scales: of quantized integers; None of plain numbers.
+    scales: of quantized integers; None for plain numbers.
   """
 
   number: int
@@ -67,7 +68,7 @@ class Value(NamedTuple):
 
 
 class Builder:
-  """A LiteRT graph in the making."""
+  """Builds a LiteRT graph."""
 
   def __init__(self) -> None:
     self._schema = require('ai_edge_litert.schema_py_generated')
@@ -86,7 +87,7 @@ class Builder:
     return value
 
   def constant(self, value: Any, scales: Scales | None = None) -> Value:
-    """A tensor of fixed values; equal ones share one."""
+    """A tensor of fixed values; equal ones are stored once."""
     array = np.ascontiguousarray(value)
     array = array.reshape(np.shape(value))  # Of a number, no axis is made.
     content = array.tobytes()
@@ -116,7 +117,7 @@ class Builder:
 
     Args:
       kind: its name in the schema, 'CONV_2D'.
-      inputs: None for one that is left out.
+      inputs: its inputs; None for one that is left out.
       shape: of its output.
       dtype: of its output.
       scales: of its output.
@@ -145,11 +146,11 @@ class Builder:
     return output
 
   def reshape(self, x: Value, *shape: int) -> Value:
-    """The same elements in another shape behind the batch, which is 1."""
+    """The same elements in another shape, apart from the batch, which is 1."""
     return self.shaped(x, (1, *shape))
 
   def shaped(self, x: Value, shape: Sequence[int]) -> Value:
-    """The same elements in another shape; −1 stands for what is left."""
+    """The same elements in another shape; −1 stands for the remaining size."""
     rest = -math.prod(shape)
     size = math.prod(x.shape)
     shape = tuple(size // rest if n == -1 else n for n in shape)
@@ -179,7 +180,7 @@ class Builder:
     )  # fmt: skip
 
   def concat(self, parts: Sequence[Value], axis: int) -> Value:
-    """One behind the other."""
+    """Joins tensors along an axis."""
     first = parts[0]
     shape = list(first.shape)
     shape[axis] = sum(x.shape[axis] for x in parts)
@@ -189,7 +190,7 @@ class Builder:
     )  # fmt: skip
 
   def split(self, x: Value, parts: int, axis: int) -> list[Value]:
-    """So many parts of the same size."""
+    """Splits x into this many parts of the same size."""
     size = x.shape[axis] // parts
     return [
       self.slice(x, [i * size], [(i + 1) * size], [axis]) for i in range(parts)
@@ -203,7 +204,7 @@ class Builder:
     *,
     fill: float = 0.0,
   ) -> Value:
-    """Zeros, or a number, before and behind along some axes; see `Writer`."""
+    """Adds zeros, or another number, along some axes; see `Writer`."""
     sizes = np.zeros((len(x.shape), 2), np.int32)
     for axis, (low, high) in pads.items():
       sizes[axis] = max(low, 0), max(high, 0)
@@ -218,7 +219,7 @@ class Builder:
     return self.op('PADV2', inputs, shape, x.dtype, x.scales)
 
   def added(self, parts: Sequence[Value]) -> Value:
-    """The sum of numbers of one shape."""
+    """The sum of tensors of numbers, all of one shape."""
     total = parts[0]
     for part in parts[1:]:
       total = self.op('ADD', [total, part], total.shape, options='Add')
@@ -243,11 +244,11 @@ class Builder:
     return Value(index, tuple(tensor.shape), dtype, scales)
 
   def model(self, output: Value, metadata: Mapping[str, Any]) -> bytes:
-    """The finished file.
+    """Finishes the file.
 
     Args:
-      output: what is given out, as `images`.
-      metadata: kept in the file as JSON.
+      output: the tensor that becomes the output `images`.
+      metadata: stored in the file as JSON.
 
     Returns:
       The file's content, with its seal.
@@ -278,5 +279,5 @@ class Builder:
 
 
 def sealed(content: bytes) -> bytes:
-  """A file with its SHA-256 behind it, which runtimes do not look at."""
+  """Appends a file's SHA-256, which runtimes ignore."""
   return content + hashlib.sha256(content).digest()

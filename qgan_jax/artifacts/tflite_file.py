@@ -1,8 +1,8 @@
-"""What a LiteRT file holds, read before the runtime sees it.
+"""Reads and checks a LiteRT file before the runtime gets it.
 
-Flatbuffers are read where they lie. What is looked at here is what the file
-says of itself and which operators it may run; LiteRT checks the rest. The last
-32 bytes are its seal, the SHA-256 of all before.
+The record of the file and its list of operators are checked here; LiteRT checks
+the rest. The last 32 bytes are the file's seal, the SHA-256 of everything
+before.
 """
 
 from typing import Any
@@ -26,13 +26,13 @@ OPERATORS = frozenset((
 
 
 def read_tflite(content: bytes) -> dict[str, Any]:
-  """What a file says of itself; nothing else is believed yet.
+  """Checks a file, and reads its record, which is not yet compared with it.
 
   Args:
     content: of the file.
 
   Returns:
-    Its record, of `read_record`.
+    The record, as `read_record` returns it.
 
   Raises:
     UserError: LiteRT, which has the schema, is not installed.
@@ -47,10 +47,10 @@ def read_tflite(content: bytes) -> dict[str, Any]:
 
 
 def check_operators(content: bytes) -> None:
-  """Refuses a file with operators that are not exported.
+  """Raises a ValueError for operators that are not exported.
 
   Raises:
-    ValueError: it has one, or more graphs than one.
+    ValueError: it has such an operator, or more than one graph.
   """
   model = _opened(content)
   schema = require('ai_edge_litert.schema_py_generated')

@@ -1,8 +1,8 @@
-"""A plan as a LiteRT graph, for one example at a time.
+"""Writes a plan as a LiteRT graph, for one example at a time.
 
-Layers are products of integers, as `tflite_layers` says; all else is computed
-in float. Where nothing but a ReLU lies between a layer and the quantizer of the
-next one, bytes go from one to the other.
+Layers are integer products, written by `tflite_layers`; everything else is
+computed in float. If there is at most a ReLU between a layer and the quantizer
+of the next one, bytes are passed from one to the other.
 """
 
 from collections import Counter
@@ -28,18 +28,18 @@ def tflite_model(plan: Plan, metadata: Mapping[str, Any]) -> bytes:
   """The LiteRT file of a network.
 
   Its inputs are `latents`, float32 [1, latent_dim], or `input_images`, float32
-  [1, H, W, C] in [−1, 1], and `labels`, int32 [1], of a conditional network;
-  its output is `images`, float32 [1, H, W, C] in [−1, 1].
+  [1, H, W, C] in [−1, 1], and, if the network is conditional, `labels`, int32
+  [1]. Its output is `images`, float32 [1, H, W, C] in [−1, 1].
 
   Args:
-    plan: of integers or of floats; its layers are not split.
-    metadata: what the file says of itself; the shapes are added.
+    plan: in integers or in floats; its layers are not split.
+    metadata: for the file's record; the shapes are added.
 
   Returns:
     The file's content.
 
   Raises:
-    UserError: the network has an operation that this cannot write.
+    UserError: the network has an operation that cannot be written.
   """
   builder = Products()
   graph = _Graph(builder, plan)

@@ -1,10 +1,10 @@
-"""A plan's layers in LiteRT: rounded to bytes, in whole sums, and in float.
+"""A plan's layers in LiteRT: rounded to bytes, as whole sums, or in float.
 
-LiteRT's integer kernels of layers round what they give to bytes. Where the
-network itself rounds it, by the quantizer of the next layer with at most a ReLU
-before, they give the codes of that quantizer: `in_bytes`. Elsewhere, as before
-a norm, a residual sum or a tanh, nothing may be rounded: `in_sums` multiplies
-matrices of bytes, of which LiteRT gives the whole sums, in 32 bits.
+LiteRT's integer kernels of layers round their output to bytes. If the network
+itself rounds it, by the quantizer of the next layer with at most a ReLU before,
+the output is the codes of that quantizer: `in_bytes`. Elsewhere, as before a
+norm, a residual sum or a tanh, nothing may be rounded: `in_sums` multiplies
+matrices of bytes, for which LiteRT returns the whole sums, in 32 bits.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ _MANY_LEVELS = 64
 
 
 def quantized(b: Builder, x: Value, steps: Steps) -> Value:
-  """Codes of numbers."""
+  """Quantizes numbers to codes."""
   if steps.offset:
     offset = b.constant(np.float32(steps.offset))
     x = b.op('SUB', [x, offset], x.shape, options='Sub')
@@ -44,11 +44,11 @@ def _clipped(b: Builder, codes: Value, steps: Steps) -> Value:
 
 
 def gives_bytes(layer: Layer, steps: Steps) -> bool:
-  """Whether a layer can be rounded to the codes of a quantizer: `in_bytes`.
+  """Whether `in_bytes` can round a layer to the codes of a quantizer.
 
-  A weight's codes have to be bytes from −127 to 127: those of a channel whose
-  scale is negative are turned round, and kernels for ARM add two products in 16
-  bits, which those of −128 would overflow.
+  A weight's codes have to be bytes from −127 to 127. Codes of a channel with a
+  negative scale are negated, and ARM kernels add two products in 16 bits, which
+  those of −128 would overflow.
   """
   assert layer.codes is not None
   fits = bool((np.abs(layer.codes.codes) <= MAX_BYTE).all())
@@ -61,8 +61,8 @@ def in_bytes(b: Builder, x: Value, layer: Layer, steps: Steps) -> Value:
   Args:
     b: the graph's builder.
     x: codes of its input.
-    layer: of integers.
-    steps: of the quantizer, to which it `gives_bytes`.
+    layer: in integers.
+    steps: of the quantizer, for which `gives_bytes` is true.
   """
   codes, scales, scale = _integers(layer)
   codes, scales = codes * np.sign(scales).astype(codes.dtype), np.abs(scales)
@@ -94,15 +94,16 @@ def in_bytes(b: Builder, x: Value, layer: Layer, steps: Steps) -> Value:
 
 
 def in_sums(b: Products, x: Value, layer: Layer) -> Value:
-  """A layer of integers whose output is not rounded.
+  """A layer in integers whose output is not rounded.
 
   Args:
     b: the graph's builder.
     x: codes of its input.
-    layer: any of integers.
+    layer: any layer in integers.
 
   Raises:
-    UserError: it is a transposed convolution that is no matrix product.
+    UserError: it is a transposed convolution that cannot be written as a matrix
+      product.
   """
   if layer.window is None:
     y = b.product(x, layer, lambda kernel: kernel)
@@ -117,7 +118,7 @@ def in_sums(b: Products, x: Value, layer: Layer) -> Value:
 
 
 def in_float(b: Builder, x: Value, layer: Layer) -> Value:
-  """A layer whose weights are rounded, and nothing else."""
+  """A layer in which only the weights are rounded."""
   kernel, bias = (v.astype(np.float32) for v in (layer.kernel, layer.bias))
   return written(b, x, layer, Product(kernel, None, b.constant(bias)))
 

@@ -1,4 +1,4 @@
-"""Operations of a plan that are no layers, in LiteRT."""
+"""The operations of a plan other than layers, in LiteRT."""
 
 from collections.abc import Callable, Sequence
 import math
@@ -33,7 +33,7 @@ _VALID = 1  # Of the schema's `Padding`.
 
 
 class Operations:
-  """Writes nodes, each by the method `_op_…` of its name.
+  """Writes each node by the method `_op_…` with its name.
 
   Attributes:
     b: the graph's builder.
@@ -49,7 +49,7 @@ class Operations:
     """Writes a node; its output can be read from then on.
 
     Raises:
-      UserError: this cannot be written in LiteRT.
+      UserError: it cannot be written in LiteRT.
     """
     self.values[node.output] = self._written(node)
 
@@ -66,7 +66,7 @@ class Operations:
     return write(node)
 
   def moving(self, operand: Operand) -> Value:
-    """A value for what only moves it: codes stay codes."""
+    """A value for operations that only move it: codes stay codes."""
     if not isinstance(operand, Constant):
       return self.values[operand]
     array = operand.value
@@ -89,7 +89,7 @@ class Operations:
   def apply(
     self, kind: str, *inputs: Value | Array | float, options: str = ''
   ) -> Value:
-    """An operator of floats on each element; numbers are constants."""
+    """An elementwise operator of floats; numbers become constants."""
     values = [
       x if isinstance(x, Value) else self.b.constant(np.asarray(x, np.float32))
       for x in inputs
@@ -341,7 +341,7 @@ class Operations:
     return self._times(average, count)
 
   def unknown(self, node: Node) -> UserError:
-    """What is said of an operation that cannot be written."""
+    """The error for an operation that cannot be written."""
     return UserError(
       f'{node.where or "the network"} has the operation {node.op}, which this '
       'cannot write in LiteRT: export --format=packed or stablehlo'

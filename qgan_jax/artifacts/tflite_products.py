@@ -16,15 +16,15 @@ MAX_BYTE = 127
 
 
 class Product(NamedTuple):
-  """What a layer multiplies with, and how its output comes out.
+  """The weights of a product, and the form of its output.
 
   Attributes:
-    kernel: as JAX has it, [K, N] or [h, w, I, O]; int8 or float32.
+    kernel: as in JAX, [K, N] or [h, w, I, O]; int8 or float32.
     scales: of each output channel; None in float.
-    bias: of each output channel; None without.
+    bias: of each output channel; None for no bias.
     dtype: of the output.
-    rounded: what integers of the output stand for.
-    relu: whether those below 0 become 0.
+    rounded: the scales of integers in the output.
+    relu: whether values below 0 become 0.
   """
 
   kernel: Array
@@ -38,19 +38,20 @@ class Product(NamedTuple):
 def scales_of(steps: Steps) -> Scales:
   """A quantizer's codes as signed bytes, the highest of which is 127.
 
-  So bytes end where the levels do, and nothing has to be clipped above.
+  So the range of bytes ends with the levels, and nothing above has to be
+  clipped.
   """
   zero_point = MAX_BYTE - (steps.levels - 1 - steps.zero_point)
   return Scales(steps.scale, zero_point, steps.offset)
 
 
 class Products(Builder):
-  """Multiplies matrices of bytes, too."""
+  """A builder that can also multiply matrices of bytes."""
 
   def product(self, codes: Value, layer: Layer, order: Order) -> Value:
-    """Codes [.., K] times a weight as `order` makes it, [K, columns]: floats.
+    """Codes [.., K] times a weight in the form of `order`, [K, columns].
 
-    The sums are whole: 32 bits, in which no product is rounded.
+    The result is floats. Sums are whole: 32 bits, and no product is rounded.
     """
     assert layer.codes is not None and layer.steps is not None
     weight = order(layer.codes.codes)
@@ -89,8 +90,8 @@ def written(b: Builder, x: Value, layer: Layer, product: Product) -> Value:
   Args:
     b: the graph's builder.
     x: the layer's input, [1, …, K] or [1, h, w, I].
-    layer: says how its windows move, and the shape of its output.
-    product: what it multiplies with.
+    layer: gives its windows and the shape of its output.
+    product: its weights, and the form of its output.
 
   Raises:
     UserError: LiteRT has no operator for it.

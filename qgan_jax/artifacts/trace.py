@@ -1,11 +1,11 @@
-"""A network as a list of operations, whatever its module.
+"""A network as a list of operations, for any module.
 
 The module is traced once, for a batch of any size, as JAX traces what it
-compiles. What is left are JAX's primitives, of which there are few, with
-everything that depends on no input computed. Two things are marked while
-tracing, since they could hardly be found again in the arithmetic:
+compiles. The result is a list of JAX's primitives, of which there are few;
+everything that depends on no input is computed. Two things are marked while
+tracing, since they would be hard to find in the arithmetic:
 
-  `quantize`: the input of a layer of Linen's that multiplies, where the
+  `quantize`: the input of a layer of Linen's that multiplies, if the
     precision quantizes it.
   `group_norm`: `nn.GroupNorm` and `nn.InstanceNorm`.
 """
@@ -53,10 +53,10 @@ _group_norm.def_abstract_eval(lambda x, *_, group_size, epsilon: x)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
-  """What an operation gives; two are equal only if they are the same.
+  """The result of an operation; two are equal only if they are the same.
 
   Attributes:
-    shape: with `BATCH` for what depends on the batch.
+    shape: with `BATCH` for sizes that depend on the batch.
     dtype: of the values.
   """
 
@@ -66,14 +66,14 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Constant:
-  """What depends on no input.
+  """A value that depends on no input.
 
   Attributes:
     value: as the network uses it: a quantized weight has its rounded values.
-    weight: which quantized weight it was moved from, as rules name it; ''
-      where it is something else.
+    weight: the quantized weight that it was made from by moving values, by its
+      name in rules; '' for anything else.
     scales: of the value's shape: the step of which each value of a weight is a
-      multiple; None where none was found.
+      multiple; None if none was found.
   """
 
   value: Array
@@ -91,7 +91,7 @@ class Constant:
     return self.value.dtype
 
   def moved(self, move: Callable[[Array], Array]) -> 'Constant':
-    """The same values elsewhere."""
+    """The same values, moved by a function."""
     scales = None if self.scales is None else move(self.scales)
     return Constant(move(self.value), self.weight, scales)
 
@@ -104,10 +104,10 @@ class Node(NamedTuple):
 
   Attributes:
     op: the name of JAX's primitive, or one of this module's.
-    inputs: what it is applied to.
-    output: what it gives.
-    params: as the primitive has them.
-    where: the modules that it is in, 'Generator/up0'.
+    inputs: its operands.
+    output: its result.
+    params: as in the primitive.
+    where: the modules that contain it, 'Generator/up0'.
   """
 
   op: str
@@ -118,14 +118,14 @@ class Node(NamedTuple):
 
 
 class Trace(NamedTuple):
-  """A network: `nodes` in an order in which they can be computed.
+  """A network: its `nodes`, in an order in which they can be computed.
 
   Attributes:
     inputs: of the network.
     nodes: all that its output needs.
-    output: one of theirs.
-    calls: module paths of the layers whose inputs are marked; a `quantize`
-      node's `call` counts in it.
+    output: of one of the nodes.
+    calls: module paths of the layers whose inputs are marked; the `call` of a
+      `quantize` node is an index of it.
   """
 
   inputs: tuple[Tensor, ...]
@@ -135,15 +135,15 @@ class Trace(NamedTuple):
 
 
 def trace(network: Quantized, *, mark: bool) -> Trace:
-  """Takes a network apart.
+  """Traces a network.
 
   Args:
-    network: it knows its `inputs`; its weights are quantized by it.
-    mark: whether the inputs of layers are marked, to be quantized.
+    network: with known `inputs`; its weights are quantized.
+    mark: whether inputs of layers are marked, to be quantized later.
 
   Raises:
-    UserError: the network cannot be traced for a batch of any size, or gives
-      something else than one array of images.
+    UserError: the network cannot be traced for a batch of any size, or returns
+      anything but one array of images.
   """
   (batch,) = export.symbolic_shape('batch')
   arguments = [
@@ -190,7 +190,7 @@ def trace(network: Quantized, *, mark: bool) -> Trace:
 
 
 def needed(nodes: Iterable[Node], output: Operand) -> tuple[Node, ...]:
-  """Those of the nodes that an output depends on, in their order."""
+  """The nodes that an output depends on, in their order."""
   wanted, kept = {output}, []
   for node in reversed(list(nodes)):
     if node.output in wanted:

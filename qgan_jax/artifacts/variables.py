@@ -1,4 +1,4 @@
-"""The variables of a module, as a file has to hold them."""
+"""Checks that the variables in a file are those of a module."""
 
 from collections.abc import Mapping
 import itertools
@@ -22,7 +22,7 @@ _MAX_CALLS = 10_000  # Of layers, while a module is traced.
 
 
 def not_finite(tensors: Tensors) -> str | None:
-  """The name of a tensor with a value that is not finite."""
+  """The name of a tensor with a value that is not finite, if there is one."""
   for name, x in tensors.items():
     if x.dtype == np.float32 and not np.isfinite(x).all():
       return name
@@ -63,7 +63,7 @@ def check_shapes(
   expected: Mapping[str, jax.ShapeDtypeStruct],
   found: Mapping[str, tuple[int, ...]],
 ) -> None:
-  """Raises ValueError where variables are not those of a module."""
+  """Raises a ValueError if variables are not those of a module."""
   for key in sorted(expected.keys() | found.keys()):
     there = found.get(key)
     needed = expected[key].shape if key in expected else None
@@ -74,7 +74,7 @@ def check_shapes(
 def check_number(
   expected: Mapping[str, jax.ShapeDtypeStruct], size: int
 ) -> None:
-  """Raises ValueError where a file of `size` bytes has too many values."""
+  """Raises a ValueError if a file of `size` bytes has too many values."""
   number = sum(math.prod(x.shape) for x in expected.values())
   most = _VALUES + _VALUES_PER_BYTE * size
   if number > most:
@@ -87,7 +87,7 @@ def check_number(
 def restored(
   expected: Mapping[str, jax.ShapeDtypeStruct], found: Tensors
 ) -> dict[str, PyTree]:
-  """A module's variables, of the types that it gives them itself."""
+  """A module's variables, in the types that the module itself gives them."""
   for name, x in found.items():
     if x.dtype != np.float32:
       raise ValueError(f'{name} is {x.dtype}')

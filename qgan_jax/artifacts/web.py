@@ -1,8 +1,8 @@
-"""One page that draws from the integer graph in a browser, without a network.
+"""A web page that draws from the integer graph in a browser, offline.
 
-The page holds the model, and ONNX Runtime Web to run it, so that a double click
-opens it. That runtime is no part of this package: it is taken from npm, or
-from a folder where it lies.
+The page contains the model, and ONNX Runtime Web to run it, so it can be opened
+with a double click. That runtime is not part of this package: it is taken from
+npm, or from a folder.
 """
 
 import base64
@@ -28,24 +28,24 @@ Runtime = tuple[bytes, bytes]  # The content of the script and the program.
 
 
 def find_runtime(ort_web: Path | None) -> Runtime:
-  """ONNX Runtime Web, for `web_page`.
+  """Finds ONNX Runtime Web, for `web_page`.
 
   Args:
     ort_web: a folder with its files, as in its npm package's `dist`; None to
       get them with npm.
 
   Raises:
-    UserError: where it cannot be found or fetched.
+    UserError: it cannot be found or downloaded.
   """
   return _read(ort_web) if ort_web else _fetch()
 
 
 def web_page(model: bytes, runtime: Runtime) -> bytes:
-  """The page, HTML.
+  """The page, as HTML.
 
   Args:
     model: an ONNX file that ONNX Runtime runs in integers.
-    runtime: what `find_runtime` found.
+    runtime: what `find_runtime` returned.
   """
   script, program = runtime
   page = (Path(__file__).parent / 'web.html').read_text()

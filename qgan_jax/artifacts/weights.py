@@ -1,9 +1,9 @@
-"""A network's weights as a file holds them: codes, and a map of the zeros.
+"""A network's weights in a file: codes, and maybe a bitmap of the zeros.
 
 A weight is stored in one of two ways, whichever takes fewer bytes: the codes of
-all its values in order; or a bitmap of those that are not 0, and the codes of
-these alone. Pruned weights need the second where the quantizer has no level at
-0; ternary ones, and ranges set by an outlier, often gain by it.
+all its values in order; or a bitmap of those that are not 0, and only the codes
+of these. Pruned weights need the second if the quantizer has no level at 0. It
+also often saves bytes for ternary weights, and for ranges set by an outlier.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ Record = list[Any]  # [bits of a code, offset, shape]
 
 
 def float32(x: Any) -> np.ndarray:
-  """An array as it is written."""
+  """An array as it is written to a file."""
   return np.asarray(x, np.float32, order='C')
 
 
@@ -31,9 +31,9 @@ def encode_weights(network: Quantized) -> tuple[Tensors, dict[str, Record]]:
   """Quantizes and packs all weights of a network.
 
   Returns:
-    (tensors: `variables/params/…` of every weight that is not stored as plain
-    float32, with its `quantizer/…` and `bitmap/…`; the record of each by its
-    name `params/…`, where 32 bits are floats).
+    (tensors: for every weight that is not stored as plain float32,
+    `variables/params/…` with its `quantizer/…` and `bitmap/…`; the record of
+    each weight by its name `params/…`, in which 32 bits mean float).
   """
   tensors: Tensors = {}
   records: dict[str, Record] = {}
@@ -119,10 +119,10 @@ def _width(codes: np.ndarray) -> tuple[int, int]:
 
 
 def shape_of(name: str, record: Sequence[Any]) -> tuple[int, ...]:
-  """The shape of a weight, from what a file says of its codes.
+  """The shape of a weight, from a file's record of its codes.
 
   Raises:
-    ValueError, TypeError: it says something else.
+    ValueError, TypeError: the record is invalid.
   """
   _, _, shape = record
   if len(shape) < 2 or any(type(n) is not int or n < 0 for n in shape):
@@ -131,12 +131,12 @@ def shape_of(name: str, record: Sequence[Any]) -> tuple[int, ...]:
 
 
 class Decoded(NamedTuple):
-  """A weight of a file.
+  """A weight read from a file.
 
   Attributes:
-    layer: the path that rules know it by.
+    layer: its path in rules.
     values: float32.
-    params: its quantizer's parameters; None where no codes are stored.
+    params: its quantizer's parameters; None if no codes are stored.
   """
 
   layer: str
@@ -151,10 +151,10 @@ def decode_weight(
   precision: Precision,
   bits: Bits,
 ) -> Decoded:
-  """One weight from what `encode_weights` made of it.
+  """Decodes one weight that `encode_weights` packed.
 
   Raises:
-    ValueError, TypeError, LookupError: it does not fit together.
+    ValueError, TypeError, LookupError: its parts do not match.
   """
   n, offset, _ = record
   shape = shape_of(name, record)
@@ -215,8 +215,8 @@ def read_params(
     prefix: of their names.
     tensors: of the file.
     expected: their shapes.
-    learned: names of those that are. A learned scale below 0 stands for its
-      size; no other is below 0.
+    learned: names of the learned ones. A learned scale may be negative, since
+      only its magnitude counts; no other scale may.
 
   Raises:
     ValueError, LookupError: they are not as expected.

@@ -1,10 +1,9 @@
 """The batch of a step, from the step's number alone.
 
-The training data is one endless sequence: the concatenation of a permutation
-of the data set per epoch. Step `t` takes positions `[t·B, (t+1)·B)` of it, and
-deals them out to the devices of all processes in turn. So resuming needs
-nothing but the step, and the number of processes does not change what is
-learnt.
+The training data is one endless sequence: for each epoch, a permutation of the
+data set. Step `t` takes positions `[t·B, (t+1)·B)` of it, and assigns them to
+the devices of all processes in turn. So resuming needs nothing but the step,
+and the number of processes does not change what is learnt.
 """
 
 import collections
@@ -51,7 +50,7 @@ def batch_indices(
   process_count: int = 1,
   process_devices: int = 1,
 ) -> np.ndarray:
-  """Returns which examples this process sees at a step.
+  """Returns which examples this process gets at a step.
 
   Args:
     seed: 0 ≤ seed < 2⁶⁴; keys Philox (Salmon et al. 2011, "Parallel random
@@ -62,15 +61,15 @@ def batch_indices(
     process_index: This process, `0 ≤ process_index < process_count`.
     process_count: Number of processes.
     process_devices: Devices of each process. Example i of the batch goes to
-      device i mod D, of all D = `process_count` · `process_devices`.
+      device i mod D, where D = `process_count` · `process_devices`.
 
   Returns:
-    int64 `[batch_size / process_count]`, values in `[0, num_examples)`;
-    example i of these goes to the process's device i mod `process_devices`.
+    int64 `[batch_size / process_count]`, values in `[0, num_examples)`. Of
+    these, example i goes to the process's device i mod `process_devices`.
 
   Raises:
-    UserError: `batch_size` is not a positive multiple of the number of
-      devices, or there are no examples.
+    UserError: `batch_size` is not a positive multiple of the number of devices,
+      or there are no examples.
   """
   devices = process_count * process_devices
   if batch_size < 1 or batch_size % devices:
@@ -99,7 +98,7 @@ class Batches:
   Attributes:
     images: uint8 `[N, H, W, C]`.
     labels: int32 `[N]`, or None.
-    seed: See `batch_indices`, as for the attributes below.
+    seed: As for `batch_indices`, like all attributes below.
     batch_size: Examples of all processes together.
     process_index: This process.
     process_count: Number of processes.
@@ -115,7 +114,7 @@ class Batches:
   process_devices: int = 1
 
   def indices(self, step: int) -> np.ndarray:
-    """Returns which examples a step sees, int64 `[B/P]`."""
+    """Returns which examples a step gets, int64 `[B/P]`."""
     return batch_indices(
       seed=self.seed,
       step=step,
@@ -127,7 +126,10 @@ class Batches:
     )
 
   def at(self, step: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns uint8 `[B/P, H, W, C]` and int32 `[B/P]` (or None) of a step."""
+    """Returns the images, uint8 `[B/P, H, W, C]`, and labels, int32 `[B/P]`.
+
+    The labels are None if there are none.
+    """
     indices = self.indices(step)
     labels = None if self.labels is None else self.labels[indices]
     return self.images[indices], labels
@@ -136,10 +138,10 @@ class Batches:
 def prefetched(
   make: Callable[[S], T], arguments: Iterable[S]
 ) -> Generator[T, None, None]:
-  """Yields make(x) of each argument x; a thread prepares the next one.
+  """Yields make(x) for each argument x; a thread prepares the next one.
 
-  Gathering 64 images of 28×28×1 takes 0.03 ms and 256 of 64×64×3 2.5 ms, and
-  handing them to a GPU takes longer: a fast device would wait for its data.
+  To gather 64 images of 28×28×1 takes 0.03 ms, and 256 of 64×64×3 2.5 ms. To
+  hand them to a GPU takes longer, so a fast device would wait for its data.
   """
   with concurrent.futures.ThreadPoolExecutor(1, 'batches') as thread:
     coming: collections.deque[concurrent.futures.Future[T]]

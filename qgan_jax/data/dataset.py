@@ -1,4 +1,4 @@
-"""What every source returns, and the test split of sources without one."""
+"""The data set that every source returns, and the choice of held-out images."""
 
 import collections
 from collections.abc import Sequence
@@ -14,25 +14,26 @@ _MAX_HELD_OUT = 10_000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageDataset:
-  """A data set, decoded once: in memory, or in files that are mapped.
+  """A data set of decoded images, in memory or in files that are mapped.
 
   Attributes:
     name: What was really used: `'mnist:3.0.1'`, `'mnist (original files)'`,
       `'digits'`, `'digits (stand-in for mnist)'`, `'pictures-1a2b3c4d5e6f'`.
-    train_images: uint8 `[N, H, W, C]`, values 0..255, `C` 1, 3 or 4:
-      RGBA, whose colours are multiplied by alpha. Of pairs, the channels of the
-      input, and behind them those of the target.
+    train_images: uint8 `[N, H, W, C]`, values 0..255, `C` 1, 3 or 4 (RGBA, with
+      colours multiplied by alpha). For pairs, the channels of the input, then
+      those of the target.
     train_labels: int32 `[N]` in `[0, num_classes)`, or None.
     test_images: The held-out images, uint8 `[M, H, W, C]`.
     test_labels: int32 `[M]`, or None.
     num_classes: 0 without labels.
-    class_names: What the labels mean; empty where that is not known.
+    class_names: Names of the labels; empty if they are not known.
     is_standin: Whether this replaces the data set that was asked for.
-    pictures: A digest of each picture's file, sorted; empty where the name
-      says all.
-    input_channels: Of pairs, the channels of the input; 0 where there are none.
-    is_unpaired: Whether a target has nothing to do with the input before it.
-    pixel_art: Whether its pictures were scaled as such, see `images.to_array`.
+    pictures: A digest of each picture's file, sorted; empty if the name alone
+      identifies the data.
+    input_channels: For pairs, the number of channels of the input; otherwise 0.
+    is_unpaired: Whether inputs and targets are unrelated, and not pairs.
+    pixel_art: Whether its pictures were scaled as pixel art, see
+      `images.to_array`.
   """
 
   name: str
@@ -55,32 +56,32 @@ class ImageDataset:
 
   @property
   def test_inputs(self) -> np.ndarray:
-    """The same of what is held out."""
+    """The same for the held-out images."""
     return self.test_images[..., : self.input_channels]
 
   @property
   def train_targets(self) -> np.ndarray:
-    """What is to be drawn: the images, or the targets of pairs."""
+    """What generators learn to draw: the images, or the targets of pairs."""
     return self.train_images[..., self.input_channels :]
 
   @property
   def test_targets(self) -> np.ndarray:
-    """The same of what is held out."""
+    """The same for the held-out images."""
     return self.test_images[..., self.input_channels :]
 
 
 def hold_out(
   num_examples: int, *, fraction: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Splits `range(num_examples)` in a fixed way, drawn without replacement.
+  """Splits `range(num_examples)` at random, but always in the same way.
 
   Args:
     num_examples: At least 2.
     fraction: Share that is held out; at least 1 and at most 10,000 examples.
 
   Returns:
-    The train and the held-out indices, both int64 and ascending. They depend
-    on the arguments alone.
+    The train and the held-out indices, both int64 and ascending. They depend on
+    the arguments alone.
   """
   if num_examples < 2:
     raise ValueError(f'{num_examples} example(s) cannot be split in two.')
@@ -98,17 +99,18 @@ def hold_out_by_content(
   *,
   fraction: float = 0.1,
 ) -> np.ndarray:
-  """Chooses what is held out by what it is, whatever else there is.
+  """Chooses what is held out by each example's key alone.
 
   A key is held out if its SHA-256, as a number in [0, 1), is below a limit. So
-  what joins or leaves moves nothing else to the other side, except in classes
-  so small that one side would lack them: their key nearest to the limit then
-  changes sides. A class of one key is not held out.
+  adding or removing examples does not move others between the two parts.
+  Classes that are so small that one part would have none of them are an
+  exception: their key nearest to the limit changes sides. A class of one key is
+  not held out.
 
   Args:
-    keys: Of each example; those with the same key stay together.
+    keys: One for each example; examples with the same key stay together.
     labels: Integers `[N]`, or None without classes.
-    fraction: The limit, lowered where more than 10,000 would be held out.
+    fraction: The limit; lowered if more than 10,000 would be held out.
 
   Returns:
     Whether each example is held out, bool `[N]`.
@@ -140,7 +142,7 @@ def split_off_test(
   class_names: tuple[str, ...] = (),
   fraction: float = 0.1,
 ) -> ImageDataset:
-  """Builds a data set from one array of images by `hold_out`."""
+  """Builds a data set from one array of images, split by `hold_out`."""
   train, test = hold_out(len(images), fraction=fraction)
   return ImageDataset(
     name=name,

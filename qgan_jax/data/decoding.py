@@ -1,4 +1,4 @@
-"""A picture's file to a picture that stands upright, however large it is."""
+"""Decodes a picture's file, and turns it upright, however large it is."""
 
 from collections.abc import Iterator
 import contextlib
@@ -26,9 +26,9 @@ _one_at_a_time = threading.Lock()
 def upright(data: bytes) -> Iterator[Image.Image]:
   """Opens a picture, turned as its EXIF data says.
 
-  A JPEG of more than 89 megapixels comes with sides divided by 2 or 4, which
-  its decoder does while it reads. Any thread may ask; while one has a picture
-  of more than 16 megapixels open, others wait with theirs.
+  A JPEG of more than 89 megapixels is returned with sides divided by 2 or 4;
+  its decoder does that while it reads. Any thread may call this. While one
+  thread has a picture of more than 16 megapixels open, others wait with theirs.
 
   Args:
     data: the file's content.

@@ -1,4 +1,4 @@
-"""Real handwritten digits that need no download: scikit-learn's own."""
+"""Handwritten digits that need no download: those of scikit-learn."""
 
 import numpy as np
 
@@ -9,12 +9,12 @@ from qgan_jax.data.dataset import ImageDataset, split_off_test
 def load(
   *, image_size: int | images.Size, channels: int | None = None
 ) -> ImageDataset:
-  """Loads the 1,797 scanned digits that scikit-learn carries.
+  """Loads the 1,797 scanned digits that come with scikit-learn.
 
   They are the test part of "Optical Recognition of Handwritten Digits"
-  (Alpaydin and Kaynak, UCI 1998): 8×8 pixels with the values 0..16, spread
-  here to 0..255 and resized. A fixed fifth (359 images) is held out; since it
-  is drawn at random, both parts share their writers.
+  (Alpaydin and Kaynak, UCI 1998): 8×8 pixels with the values 0..16, here scaled
+  to 0..255 and resized. A fixed fifth (359 images) is held out. It is drawn at
+  random, so both parts have digits of the same writers.
 
   Args:
     image_size: Height and width of the result, in pixels, or one number.

@@ -1,4 +1,4 @@
-"""The one place that downloads: files whose size and checksum are known."""
+"""All downloads of the package: files with known size and checksum."""
 
 import contextlib
 import hashlib
@@ -23,11 +23,11 @@ _TOTAL_SECONDS = 1800.0
 
 
 class UnavailableError(UserError):
-  """A file is not here and cannot be fetched."""
+  """A file does not exist here and cannot be downloaded."""
 
 
 class Original(NamedTuple):
-  """A file as its publisher has it.
+  """A file as its publisher offers it.
 
   Attributes:
     url: where it is.
@@ -43,11 +43,11 @@ class Original(NamedTuple):
 def fetch(original: Original, path: Path) -> None:
   """Downloads to `path`, which appears only when complete and verified.
 
-  Progress is shown on stderr. What the server says of the length is not read:
-  no more than the known size is taken.
+  Progress is shown on stderr. The length that the server states is not used: no
+  more than the known size is read.
 
   Raises:
-    UnavailableError: it cannot be had, or not within half an hour.
+    UnavailableError: it cannot be downloaded, or not within half an hour.
     UserError: it is another file, or `path` cannot be written.
   """
   data = _get(original)

@@ -1,4 +1,4 @@
-"""Held-out pictures that are nearly one of the training pictures."""
+"""Finds held-out pictures that are nearly equal to a training picture."""
 
 import numpy as np
 
@@ -15,9 +15,9 @@ _CHUNK = 256  # Held-out pictures that are compared at a time.
 def near_duplicates(train: np.ndarray, test: np.ndarray) -> int:
   """How many held-out pictures look like one that is trained on.
 
-  Their thumbnails, means over 8×8 parts of a picture, differ by at most 8 of
-  255 in every part and channel. Some are expected in any data whose pictures
-  are alike at a distance, such as flat textures.
+  Two pictures look alike if their thumbnails, means over 8×8 parts of a
+  picture, differ by at most 8 of 255 in every part and channel. Some such
+  pictures are expected if all are alike at a distance, such as flat textures.
 
   Args:
     train: uint8 [N, H, W, C].

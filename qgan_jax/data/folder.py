@@ -1,4 +1,4 @@
-"""A user's own pictures, in a folder or in an archive."""
+"""Loads a user's own pictures from a folder or an archive."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -44,37 +44,38 @@ def load(
   domains: str | None = None,
   memory: int | None = None,
 ) -> ImageDataset:
-  """Loads every picture in a folder or an archive, whatever it is like.
+  """Loads all pictures of a folder or an archive, in any layout.
 
-  Pictures are turned as their EXIF data says, then treated by
-  `images.to_array`. Their folders say what `layout.layout_of` reads from them.
-  Where that is no split, about a tenth is held out by
-  `dataset.hold_out_by_content`. Neither where the pictures lie nor, without
-  groups, what their files are called changes anything, order included.
+  Pictures are turned as their EXIF data says, and then fitted by
+  `images.to_array`. Classes and split are read from the folders by
+  `layout.layout_of`. If the folders give no split, about a tenth is held out by
+  `dataset.hold_out_by_content`. The result, order included, does not depend on
+  where the pictures are stored, nor, without groups, on the names of their
+  files.
 
   Args:
     path: The folder, .zip or .tar; `~` is expanded, hidden files and folders
       are skipped.
     image_size: Height and width of the result, in pixels, or one number.
-    channels: 1, 3 or 4 (RGBA, colours multiplied by alpha); None means the
-      most that an image needs: 1 if it is grey, 4 if some of it is transparent.
-    group: What stays together when a part is held out: `'content'`, the same
-      file, or `'name'`, all that have the same file name but for its extension.
-    fit: How an image gets that size, see `images.to_array`.
-    pixel_art: Whether images are scaled as such; None means that half of those
-      to be scaled, or more, have at most 64 colours.
+    channels: 1, 3 or 4 (RGBA, colours multiplied by alpha); None means the most
+      that an image needs: 1 if it is grey, 4 if some of it is transparent.
+    group: What stays together when a part is held out: `'content'`, equal
+      files, or `'name'`, files of the same name apart from the extension.
+    fit: How an image is fitted into that size, see `images.to_array`.
+    pixel_art: Whether images are scaled as pixel art. None means yes if at
+      least half of those to be scaled have at most 64 colours.
     pairs: Two folders, `'A/B'`, whose pictures of the same name are an input
-      and its target; see `pairs.find_pairs`. They are then no classes, and a
-      pair is held out by its input. None for pictures by themselves.
-    domains: Two folders, `'A/B'`, whose pictures are inputs and targets that
-      have nothing to do with each other; see `pairs.match_domains`. A part of
-      each folder is held out as if it were a class.
-    memory: Bytes that decoded pictures may take. Where they might take more,
-      arrays are mapped from files, which later calls find again; see `mapped`.
+      and its target; see `pairs.find_pairs`. The folders are then not classes,
+      and a pair is held out by its input. None for single pictures.
+    domains: Two folders, `'A/B'`, whose pictures are inputs and targets without
+      being pairs; see `pairs.match_domains`. A part of each folder is held out,
+      as if it were a class.
+    memory: Bytes that decoded pictures may take. If they might take more,
+      arrays are mapped from files, which later calls use again; see `mapped`.
       None for no limit.
 
   Returns:
-    The data set, named `'pictures-<digest>'`: the digest is of the images'
+    The data set, named `'pictures-<digest>'`. The digest is of the images'
     files, their classes and their split.
 
   Raises:

@@ -1,4 +1,4 @@
-"""Any picture to a uint8 array of one size: the one resize of the package."""
+"""Converts any picture to a uint8 array of one size, in one place."""
 
 import math
 
@@ -14,7 +14,7 @@ Size = tuple[int, ...]
 
 
 def size_of(image_size: int | Size) -> Size:
-  """Height and width; of a number, those of a square."""
+  """(height, width) of an image size; one number means a square."""
   return (image_size,) * 2 if isinstance(image_size, int) else image_size
 
 
@@ -27,25 +27,25 @@ def to_array(
   fit: str = 'crop',
   pixel_art: bool = False,
 ) -> np.ndarray:
-  """Fits a picture into a size, bicubic and antialiased unless it is art.
+  """Fits a picture into a size, bicubic and antialiased unless it is pixel art.
 
-  With 4 channels, colours are multiplied by their alpha: what cannot be seen is
-  0, whatever colour a file has there. With 1 or 3, transparency is laid over
-  white. 16 bits are scaled to 8, and an image that already has the right size
-  keeps its pixels bit for bit.
+  With 4 channels, colours are multiplied by alpha, so that transparent pixels
+  are 0, whatever colour a file has there. With 1 or 3, transparent pictures are
+  laid over white. 16 bits are scaled to 8. An image that already has the right
+  size keeps its pixels bit for bit.
 
   Args:
     image: A picture of any size and of any mode but float.
-    image_size: Height and width of the result, in pixels; one number where
-      they are the same.
-    channels: 1, 3 or 4 (RGBA); None keeps transparency where there is any, and
-      grey grey, and makes everything else RGB.
-    white: The brightest value where the picture has more than 8 bits.
+    image_size: Height and width of the result, in pixels; one number where they
+      are the same.
+    channels: 1, 3 or 4 (RGBA). None keeps transparency if there is any, keeps
+      grey pictures grey, and makes everything else RGB.
+    white: The brightest value if the picture has more than 8 bits.
     fit: `'crop'` takes the largest part of these proportions about the centre,
-      `'pad'` scales all of it into the middle, `'stretch'` changes its
+      `'pad'` scales the whole picture into the middle, `'stretch'` changes its
       proportions.
     pixel_art: Whether to scale by whole numbers without smoothing, and to pad
-      what is left. Where that cannot make it smaller, it is resized as others.
+      the rest. If that cannot make it smaller, it is resized like others.
 
   Returns:
     uint8 `[H, W, C]`.
@@ -128,7 +128,7 @@ def _padded(pixels: np.ndarray, size: Size) -> np.ndarray:
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-  """Repeats grey, and adds an opaque alpha, where `channels` asks for more."""
+  """Repeats grey, and adds an opaque alpha, to get `channels` channels."""
   if pixels.shape[-1] == 1 < channels:
     pixels = np.repeat(pixels, 3, axis=-1)
   if pixels.shape[-1] == 3 < channels:

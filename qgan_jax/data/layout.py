@@ -1,4 +1,4 @@
-"""What the folders around pictures say: their classes and their split."""
+"""Reads classes and split from the folders around pictures."""
 
 from collections.abc import Sequence
 import os
@@ -22,11 +22,11 @@ _SPLITS = {
 
 
 class Layout(NamedTuple):
-  """What is known of N pictures by where they lie.
+  """What the folders say about N pictures.
 
   Attributes:
-    splits: of each, `'train'`, `'test'` or `'unused'`; None where the folders
-      say nothing of a split.
+    splits: of each, `'train'`, `'test'` or `'unused'`; None if the folders give
+      no split.
     labels: int32 `[N]`, or None without classes.
     class_names: in the order of the labels.
     names: of each, its path inside its class's folder, without extension.
@@ -41,11 +41,11 @@ class Layout(NamedTuple):
 def layout_of(paths: Sequence[Parts]) -> Layout:
   """Reads classes and split from the folders of pictures.
 
-  A folder that wraps all others is looked through. Folders `train` and `test`,
-  or `val`, are a split where all pictures lie in them; of three, `val` is not
-  used. Where then all pictures lie in two or more folders, these are the
-  classes: in the order of the numbers where all names are such, else of the
-  alphabet.
+  An outer folder that contains all others is ignored. Folders `train` and
+  `test`, or `val`, are a split if all pictures are in them; if all three exist,
+  `val` is not used. If all pictures are then in two or more folders, these are
+  the classes, in the order of their numbers if all names are numbers, otherwise
+  of the alphabet.
 
   Args:
     paths: of the pictures, inside the folder or archive.

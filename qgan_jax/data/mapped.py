@@ -1,10 +1,10 @@
-"""Data sets that are larger than memory: decoded once, into files on the disk.
+"""Data sets larger than memory: decoded once, into files on the disk.
 
-The files are NumPy's own (`.npy`), mapped into memory: a batch is the same
-index of the same kind of array as where all of it fits, in any order, and the
-operating system keeps in memory what there is room for, once for all processes
-of a machine. Formats for examples of any size, such as ArrayRecord, would have
-to be decoded for each batch.
+The files are NumPy's own (`.npy`), mapped into memory. A batch is indexed as in
+an array in memory, in any order, and the operating system keeps as much in
+memory as there is room for, once for all processes of a machine. Formats for
+examples of any size, such as ArrayRecord, would have to be decoded for each
+batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -31,20 +31,20 @@ Expected = list[tuple[str, tuple[str, ...]]]
 
 
 class Files:
-  """A folder that decoded pictures are written to, one after another.
+  """A folder into which decoded pictures are written, one after another.
 
-  They are written, and not stored into a map, as a full disk would then be a
-  signal that ends the process, and not an error. Maps are only read.
+  They are written as files, and not stored into a map: there, a full disk would
+  be a signal that ends the process, and not an error. Maps are only read.
 
   Attributes:
     expected: the digest and the name of each picture that is to be decoded.
   """
 
   def __init__(self, folder: Path, expected: Expected, most: int):
-    """Makes room, which takes no space on the disk before it is used.
+    """Reserves the size of the files; disk space is used only when written.
 
     Args:
-      folder: which is there.
+      folder: which exists.
       expected: what is to be decoded.
       most: bytes of a decoded picture.
     """
@@ -59,7 +59,7 @@ class Files:
     )
 
   def keep(self, number: int, pixels: np.ndarray) -> np.ndarray:
-    """Writes uint8 `[H, W, C]` into a place, and returns it from there."""
+    """Writes uint8 `[H, W, C]` at a place, and returns it mapped from there."""
     self._spool.seek(number * self._most)
     self._spool.write(pixels.tobytes())
     self._spool.flush()
@@ -85,7 +85,7 @@ class Files:
     return _mapped(path)
 
   def finish(self, dataset: ImageDataset) -> None:
-    """Writes what `stack` has not, and deletes what is needed no more."""
+    """Writes the rest of the data set, and deletes files no longer needed."""
     rest: dict[str, Any] = {}
     for field in dataclasses.fields(dataset):
       value = getattr(dataset, field.name)
@@ -110,13 +110,13 @@ def load_or_make(
   most: int,
   decoded: int,
 ) -> ImageDataset:
-  """The data set that was decoded under a key before, or is now.
+  """Loads the data set that was decoded under a key, or decodes it now.
 
-  Processes that want the same one wait for the first.
+  Processes that need the same data set wait for the first.
 
   Args:
-    key: a digest of all that the data set depends on, in hexadecimal.
-    make: decodes it; its images are of `Files.stack`.
+    key: a digest of everything that the data set depends on, in hexadecimal.
+    make: decodes it; its images come from `Files.stack`.
     expected: the pictures' digests and names.
     most: bytes of a decoded picture.
     decoded: bytes of all images of the data set.

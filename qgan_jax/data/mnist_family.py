@@ -1,8 +1,8 @@
-"""MNIST and its relatives from their original IDX files.
+"""MNIST and similar data sets from their original IDX files.
 
-TFDS needs TensorFlow to prepare these sets, so this file reads the original
-files itself: from a folder, or downloaded once from where TFDS would, with
-the checksums that TFDS records.
+TFDS needs TensorFlow to prepare these sets. So this file reads the original
+files itself: from a folder, or downloaded once from the addresses that TFDS
+uses, with the checksums that TFDS records.
 """
 
 import gzip
@@ -40,9 +40,10 @@ def load(
   """Loads a set from its four original files.
 
   Each is looked for in `data_dir`, `data_dir/<name>` and
-  `data_dir/<name>-original`, where downloads go. A `.gz` file must have the
-  SHA-256 that TFDS records. Files without `.gz` have no recorded checksum:
-  they are read from `data_dir/<name>` only and checked by their structure.
+  `data_dir/<name>-original`, into which files are downloaded. A `.gz` file must
+  have the SHA-256 that TFDS records. Files without `.gz` have no recorded
+  checksum: they are read only from `data_dir/<name>`, and their structure is
+  checked.
 
   Args:
     name: One of `NAMES`.
@@ -55,9 +56,9 @@ def load(
     The data set, named `'<name> (original files)'`.
 
   Raises:
-    UnavailableError: A file is missing and cannot be fetched.
-    UserError: A file is damaged or belongs to another set, or `data_dir`
-      cannot be written to.
+    UnavailableError: A file is missing and cannot be downloaded.
+    UserError: A file is damaged or belongs to another set, or `data_dir` cannot
+      be written to.
   """
   recorded = tfds.original_files(name)
   arrays = []

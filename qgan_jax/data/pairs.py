@@ -1,4 +1,4 @@
-"""Pictures of two folders: pairs of the same file name, or any two."""
+"""Matches pictures of two folders: by file name, or any two."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ from qgan_jax.errors import did_you_mean, UserError
 
 
 def find_pairs(layout: Layout, pairs: str) -> list[tuple[int, int]]:
-  """Which pictures are the input and the target of a pair.
+  """Finds the pictures that are the input and the target of a pair.
 
-  Those that have the same name in the two folders, but for the extension, and
-  lie in the same part of a split. Others are left out, and a warning counts
-  them.
+  These are pictures that have the same name in the two folders, apart from the
+  extension, and are in the same part of a split. Others are left out, and a
+  warning counts them.
 
   Args:
     layout: of all pictures; its classes are the folders.
     pairs: names of the folders, 'A/B': inputs, targets.
 
   Returns:
-    Numbers of pictures, in the order of the inputs.
+    Indices of pictures, in the order of the inputs.
 
   Raises:
     UserError: there is no such folder, or no pair.
@@ -56,10 +56,10 @@ def find_pairs(layout: Layout, pairs: str) -> list[tuple[int, int]]:
 def match_domains(
   layout: Layout, domains: str, parts: Sequence[str]
 ) -> list[tuple[int, int]]:
-  """Pictures of two folders beside each other, whatever they are called.
+  """Puts pictures of two folders side by side, whatever their names.
 
-  Each picture of the one that has more is there once in its part, and those of
-  the other again and again.
+  In each part of the split, every picture of the larger folder is used once,
+  and those of the smaller folder in turn, as often as needed.
 
   Args:
     layout: of all pictures; its classes are the folders.
@@ -68,10 +68,10 @@ def match_domains(
       'test', or another, which is left out.
 
   Returns:
-    Numbers of pictures, (of A, of B); both are in the same part.
+    Indices of pictures, (of A, of B); both are in the same part.
 
   Raises:
-    UserError: there is no such folder, or no picture of one in a part.
+    UserError: there is no such folder, or a part has no picture of one folder.
   """
   names = _folders(layout, 'domains', domains)
   assert layout.labels is not None

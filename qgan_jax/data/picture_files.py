@@ -1,4 +1,4 @@
-"""The files of pictures in a folder or an archive, which is not unpacked."""
+"""The picture files of a folder, or of an archive without unpacking it."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -36,11 +36,11 @@ Open = Callable[[], BinaryIO]
 
 
 class PictureFile(NamedTuple):
-  """A file that its name or its content calls a picture.
+  """A file that is a picture by its name or its content.
 
   Attributes:
     parts: its path inside the folder or the archive.
-    read: gives its bytes; any thread may call it, while the source is open.
+    read: returns its bytes; any thread may call it while the source is open.
   """
 
   parts: Parts
@@ -48,16 +48,16 @@ class PictureFile(NamedTuple):
 
 
 class Source:
-  """A folder or an archive that is open; iterating gives its pictures once.
+  """An open folder or archive; iterating gives its pictures, once.
 
   Attributes:
-    path: of it.
-    ignored: names of the files passed so far that are no pictures, cannot be
-      read or lie outside.
+    path: of the folder or archive.
+    ignored: names of the files seen so far that are no pictures, cannot be
+      read, or are outside of it.
   """
 
   def __init__(self, path: Path, held: contextlib.ExitStack):
-    """Opens it; `held` closes it again."""
+    """Opens it; closing `held` closes it again."""
     self.path = path
     self.ignored: list[str] = []
     self._in_order = False
@@ -82,7 +82,7 @@ class Source:
       raise self._damaged(error) from None
 
   def __iter__(self) -> Iterator[PictureFile]:
-    """Yields the pictures, in no order that means anything.
+    """Yields the pictures, in arbitrary order.
 
     Raises:
       UserError: the archive is damaged, or holds more than 64 GiB.
@@ -187,21 +187,21 @@ class Source:
 def opened(path: str) -> Iterator[Source]:
   """Opens a folder, a .zip, or a .tar that may be compressed.
 
-  Hidden files and folders are left out. What is in an archive can lead nowhere
-  else: links in it, absolute names and `..` are ignored.
+  Hidden files and folders are left out. Links, absolute names and `..` in an
+  archive are ignored, so it cannot refer to files outside of it.
 
   Args:
     path: of it; `~` is expanded.
 
   Raises:
-    UserError: it is not there, or is none of these.
+    UserError: it does not exist, or is none of these.
   """
   with contextlib.ExitStack() as held:
     yield Source(Path(expand_home(path)), held)
 
 
 def check(path: str) -> None:
-  """Looks for a first picture.
+  """Checks that there is at least one picture.
 
   Raises:
     UserError: there is none.
@@ -212,7 +212,7 @@ def check(path: str) -> None:
 
 
 def no_pictures(source: Source) -> UserError:
-  """The error of a source in which no file is a picture."""
+  """The error for a source without any picture."""
   return UserError(
     f'The folder {str(source.path)!r} holds no images (looked in its '
     'sub-folders too); expected files such as .png, .jpg or .webp.'
@@ -220,9 +220,10 @@ def no_pictures(source: Source) -> UserError:
 
 
 def formats() -> tuple[str, ...]:
-  """Those that Pillow opens by itself, by their names.
+  """Names of the formats that Pillow opens without other programs.
 
-  For EPS it starts Ghostscript, which runs the program that such a file is.
+  For EPS it would start Ghostscript, which runs the program that such a file
+  is.
   """
   Image.init()
   return tuple(kind for kind in Image.OPEN if kind != 'EPS')

@@ -1,4 +1,4 @@
-"""Every picture of a folder or an archive, read in threads."""
+"""Reads all pictures of a folder or an archive, in threads."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
@@ -32,11 +32,11 @@ class Picture(NamedTuple):
 
   Attributes:
     parts: its path inside the folder or archive.
-    digest: of its bytes, hexadecimal; '' where they cannot be read.
-    pixels: uint8 `[H, W, C]`; None where it is broken.
-    fault: what is wrong with it then.
-    brightest: its largest value where it has more than 8 bits, else 0.
-    is_flat: whether it has few colours; None where it has the right size.
+    digest: of its bytes, hexadecimal; '' if they cannot be read.
+    pixels: uint8 `[H, W, C]`; None if it is broken.
+    fault: what is wrong with it in that case.
+    brightest: its largest value if it has more than 8 bits, else 0.
+    is_flat: whether it has few colours; None if it has the right size.
   """
 
   parts: tuple[str, ...]
@@ -50,14 +50,14 @@ class Picture(NamedTuple):
 def read(
   path: str, to_array: Callable[..., np.ndarray]
 ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-  """Reads every picture in a folder or an archive, one after another.
+  """Reads all pictures of a folder or an archive, one after another.
 
   Args:
     path: The folder, .zip or .tar; `~` is expanded.
-    to_array: Makes an array of a picture that stands upright.
+    to_array: Makes an array of an upright picture.
 
   Yields:
-    (its path inside, what `to_array` makes of it); a warning names those that
+    (its path inside, the result of `to_array`). A warning names pictures that
     cannot be read.
 
   Raises:
@@ -77,13 +77,13 @@ def read(
 
 
 def count(path: str) -> int:
-  """How many pictures there are, or what seems to be some."""
+  """Number of files that seem to be pictures."""
   with picture_files.opened(path) as source:
     return sum(1 for _ in source)
 
 
 def digests(path: str) -> list[tuple[str, tuple[str, ...]]]:
-  """What every picture is, and where it lies: digest and parts, in order."""
+  """Digest and path of every picture, in order."""
   with picture_files.opened(path) as source:
     return sorted(_shown(_digest_of, source, 'comparing images'))
 
@@ -91,15 +91,15 @@ def digests(path: str) -> list[tuple[str, tuple[str, ...]]]:
 def readable(
   path: str, to_array: Callable[..., np.ndarray], files: Files | None = None
 ) -> list[Picture]:
-  """The pictures that are whole; a warning counts everything else.
+  """The pictures that can be read; a warning counts everything else.
 
   Args:
     path: of the folder or archive.
     to_array: makes an array of a picture.
-    files: keeps the arrays; None for memory.
+    files: stores the arrays; None for memory.
 
   Returns:
-    The pictures in an order that depends on their content alone.
+    The pictures, in an order that depends on their content alone.
 
   Raises:
     UserError: there is no such path, or fewer than two can be read.

@@ -36,32 +36,33 @@ def load(
   domains: str | None = None,
   memory: int | None = None,
 ) -> ImageDataset:
-  """Loads a data set, into memory where it fits.
+  """Loads a data set, into memory if it fits.
 
   Args:
     source: One of
       a TensorFlow Datasets name (`'mnist'`, `'cifar10:3.0.2'`), prepared in
         `data_dir` as ArrayRecord; MNIST, Fashion-MNIST and KMNIST are also
-        read from their original files and downloaded where these are missing;
+        read from their original files and downloaded if these are missing;
       `'digits'`, scikit-learn's 1,797 scans, which need no file at all;
       `'folder:PATH'`, a folder of images, or a .zip or .tar of them.
-    data_dir: Where data sets lie; None means `$TFDS_DATA_DIR`, else TFDS's
-      own default, `~/tensorflow_datasets`.
-    image_size: Height and width of the result, in pixels, or one number:
-      images are cropped about their centre and resized.
+    data_dir: Folder of data sets; None means `$TFDS_DATA_DIR`, else TFDS's own
+      default, `~/tensorflow_datasets`.
+    image_size: Height and width of the result, in pixels, or one number: images
+      are cropped about their centre and resized.
     channels: 1 (grey), 3 (RGB) or 4 (RGBA, colours multiplied by alpha); None
       keeps what the source has.
-    standin: Whether `'digits'` may replace a set of the MNIST family that
-      cannot be had. A warning says so, and the result records it.
+    standin: Whether `'digits'` may replace a set of the MNIST family that is
+      not available. A warning says so, and the result records it.
     download: Whether the network may be used.
-    group: Which pictures of a folder stay together when a part is held out:
-      `'content'` or `'name'`, see `folder.load`, as for the next five.
-    fit: How pictures of a folder get that size.
-    pixel_art: Whether they are scaled as pixel art; None decides by them.
-    pairs: Which of its folders hold inputs and targets, `'A/B'`.
-    domains: The same where these are no pairs.
-    memory: Bytes that they may take when they are decoded; more are mapped
-      from files. None for no limit.
+    group: For a folder, which pictures stay together when a part is held out:
+      `'content'` or `'name'`. For this and the next five, see `folder.load`.
+    fit: How pictures of a folder are fitted into that size.
+    pixel_art: Whether they are scaled as pixel art; None decides by their
+      colours.
+    pairs: Which two sub-folders hold inputs and targets, `'A/B'`.
+    domains: The same, for inputs and targets that are not pairs.
+    memory: Bytes that decoded pictures may take; larger sets are mapped from
+      files. None for no limit.
 
   Returns:
     The data set; its `name` says what was really used.
@@ -114,14 +115,15 @@ def load(
 
 
 def check(source: str, *, data_dir: str | None = None) -> None:
-  """Looks for a data set, and neither reads nor downloads it.
+  """Checks that a data set is available, without reading or downloading it.
 
   Args:
-    source: as of `load`.
-    data_dir: as of `load`.
+    source: As for `load`.
+    data_dir: As for `load`.
 
   Raises:
-    UserError: The source is unknown, or is not here and cannot be downloaded.
+    UserError: The source is unknown, or does not exist here and cannot be
+      downloaded.
   """
   kind, _, path = source.partition(':')
   if kind == 'folder':

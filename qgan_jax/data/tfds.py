@@ -28,7 +28,7 @@ def _import() -> Any:
 
 
 def default_data_dir() -> Path:
-  """Returns TFDS's data folder: `$TFDS_DATA_DIR`, or one in the home."""
+  """Returns TFDS's data folder: `$TFDS_DATA_DIR`, or one in the home folder."""
   default = os.path.join('~', 'tensorflow_datasets')
   return Path(expand_home(os.environ.get('TFDS_DATA_DIR') or default))
 
@@ -69,8 +69,8 @@ def original_files(name: str) -> dict[str, Original]:
 def find_prepared(source: str, *, data_dir: Path) -> Any | None:
   """Returns the TFDS builder of a set prepared in `data_dir`, or None.
 
-  It is made from the prepared files alone, so a person's own data sets work,
-  and so do those whose preparation needs TensorFlow.
+  It is made from the prepared files alone. So it works for a user's own data
+  sets, and for those whose preparation needs TensorFlow.
 
   Raises:
     UserError: `source` is malformed.
@@ -97,11 +97,11 @@ def find_prepared(source: str, *, data_dir: Path) -> Any | None:
 def load(
   builder: Any, *, image_size: int | images.Size, channels: int | None = None
 ) -> ImageDataset:
-  """Decodes a prepared set once, each image treated by `images.to_array`.
+  """Decodes a prepared set once; each image is fitted by `images.to_array`.
 
   The held-out images are the split `test`, else `validation`, else those that
-  `dataset.hold_out` draws from `train`. There are labels if the set has a
-  class feature `label`.
+  `dataset.hold_out` draws from `train`. There are labels if the set has a class
+  feature `label`.
 
   Args:
     builder: What `find_prepared` returned.
@@ -112,8 +112,8 @@ def load(
     The data set, named `'<name>:<version>'`.
 
   Raises:
-    UserError: The set has no 8-bit feature `image` or no split `train`, is
-      not stored as ArrayRecord, or its files are damaged.
+    UserError: The set has no 8-bit feature `image` or no split `train`, is not
+      stored as ArrayRecord, or its files are damaged.
   """
   tfds = _import()
   info = builder.info

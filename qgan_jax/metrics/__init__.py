@@ -1,4 +1,4 @@
-"""Scores of generated images: how close to the data, how diverse."""
+"""Scores of generated images: how close they are to the data, how diverse."""
 
 from qgan_jax.metrics import classifier, inception
 from qgan_jax.metrics.classifier import classifier_extractor

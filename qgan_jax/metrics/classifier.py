@@ -1,7 +1,7 @@
 """Features of a small classifier, trained on the data set that is scored.
 
-It needs no download and learns in seconds. Scores in its features compare runs
-on one data set; they are no FID and say so by their name.
+It needs no download and is trained in seconds. Scores in its features can be
+compared between runs on one data set. They are not FID, and have other names.
 """
 
 import functools
@@ -155,22 +155,22 @@ def classifier_extractor(
   cache_dir: str | os.PathLike | None = None,
   seed: int = 0,
 ) -> Extractor:
-  """Trains a classifier of the data set, or loads the one trained before.
+  """Trains a classifier of the data set, or loads it from the cache.
 
   The features are its 128 penultimate activations, after ReLU. Without labels
-  it learns to tell which of four rotations an image was given (RotNet, Gidaris
-  et al., 1803.07728), or, where images are not square, in which of four ways it
-  was mirrored; its name says so, and it gives no class probabilities.
+  it learns which of four rotations an image was given (RotNet, Gidaris et al.,
+  1803.07728) or, if images are not square, in which of four ways it was
+  mirrored. Its name then says so, and it gives no class probabilities.
 
-  It is trained on the CPU: the same images give the same weights. Images of 4
-  channels are laid over grey, by the batch, as there may be more of them than
-  memory.
+  It is trained on the CPU, so that the same images give the same weights.
+  Images of 4 channels are laid over grey batch by batch, since all of them may
+  not fit into memory.
 
   Args:
-    dataset_name: Goes into the extractor's name.
+    dataset_name: Becomes part of the extractor's name.
     train_images: uint8, `[N, H, W, C]`.
     train_labels: Integers in [0, num_classes), `[N]`, or None.
-    test_images: uint8, `[M, H, W, C]`; they decide only `accuracy`.
+    test_images: uint8, `[M, H, W, C]`; used only for `accuracy`.
     test_labels: `[M]`, or None.
     num_classes: Number of classes; not used without labels.
     cache_dir: Folder of the cached weights. Default: the environment variable
@@ -178,7 +178,7 @@ def classifier_extractor(
     seed: Seed of the initial weights and of the order of images.
 
   Raises:
-    UserError: There is no folder to cache it in.
+    UserError: There is no folder for the cache.
   """
   supervised = train_labels is not None
   height, width = train_images.shape[1:3]

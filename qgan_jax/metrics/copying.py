@@ -1,7 +1,8 @@
-"""Whether a generator draws its training images again.
+"""Whether a generator copies its training images.
 
-The nearest training images are there to be looked at; one number says whether
-generated images lie nearer to them than new real ones do.
+It finds the training images nearest to the generated ones, to be looked at, and
+one number that tells whether generated images are nearer to training images
+than new real images are.
 """
 
 from typing import NamedTuple
@@ -10,16 +11,17 @@ import numpy as np
 
 
 class Copying(NamedTuple):
-  """How near generated images are to those of training.
+  """How near generated images are to training images.
 
   Attributes:
     nearest: `[M, k]`, indices of the k nearest training images of each
-      generated one, nearest first.
+      generated image, nearest first.
     distances: `[M, k]`, their distances.
-    data_copying: how often a generated image is nearer to its nearest training
-      image than a held-out one is to its own, over all pairs of both, an equal
-      distance counted half. ½ where generated images are like new ones, 1 where
-      they are copies, and less where they are unlike any.
+    data_copying: Over all pairs of a generated and a held-out image, how often
+      the generated one is nearer to its nearest training image than the
+      held-out one is to its own; equal distances count half. It is ½ if
+      generated images are like new real ones, 1 if they are copies, and less
+      than ½ if they are unlike any.
   """
 
   nearest: np.ndarray
@@ -36,10 +38,11 @@ def copying(
     train: Features of the training images, `[N, D]`, N ≥ k.
     held_out: Features of real images that were not trained on, `[L, D]`.
     fake: Features of the generated images, `[M, D]`.
-    k: Neighbours to find of each generated image.
+    k: Number of neighbours to find for each generated image.
 
   Source: Meehan et al. (2004.05675), section 3: `data_copying` is the statistic
-  U of Mann and Whitney over the number of pairs, over all of the space at once.
+  U of Mann and Whitney, divided by the number of pairs, for the whole space at
+  once.
 
   Example:
     >>> train = np.array([[0.0], [1.0], [2.0]])

@@ -1,4 +1,4 @@
-"""Feature extractors, and how a network becomes one."""
+"""Feature extractors, and how a network is made into one."""
 
 from collections.abc import Callable, Mapping
 import hashlib
@@ -9,12 +9,12 @@ import numpy as np
 
 
 class Features(NamedTuple):
-  """An extractor's result for N images.
+  """The result of an extractor for N images.
 
   Attributes:
     features: `[N, D]`, float32.
-    probabilities: Class probabilities `[N, K]`, float32; None where the
-      network's classes say nothing about the content of an image.
+    probabilities: Class probabilities `[N, K]`, float32; None if the network's
+      classes do not describe the content of an image.
   """
 
   features: np.ndarray
@@ -22,13 +22,13 @@ class Features(NamedTuple):
 
 
 class Extractor(NamedTuple):
-  """A feature extractor with its provenance.
+  """A feature extractor, with a record of where it comes from.
 
   Attributes:
     name: What it is and what it was trained on.
     hash: First 12 hexadecimal digits of the SHA-256 of its weights.
     resize: How images are brought to its input size.
-    value_range: The pixel values that its network sees.
+    value_range: The pixel values that its network gets.
     accuracy: On the test images of its own task; None if not measured.
     extract: Maps uint8 images `[N, H, W, C]` to `Features`.
   """
@@ -42,16 +42,18 @@ class Extractor(NamedTuple):
 
 
 def over_grey(images: np.ndarray) -> np.ndarray:
-  """Lays images of 4 channels over a grey of 128, for networks that want 3.
+  """Lays images of 4 channels over a grey of 128, for networks that take 3.
 
-  On grey, unlike black or white, dark and bright outlines both show.
+  On grey, dark and bright outlines are both visible; on black or white, one of
+  them is not.
 
   Args:
-    images: uint8 `[N, H, W, C]`; where `C` is 4, RGBA whose colours are
-      multiplied by alpha.
+    images: uint8 `[N, H, W, C]`; if `C` is 4, RGBA with colours multiplied by
+      alpha.
 
   Returns:
-    uint8 `[N, H, W, 3]`; images of other channels as they are.
+    uint8 `[N, H, W, 3]`. Images with another number of channels are returned as
+    they are.
   """
   if images.shape[-1] != 4:
     return images
@@ -62,7 +64,7 @@ def over_grey(images: np.ndarray) -> np.ndarray:
 
 
 def hash_weights(weights: Mapping[str, np.ndarray]) -> str:
-  """SHA-256 of named arrays in any order; its first 12 hexadecimal digits."""
+  """First 12 hexadecimal digits of the SHA-256 of named arrays in any order."""
   digest = hashlib.sha256()
   for name in sorted(weights):
     digest.update(name.encode())
@@ -76,11 +78,11 @@ def in_batches(
   *,
   batch_size: int,
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-  """Runs a network over any number of images in batches of one size.
+  """Makes a function that runs a network on any number of images.
 
-  The last batch is filled up with black images, so that there is one
-  compilation for each image shape and memory does not grow with N. Images of 4
-  channels are laid over grey.
+  Images are processed in batches of one size. The last batch is filled up with
+  black images, so there is one compilation for each image shape, and memory
+  does not grow with N. Images of 4 channels are laid over grey.
 
   Args:
     network: Maps (params, uint8 images `[batch_size, H, W, C]`) to (features

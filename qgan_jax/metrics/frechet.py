@@ -10,7 +10,7 @@ def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
     \|\mu_1 - \mu_2\|^2 + \mathrm{Tr}(\Sigma_1 + \Sigma_2)
     - 2\,\mathrm{Tr}\,(\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2})^{1/2}
 
-  Call it FID only with the features of Inception-2015-12-05.
+  It is the FID only with the features of Inception-2015-12-05.
 
   Args:
     real: Features of the reference images, `[N, D]`, N ≥ 2.

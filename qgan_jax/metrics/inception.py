@@ -1,8 +1,8 @@
 """Inception-2015-12-05, the network that defines FID, as a Flax module.
 
-Layer names are those of the PyTorch port, whose weights it reads. It differs
-from torchvision's Inception v3: average pools leave the padding out, and the
-last block pools by maximum.
+Layers are named as in the PyTorch port, whose weights it reads. It differs from
+torchvision's Inception v3 in two points: average pools leave out the padding,
+and the last block pools by maximum.
 """
 
 from collections.abc import Mapping
@@ -146,8 +146,8 @@ def _resize_matrix(size: int) -> np.ndarray:
 def resize_like_tensorflow1(images: jax.Array) -> jax.Array:
   """Bilinear resize of `[N, H, W, C]` to 299×299: no antialiasing, no centring.
 
-  It is what the graph behind the published FID numbers does, hence
-  TensorFlow 1's `resize_bilinear` with `align_corners=False` to the letter.
+  The graph behind the published FID numbers resizes in this way. It is exactly
+  TensorFlow 1's `resize_bilinear` with `align_corners=False`.
   """
   _, height, width, _ = images.shape
   rows, columns = _resize_matrix(height), _resize_matrix(width)
@@ -239,7 +239,7 @@ def inception_extractor(path: str | os.PathLike) -> Extractor:
   """The extractor of FID, from a file of weights.
 
   Args:
-    path: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid or the equal
+    path: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid, the equal file
       `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity, or the same
       arrays as `.safetensors`.
 

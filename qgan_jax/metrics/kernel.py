@@ -57,14 +57,15 @@ def kid(
     real: Inception features of the reference images, `[N, D]`, N ≥ 2.
     fake: Those of the generated images, `[M, D]`, M ≥ 2.
     num_subsets: How many pairs of subsets are drawn.
-    subset_size: Images in each subset, drawn without replacement; at most
-      min(N, M) are.
+    subset_size: Images in each subset, drawn without replacement; limited to
+      min(N, M).
     seed: Seed of the draws.
 
   Returns:
     Mean and standard deviation over the subsets. The mean is an unbiased
-    estimate, so it can be slightly negative. The deviation is None where a
-    subset is all of N or of M: it would miss the variation of that set.
+    estimate, so it can be slightly negative. The deviation is None if a subset
+    contains all N or all M images, since it would miss the variation of that
+    set.
 
   Source: Bińkowski et al. (1801.01401), section 4.
   """
@@ -84,10 +85,11 @@ def kernel_distance(
   """Like `kid` with the kernel (x·y / mean‖real‖² + 1)³, for any features.
 
   KID's division by D assumes features near 1, as Inception's are. With larger
-  ones the cubic term dominates the kernel, so that a few long features decide;
-  with smaller ones only their means are compared. Here the mean of x·x over the
-  reference images is 1, whatever the features' unit. The fakes do not enter the
-  unit, so that they cannot change the kernel that judges them.
+  features the cubic term dominates the kernel, so that a few long features
+  decide; with smaller ones only the means are compared. Here features are
+  scaled so that the mean of x·x over the reference images is 1, whatever their
+  unit. The scale does not depend on the generated images, so that these cannot
+  change the kernel that they are compared with.
 
   Args:
     real: Features of the reference images, `[N, D]`, N ≥ 2, not all 0.
@@ -97,7 +99,7 @@ def kernel_distance(
     seed: As for `kid`.
 
   Returns:
-    Mean and standard deviation over the subsets, as `kid` does.
+    Mean and standard deviation over the subsets, as in `kid`.
   """
   real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
   unit = float(np.mean(np.einsum('nd,nd->n', real, real)) ** 0.5)

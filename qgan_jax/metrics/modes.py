@@ -4,7 +4,7 @@ import numpy as np
 
 
 def mode_histogram(probabilities: np.ndarray) -> np.ndarray:
-  """For each class, how many images are most probably of it, `[K]`, int.
+  """For each class, how many images most probably belong to it, `[K]`, int.
 
   Args:
     probabilities: Class probabilities of the images, `[N, K]`.
@@ -18,7 +18,7 @@ def modes_covered(histogram: np.ndarray, reference: np.ndarray) -> int:
 
   Args:
     histogram: `mode_histogram` of the generated images, `[K]`.
-    reference: That of the reference images, `[K]`.
+    reference: The same of the reference images, `[K]`.
 
   Source: Metz et al. (1611.02163), section 3.3.1.
   """
@@ -28,11 +28,12 @@ def modes_covered(histogram: np.ndarray, reference: np.ndarray) -> int:
 def kl_to_reference(histogram: np.ndarray, reference: np.ndarray) -> float:
   """KL(generated ‖ reference) of two class histograms, in nats.
 
-  Classes without a reference image count as having one, so that it is finite.
+  A class without a reference image is counted as having one, so that the result
+  is finite.
 
   Args:
     histogram: `mode_histogram` of the generated images, `[K]`.
-    reference: That of the reference images, `[K]`.
+    reference: The same of the reference images, `[K]`.
 
   Source: Metz et al. (1611.02163), section 3.3.1 ("reverse KL").
   """
@@ -49,13 +50,13 @@ def inception_score(
   """Exponential of the mean KL(p(y|x) ‖ p(y)), over shuffled splits.
 
   Args:
-    probabilities: Class probabilities of the generated images, `[N, K]`,
-      N ≥ `num_splits`.
-    num_splits: Number of parts that the shuffled images are cut into.
+    probabilities: Class probabilities of the generated images, `[N, K]`, N ≥
+      `num_splits`.
+    num_splits: Number of parts into which the shuffled images are divided.
     seed: Seed of the shuffle.
 
   Returns:
-    Mean and standard deviation over the splits, between 1 and K.
+    Mean and standard deviation over the splits. The mean is between 1 and K.
 
   Source: Salimans et al. (1606.03498), section 4.
   """
@@ -76,7 +77,7 @@ def effective_rank(features: np.ndarray) -> float:
     features: Features of the images, `[N, D]`; they are not centred.
 
   Returns:
-    A number between 1 (all images are multiples of one) and min(N, D); 0 where
+    A number between 1 (all images are multiples of one) and min(N, D); 0 if
     every feature is zero.
 
   Source: Roy and Vetterli (EUSIPCO 2007), definition 1.

@@ -1,7 +1,8 @@
 """Precision, recall, density and coverage: scores of nearest neighbours.
 
 Balls are closed (Kynkäänniemi et al., equation 1): a point at exactly the
-radius is inside. That matters where images repeat, as in a collapsed generator.
+radius is inside. This matters if images repeat, as those of a collapsed
+generator do.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,17 +47,19 @@ def _squared_radii(features: np.ndarray, ks: Sequence[int]) -> np.ndarray:
 
 
 class Neighbours(NamedTuple):
-  """Scores of nearest neighbours, each of fidelity and of diversity.
+  """Scores of nearest neighbours, each of fidelity or of diversity.
 
   Attributes:
-    precision: the fraction of generated images inside the union of balls
-      around the real ones, each reaching to its k-th nearest real neighbour.
+    precision: the fraction of generated images inside the union of balls around
+      the real ones. The radius of a ball is the distance to the k-th nearest
+      real neighbour.
     recall: the same with the two sets exchanged.
-    density: how many real balls hold a generated image, over k; 1 in
-      expectation for equal distributions, and can be more.
-    coverage: the fraction of real balls that hold any generated image. As in
+    density: over all generated images, the mean number of real balls that
+      contain it, divided by k. It is 1 in expectation for equal distributions,
+      and can be more.
+    coverage: the fraction of real balls that contain any generated image. As in
       density, only real neighbourhoods count, so that a few generated outliers
-      cannot inflate it.
+      cannot raise it.
   """
 
   precision: float
@@ -74,13 +77,13 @@ def neighbour_scores(
 ) -> Neighbours:
   """Improved precision and recall, density and coverage.
 
-  All four in one pass, as the distances are most of the work.
+  All four are computed in one pass, since most of the work is in the distances.
 
   Args:
     real: Features of the reference images, `[N, D]`, N > both k.
     fake: Features of the generated images, `[M, D]`, M > k_precision.
-    k_precision: Neighbours that a ball reaches to, the point itself excluded,
-      for precision and recall.
+    k_precision: For precision and recall, the neighbour that a ball reaches to,
+      not counting the point itself.
     k_density: The same for density and coverage.
 
   Source: Kynkäänniemi et al. (1904.06991), equations 1 and 2; Naeem et al.

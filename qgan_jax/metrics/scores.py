@@ -1,4 +1,4 @@
-"""Every score of a set of generated images, with its provenance."""
+"""All scores of a set of generated images, with a record of their origin."""
 
 from typing import Any
 
@@ -45,14 +45,14 @@ def _as_many(real: np.ndarray, fake: np.ndarray, seed: int) -> list[np.ndarray]:
 
 
 def check_counts(num_real: int, num_fake: int) -> None:
-  """Refuses scores of too few images; known before anything is trained.
+  """Refuses to score too few images; can be called before training.
 
   Args:
-    num_real: held-out images.
-    num_fake: generated ones.
+    num_real: Number of held-out images.
+    num_fake: Number of generated images.
 
   Raises:
-    UserError: there are too few.
+    UserError: There are too few of either.
   """
   if num_real < _MIN_IMAGES:
     raise UserError(
@@ -70,12 +70,12 @@ def check_counts(num_real: int, num_fake: int) -> None:
 def score_features(
   extractor: Extractor, real: Features, fake: Features, *, seed: int = 0
 ) -> dict[str, Any]:
-  """Like `score`, for features that `extractor` gave before.
+  """Like `score`, but for features that `extractor` has already computed.
 
   Use it to score many sets of images against one reference.
 
   Args:
-    extractor: Where the features came from.
+    extractor: The extractor that computed the features.
     real: Features of the reference images.
     fake: Features of the generated images.
     seed: As for `score`.
@@ -123,32 +123,37 @@ def score(
 ) -> dict[str, Any]:
   """Scores generated images against reference images.
 
-  With the samples of a float generator as reference and those of its quantized
-  self from the same latents as `fake_images`, the Fréchet distance is qFD.
+  If the reference is the samples of a float generator, and `fake_images` those
+  of the quantized generator from the same latents, the Fréchet distance is qFD.
 
   Args:
-    extractor: Gives the features in which images are compared.
+    extractor: Computes the features in which images are compared.
     real_images: Reference images, uint8, `[N, H, W, C]`.
     fake_images: Generated images, uint8, `[M, H, W, C]`.
-    seed: Seed of every choice of images: the kernel distance's subsets, the
-      neighbours, the inception score's splits.
+    seed: Seed of every choice of images: the subsets of the kernel distance,
+      the images for nearest neighbours, the splits of the inception score.
 
   Returns:
-    A dict that JSON can hold. With Inception features `fid`, `kid_mean` and
-    `kid_std`; with any others `frechet_distance`, `kernel_distance_mean` and
-    `kernel_distance_std`, whose kernel is another one. The deviation is None
-    where a subset is a whole set. Then `precision`, `recall`, `density`
-    and `coverage`, of min(N, M) images on either side, as their authors do:
-    ten thousand fakes would cover any few hundred images; `effective_rank`
-    (`_real`: of the reference images); where the extractor classifies, also
-    `inception_score_mean`, `inception_score_std`, `mode_histogram`,
-    `modes_covered` (out of `modes`) and `mode_kl`, whose reference is the same
-    classifier's view of the reference images, so that its own errors cancel.
-    Then the provenance: `extractor`, `num_real`, `num_fake`, `num_features`,
-    `num_neighbours`, `seed`.
+    A dict that JSON can hold:
+
+    - With Inception features `fid`, `kid_mean` and `kid_std`. With any others
+      `frechet_distance`, `kernel_distance_mean` and `kernel_distance_std`, with
+      another kernel than KID's. The deviation is None if a subset is a whole
+      set.
+    - `precision`, `recall`, `density` and `coverage`, of min(N, M) images of
+      either set, as their authors do: ten thousand fakes would cover any few
+      hundred images.
+    - `effective_rank`, and `effective_rank_real` of the reference images.
+    - If the extractor classifies, `inception_score_mean`,
+      `inception_score_std`, `mode_histogram`, `modes_covered` (out of `modes`)
+      and `mode_kl`. The reference images are classified by the same classifier,
+      so that its errors cancel.
+    - The provenance: `extractor`, `num_real`, `num_fake`, `num_features`,
+      `num_neighbours`, `seed`.
 
   Raises:
-    UserError: Too few images, or shapes that do not go together.
+    UserError: There are too few images, or the two sets have images of
+      different shapes.
   """
   if real_images.shape[1:] != fake_images.shape[1:]:
     real_shape, fake_shape = (

@@ -1,4 +1,4 @@
-"""How near images are to targets of their own: L1, PSNR and SSIM."""
+"""How similar images are to their own targets: L1, PSNR and SSIM."""
 
 import numpy as np
 from scipy import ndimage
@@ -9,19 +9,19 @@ _SIGMA, _RADIUS, _K1, _K2 = 1.5, 5, 0.01, 0.03
 
 
 def similarity(targets: np.ndarray, images: np.ndarray) -> dict[str, float]:
-  """Means over pairs of images.
+  """Means over pairs of a target and an image.
 
   Args:
     targets: uint8 `[N, H, W, C]`, at least 11×11 pixels.
-    images: Likewise, each compared with the target of its place.
+    images: The same shape; image i is compared with target i.
 
   Returns:
     `l1`, the mean absolute difference of values in [0, 1]; `psnr`, the peak
-    signal-to-noise ratio of an image in dB, where one without any difference
-    counts as if one of its values were off by one grey level; `ssim`, the
-    structural similarity (Wang et al. 2004, "Image quality assessment: from
-    error visibility to structural similarity", eq. 13), with their Gaussian
-    window where it fits into the image, of every channel by itself.
+    signal-to-noise ratio of an image in dB, where equal images count as if one
+    value were off by one grey level; `ssim`, the structural similarity of each
+    channel (Wang et al. 2004, "Image quality assessment: from error visibility
+    to structural similarity", eq. 13), with their Gaussian window wherever it
+    fits into the image.
   """
   x, y = (np.asarray(a, np.float64) for a in (targets, images))
   values = x[0].size

@@ -1,11 +1,10 @@
 """Reads the tensors of a PyTorch `state_dict` file without trusting it.
 
 Such a file holds a pickle, which can run any code. Here `pickletools`, which
-runs none, takes it apart into its instructions, and the few that a `state_dict`
-is made of are carried out: on numbers, text, tuples and tables. A file that
-asks for anything else is refused, and none takes more memory than its size is
-worth. Both containers are read: the zip of PyTorch ≥ 1.6, and the plain file
-before it.
+runs none, splits it into its instructions. Only the few that a `state_dict`
+needs are carried out: on numbers, text, tuples and tables. A file with anything
+else is refused, and no file takes more memory than its size. Both containers
+can be read: the zip of PyTorch ≥ 1.6, and the plain file before it.
 """
 
 import io

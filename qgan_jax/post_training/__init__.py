@@ -1,7 +1,7 @@
 """Quantization of trained networks, without training them again.
 
-Functions of any Linen module, its variables and calibration inputs: nothing
-here knows of GANs, configs or training.
+The functions work on any Linen module, with its variables and calibration
+inputs. They do not depend on GANs, configs or training.
 """
 
 from qgan_jax.post_training.allocation import (

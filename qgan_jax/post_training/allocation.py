@@ -1,8 +1,8 @@
-"""Bits of every layer, for a size: mixed precision by sensitivity.
+"""Mixed precision: chooses the bits of every layer for a given total size.
 
-HAWQ (Dong et al., https://arxiv.org/abs/1905.03696) ranks layers by curvature,
-a model of what an error in a layer's weights costs; networks as small as these
-can be asked directly, one layer and one width at a time.
+HAWQ (Dong et al., https://arxiv.org/abs/1905.03696) estimates from curvature
+what an error in a layer's weights costs. Networks as small as these can be
+measured directly instead, one layer and one width at a time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,13 +21,14 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 8)
 
 
 class Sensitivity(NamedTuple):
-  """What a layer's weights at a width cost.
+  """The error that one layer's weights cause at one width.
 
   Attributes:
     layer: module path.
-    bits: its width, all other layers in float.
-    error: mean squared difference of the network's output, by its variance.
-    size: of its codes, in bytes.
+    bits: width of this layer's weights; all other layers are in float.
+    error: mean squared change of the network's output, divided by the variance
+      of the output.
+    size: of the layer's codes, in bytes.
   """
 
   layer: str
@@ -42,16 +43,17 @@ def sensitivity(
   widths: Iterable[int] = WIDTHS,
   batch_size: int = 64,
 ) -> list[Sensitivity]:
-  """Quantizes one layer at a time and looks at the output.
+  """Measures how the output changes when one layer at a time is quantized.
 
   Args:
-    network: its precision says by what; its bits are not used.
+    network: its `precision` gives the quantizers; its `bits` are not used.
     *args: calibration inputs [N, …].
-    widths: to try, of those that a layer's quantizer can have.
-    batch_size: of the runs.
+    widths: widths to try; those that a layer's quantizer does not support are
+      skipped.
+    batch_size: number of inputs in one call of the network.
 
   Returns:
-    A row for every layer and width.
+    One row for every layer and width.
   """
   parts = batches(args, batch_size)
   flat = traverse_util.flatten_dict(network.variables['params'])
@@ -92,15 +94,16 @@ def sensitivity(
 
 
 def allocate(rows: Iterable[Sensitivity], size: float) -> dict[str, int]:
-  """The bits of every layer with the least error that fit into a size.
+  """Chooses bits for every layer: the least error within a given size.
 
-  Errors of layers add up, to first order. From the smallest on, the width is
-  raised that takes away most error for every byte, as long as it fits: exact
-  where errors fall convexly with bytes, as they do.
+  The errors of layers are added up, which is right to first order. Starting
+  from the smallest widths, it repeatedly makes the change of width that removes
+  most error per byte, as long as the result fits. This is optimal where errors
+  are a convex function of bytes, as they are here.
 
   Args:
     rows: as `sensitivity` returns them.
-    size: of all codes together, in bytes.
+    size: limit for all codes together, in bytes.
 
   Returns:
     Bits by module path.
@@ -136,10 +139,10 @@ def allocate(rows: Iterable[Sensitivity], size: float) -> dict[str, int]:
 
 
 def rules_of(bits: dict[str, dict[str, int]]) -> str:
-  """Precision rules that give every layer's weights their bits.
+  """Writes bits of layers as precision rules.
 
   Args:
-    bits: by network and layer.
+    bits: by network and layer, for weights.
   """
   return '; '.join(
     f'{network}/weights/{layer}: bits={n}'
@@ -151,7 +154,7 @@ def rules_of(bits: dict[str, dict[str, int]]) -> str:
 def allocate_bits(
   rows: dict[str, list[Sensitivity]], mean_bits: float
 ) -> dict[str, dict[str, int]]:
-  """Bits by network and layer, for so many bits a weight on average."""
+  """Bits by network and layer, for a given average of bits per weight."""
   allocation = {}
   for network, found in rows.items():
     # Of each layer, the bytes of a bit a weight: from any of its rows.
@@ -163,7 +166,7 @@ def allocate_bits(
 def format_allocation(
   rows: dict[str, list[Sensitivity]], bits: dict[str, dict[str, int]]
 ) -> str:
-  """Why every layer has its bits: what each width would have cost."""
+  """A table of the error of each layer at each width, and the bits chosen."""
   lines = ['error of the output, relative, with this layer alone quantized:']
   widths = sorted({row.bits for found in rows.values() for row in found})
   lines.append(

@@ -1,4 +1,4 @@
-"""What a person gives to `quantize`, checked and brought into one form."""
+"""Checks the arguments of `quantize` and brings them into one form."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
@@ -20,7 +20,7 @@ Inputs = tuple[Any, ...]
 
 
 def check(bit_width: Any, quantizer: str, activation_quantizer: str) -> None:
-  """Raises a ValueError for arguments of `quantize` that are none."""
+  """Raises a ValueError for a width or a quantizer that does not exist."""
   whole = isinstance(bit_width, numbers.Integral) and bit_width is not True
   if not whole or not (1 <= bit_width <= 16 or bit_width == FLOAT_BITS):
     raise ValueError(
@@ -38,7 +38,7 @@ def check(bit_width: Any, quantizer: str, activation_quantizer: str) -> None:
 
 
 def network_of(given: Any, which: str) -> Pair:
-  """(module, variables) of what a person gave as a network."""
+  """Turns what was given as a network into (module, variables)."""
   remedy = 'give (module, variables), or module.bind(variables)'
   if isinstance(given, nn.Module):
     if given.scope is None:
@@ -78,7 +78,7 @@ def network_of(given: Any, which: str) -> Pair:
 
 
 def inputs_of(name: str, given: Any) -> Inputs | None:
-  """What a person gave as inputs, as a tuple of arrays or their shapes."""
+  """Turns given inputs into a tuple of arrays or of their shapes."""
   if given is None:
     return None
   inputs = tuple(given) if isinstance(given, tuple | list) else (given,)
@@ -97,7 +97,7 @@ def inputs_of(name: str, given: Any) -> Inputs | None:
 
 
 def arrays_of(name: str, given: Any) -> Inputs:
-  """The same of what a network is run on, with values in it."""
+  """Like `inputs_of`, but the inputs must be arrays of finite values."""
   inputs = inputs_of(name, given) or ()
   for x in inputs:
     if isinstance(x, jax.ShapeDtypeStruct) or not len(x):
@@ -109,7 +109,7 @@ def arrays_of(name: str, given: Any) -> Inputs:
 
 @contextlib.contextmanager
 def naming_the_call(module: nn.Module, inputs: Inputs) -> Iterator[None]:
-  """Says what a module was called with where it fails."""
+  """Turns errors of a call into a ValueError with the shapes of its inputs."""
   try:
     yield
   except (TypeError, ValueError, flax.errors.FlaxError) as error:

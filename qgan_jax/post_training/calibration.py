@@ -1,7 +1,7 @@
 """Ranges of activations from calibration inputs.
 
-Krishnamoorthi, https://arxiv.org/abs/1806.08342, section 3.1.2, compares them;
-'kl' is TensorRT's (Migacz, GTC 2017).
+The methods are compared by Krishnamoorthi, https://arxiv.org/abs/1806.08342,
+section 3.1.2; 'kl' is the one of TensorRT (Migacz, GTC 2017).
 """
 
 from collections.abc import Callable
@@ -80,17 +80,18 @@ RANGE_METHODS: dict[str, Callable[..., np.ndarray]] = {
 def activation_ranges(
   network: Quantized, *args: Any, method: str = 'mse', batch_size: int = 64
 ) -> dict[str, Array]:
-  """Static ranges of the inputs of every layer whose input is quantized.
+  """Computes fixed ranges for all layer inputs that are quantized.
 
-  The network runs with quantized weights and float activations, so that the
-  ranges are those of the values that will be there.
+  The network runs with quantized weights and float activations, so the ranges
+  fit the values that the quantized weights produce.
 
   Args:
-    network: its weights' quantizers as they will be.
+    network: with the final quantizers of its weights.
     *args: calibration inputs [N, …]; None where the module takes None.
-    method: 'minmax'; 'percentile', 0.01 % cut off at either end; 'mse', the
-      least squared error; 'kl', the least information lost.
-    batch_size: of the runs.
+    method: 'minmax', from the least to the greatest value; 'percentile', with
+      0.01 % of the values cut off at either end; 'mse', the range of least
+      squared error; 'kl', the range of least information lost.
+    batch_size: number of inputs in one call of the network.
 
   Returns:
     Ranges [2] by module path, for `Precision.apply`.

@@ -1,4 +1,4 @@
-"""All that quantization after training does to one network, in its order."""
+"""All steps of quantization after training for one network, in order."""
 
 from typing import Any
 
@@ -22,19 +22,20 @@ def fit(
   """Fits a network's quantizers, biases and statistics to calibration inputs.
 
   Args:
-    network: trained, its weights in float. Quantizers that learn the ranges of
-      activations have them in `learned` already.
-    *inputs: what it is called with, arrays [N, …], or None.
-    method: of the weights. 'nearest' leaves their quantizers as training would
-      start them, 'mse' gives them the scales of least squared error, 'adaround'
-      these, and rounding by what every layer gives.
-    calibration: how static ranges of activations are chosen, of
+    network: trained, with its weights in float. If its activations have learned
+      quantizers, their parameters are already in `learned`.
+    *inputs: calibration inputs of the network, arrays [N, …] or None.
+    method: how weights are rounded. 'nearest' uses the quantizers as training
+      would start them. 'mse' sets learned scales to those of least squared
+      error. 'adaround' does so too, and then chooses whether each weight is
+      rounded up or down by the output of its layer.
+    calibration: how fixed ranges of activations are chosen, one of
       `RANGE_METHODS`.
-    bias_correction: whether the biases make up for the weights' errors.
-    rounding_steps: of 'adaround', a layer.
+    bias_correction: whether biases are corrected for the errors of the weights.
+    rounding_steps: steps of 'adaround' for each layer.
 
   Returns:
-    The network with scales, biases, BatchNorm's statistics and ranges.
+    The network with fitted scales, biases, BatchNorm statistics and ranges.
   """
   size = batch_size_for(inputs)
   if method != 'nearest':

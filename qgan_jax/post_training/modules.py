@@ -99,10 +99,10 @@ def quantize(
 ) -> Any:
   """Quantizes one or two trained networks, without training them again.
 
-  Works for any Linen module. Weights are quantized in every layer of Linen's
-  that multiplies; with `calibrate`, the inputs of these layers are, too. What a
-  module computes by itself (an `einsum` with a parameter of its own) is left in
-  float: `Quantized.table` names it, and a rule can have it quantized.
+  Works for any Linen module. The weights of Linen's layers (`Dense`, `Conv`, …)
+  are quantized; with `calibrate`, the inputs of these layers are, too. A
+  parameter that a module multiplies by itself, for example in an `einsum`,
+  stays in float: `Quantized.table` lists it, and a rule can quantize it.
 
   Example:
     >>> import flax.linen as nn
@@ -120,43 +120,46 @@ def quantize(
     (256, 4)
 
   Args:
-    generator: the network: (module, variables), or a module that is bound to
-      its variables, `module.bind(variables)`.
-    discriminator: another one, likewise; None for one network alone.
-    bit_width: of weights, and of activations where they are calibrated: 1 to
-      16, or 32 for float. Biases and norms stay in float, and the network's own
-      input keeps 8 bits. A quantizer whose definition fixes its width has that.
-    quantizer: of the weights, one of `quantizers.WEIGHTS` but `grid`, whose
-      `bits` is no width. One with a learned scale ('lsq', 'seq') has the scales
-      of least squared error. None for 'lsq', or for 'uniform' (min-max) where
-      bound modules are returned.
+    generator: the network: (module, variables), or a module bound to its
+      variables, `module.bind(variables)`.
+    discriminator: a second network, in the same form; None for one network.
+    bit_width: of the weights, and of the activations if they are calibrated: 1
+      to 16, or 32 for float. Biases and norms stay in float, and the network's
+      own input keeps at least 8 bits. A quantizer with a fixed width, such as
+      `ternary`, uses that width.
+    quantizer: of the weights, one of `quantizers.WEIGHTS` except `grid`.
+      Learned scales ('lsq', 'seq') are set to those of least squared error.
+      None means 'lsq', or 'uniform' (min-max) if bound modules are returned.
     activation_quantizer: one of `quantizers.ACTIVATIONS`.
-    per_channel: a scale for each output channel of a weight.
-    rules: what differs layer by layer, as in a config's `precision.rules`:
-      'generator/weights/Dense_0: bits=8'; `generator` is the first network.
-    calibrate: what the first network is called with, an array [N, …] or a tuple
-      of them, a few hundred examples or more. On it the activations' ranges
-      are those of least squared error, biases make up for the weights' errors,
-      and BatchNorm's statistics are taken anew.
-      The second network is calibrated with what the first one, in float, makes
-      of it, followed by what else is in the tuple (labels) as far as the second
-      has arguments of the same names. Without it, weights alone are quantized.
-    generator_inputs: without `calibrate`, arrays or `jax.ShapeDtypeStruct`s
-      that the first network can be called with; nothing is computed. They show
-      which axis of a kernel is the channels, which is known without them of
-      layers that the module holds before a call (fields, `setup`). Give them
-      where a compact call makes a `ConvTranspose` with `transpose_kernel=True`,
-      or a `DenseGeneral` with several features: what their bias does not tell
-      is taken for the last axis.
-    discriminator_inputs: the same of the second network; with `calibrate`, the
-      arrays that it is calibrated with in place of the first one's output.
+    per_channel: whether each output channel of a weight has its own scale.
+    rules: exceptions for single layers, in the syntax of the config key
+      `precision.rules`: 'generator/weights/Dense_0: bits=8'. The first network
+      is always called `generator`, the second `discriminator`.
+    calibrate: inputs of the first network, an array [N, …] or a tuple of them,
+      of a few hundred examples or more. They are used to choose the ranges of
+      the activations (least squared error), to correct the biases for the
+      errors of the weights, and to measure BatchNorm's statistics anew.
+      The second network is calibrated with the output of the first one in
+      float. Further arrays of the tuple, such as labels, are passed to it, too,
+      up to the first whose argument has another name there. None quantizes the
+      weights alone.
+    generator_inputs: example inputs of the first network, instead of
+      `calibrate`: arrays or `jax.ShapeDtypeStruct`s; only their shapes and
+      types are used. They show which axis of a kernel holds the output
+      channels. Without them this is known for layers that exist before a call
+      (fields, `setup`). For other layers the shape of the bias is used, and the
+      last axis where that does not tell. So give example inputs if a compact
+      method makes a `ConvTranspose` with `transpose_kernel=True`, or a
+      `DenseGeneral` with several features.
+    discriminator_inputs: the same for the second network. With `calibrate`,
+      arrays that it is calibrated with instead of the first one's output.
 
   Returns:
-    A `Quantized` for each network; where they are bound modules and nothing is
-    calibrated, modules that are bound to quantized weights.
+    A `Quantized` for each network. If bound modules are given without
+    `calibrate`, bound modules with quantized weights.
 
   Raises:
-    ValueError: an argument is not as above.
+    ValueError: an argument does not have the form described above.
   """
   bound = isinstance(generator, nn.Module) and calibrate is None
   if quantizer is None:

@@ -1,4 +1,4 @@
-"""AdaRound: which way to round, chosen by what it does to a layer's output.
+"""AdaRound: rounds each weight up or down by the effect on its layer's output.
 
 Nagel et al., https://arxiv.org/abs/2004.10568.
 """
@@ -36,25 +36,27 @@ def adaround(
   learning_rate: float = 1e-2,
   batch_size: int = 64,
 ) -> Quantized:
-  """Rounds every weight up or down so that its layer's output stays.
+  """Rounds every weight up or down so that its layer's output changes least.
 
-  One layer after another, in the order of the calls: minimises
-  ‖f(x, W) − f(x̂, Ŵ)‖² + λ Σ (1 − |2h − 1|^β), where x̂ are the inputs that the
-  layers before it give once quantized (eq. 25 without the activation function,
-  which normalization separates from it here), by Adam over h.
+  Layers are rounded one after another, in the order in which they are called.
+  For each, Adam minimises ‖f(x, W) − f(x̂, Ŵ)‖² + λ Σ (1 − |2h − 1|^β) over h,
+  where x̂ are the layer's inputs after all earlier layers have been rounded.
+  This is eq. 25 without the activation function, which here comes after a
+  normalization.
 
   Args:
-    network: with the scales of its weights in `learned` (`fit_weights`).
+    network: with the scales of its weights in `learned` (see `fit_weights`).
     *args: calibration inputs [N, …].
-    steps: for each layer. The paper takes 10,000.
+    steps: for each layer. The paper uses 10,000.
     learning_rate: of Adam.
     batch_size: of a step.
 
   Returns:
-    The network, its weights on their grids: to quantize them is to leave them.
+    The network with weights that are multiples of their scales; quantizing them
+    again does not change them.
 
   Raises:
-    ValueError: a layer's quantizer has no grid with a fixed scale.
+    ValueError: a layer's quantizer has no scale in `learned`.
   """
   run = network.with_float_activations()
   parts = batches(args, batch_size)

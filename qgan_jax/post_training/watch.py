@@ -1,4 +1,4 @@
-"""A look inside a network: what its layers are given and give."""
+"""Records the inputs and outputs of the layers inside a network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +17,13 @@ _BATCH = 64  # Calibration inputs that a network is run on at a time, at most.
 
 
 def watch(run: Callable[[], Any]) -> LayerIO:
-  """What goes into and comes out of every layer that multiplies.
+  """Records the input and output of every layer that multiplies.
+
+  Which layers these are is defined by `precision.is_layer`.
 
   Args:
-    run: runs a network. Inputs are seen as they are before `Precision`
-      quantizes them, outputs as quantized weights and inputs make them.
+    run: a function that runs a network. Inputs are recorded before `Precision`
+      quantizes them; outputs are those of the quantized weights and inputs.
 
   Returns:
     (input, output) by module path, in the order of the calls.
@@ -41,7 +43,7 @@ def watch(run: Callable[[], Any]) -> LayerIO:
 
 
 def call_order(network: Quantized, args: tuple[Any, ...]) -> list[str]:
-  """The paths of the layers, in the order in which they are called."""
+  """Paths of the layers, in the order in which they are called."""
   order: list[str] = []
 
   def run(params):
@@ -53,20 +55,23 @@ def call_order(network: Quantized, args: tuple[Any, ...]) -> list[str]:
 
 
 def batch_size_for(args: tuple[Any, ...]) -> int:
-  """Of as few batches as there may be, which leave out as little as can be."""
+  """Batch size for calibration inputs, at most 64.
+
+  It gives the fewest batches possible, and then leaves out the fewest inputs.
+  """
   count = len(args[0])
   return count // -(-count // _BATCH)
 
 
 def batches(args: tuple[Any, ...], size: int) -> list[tuple[Any, ...]]:
-  """Calibration inputs in batches; what is left over is not used.
+  """Splits calibration inputs into full batches; the remainder is left out.
 
   Args:
     args: arrays [N, …], or None.
     size: of a batch.
 
   Raises:
-    ValueError: there is not one batch of them.
+    ValueError: there are fewer inputs than one batch.
   """
   count = len(args[0]) // size
   if not count:

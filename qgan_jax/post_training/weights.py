@@ -1,4 +1,4 @@
-"""Scales of trained weights, and what corrects the errors they leave."""
+"""Scales of trained weights, and a correction of biases for their errors."""
 
 import functools
 from typing import Any
@@ -23,11 +23,12 @@ _RATIOS = np.concatenate(
 
 
 def fit_weights(network: Quantized) -> Quantized:
-  """Fixes the scales of the weights where they leave the least squared error.
+  """Sets learned scales of the weights to those of least squared error.
 
-  For quantizers with a learned scale (LSQ, SEQ…): what training would learn is
-  searched for, for each channel that has a scale of its own. Others fit
-  themselves to a tensor, and stay as they are.
+  Each scale (one per channel, or one per tensor) is searched for by itself.
+  This concerns quantizers with a learned scale (LSQ, SEQ, …), whose scales
+  training would otherwise learn. All other quantizers compute their parameters
+  from the tensor and are not changed.
 
   Args:
     network: with its weights in float.
@@ -79,16 +80,16 @@ def _least_error(spec: QuantizerSpec, w: Array, bits: Array) -> Params:
 def correct_biases(
   network: Quantized, *args: Any, batch_size: int = 64
 ) -> Quantized:
-  """Takes from the biases what quantized weights add to every channel's mean.
+  """Corrects biases for the change of each channel's mean by quantized weights.
 
-  Nagel et al., https://arxiv.org/abs/1906.04721, section 4.2, empirically: one
-  layer after another, each with those before it corrected. Layers without a
-  bias are left as they are.
+  Nagel et al., https://arxiv.org/abs/1906.04721, section 4.2, measured on
+  inputs: layers are corrected one after another, each with the corrections of
+  all earlier ones in place. Layers without a bias are not changed.
 
   Args:
-    network: its weights' scales as they will be.
+    network: with the final scales of its weights.
     *args: calibration inputs [N, …].
-    batch_size: of the runs.
+    batch_size: number of inputs in one call of the network.
   """
   float_network = network.in_float()
   run = network.with_float_activations()

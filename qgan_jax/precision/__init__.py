@@ -1,4 +1,7 @@
-"""Which tensor is quantized how: applied from outside, to any Linen module."""
+"""Which tensors of a network are quantized, and how.
+
+This is applied from outside, to any Linen module.
+"""
 
 from qgan_jax.precision.arguments import arguments_for
 from qgan_jax.precision.network import is_weight, make_precision, Precision

@@ -1,4 +1,4 @@
-"""Where the parameters of an activation's quantizer come from."""
+"""Computes quantizer parameters of activations from batches."""
 
 import jax
 from jax import lax
@@ -20,17 +20,17 @@ _FEATURES = 256  # Of each example, that the error of a range is measured on.
 def fit_to_batch(
   spec: QuantizerSpec, x: Array, bits: Array, replicas: Replicas
 ) -> Params:
-  """Parameters fitted to a batch, the same on every replica.
+  """Quantizer parameters fitted to a batch, the same on every replica.
 
-  They are fitted as the quantizer says, to each replica's part, and the mean
-  is taken. A learned quantizer starts from a part of the batch's range instead
-  where that leaves less squared error.
+  The quantizer's `fit` is applied to the part of each replica, and the mean of
+  the results is used. A learned quantizer uses a part of the batch's range
+  instead, if that leaves a smaller squared error.
 
   Args:
     spec: the quantizer.
     x: a layer's input, [B, …].
     bits: its bit width.
-    replicas: that hold the rest of the batch.
+    replicas: the devices that hold the parts of the batch.
   """
   quantizer = spec.quantizer
   own = replicas.mean(quantizer.fit(x, bits))
@@ -55,14 +55,14 @@ def update_range(
   """The range to quantize with, [2].
 
   Args:
-    spec: the quantizer, which takes ranges. 'mse' clips each batch's range to
-      the part that leaves the least squared error at this width.
+    spec: the quantizer, which needs a range. With 'mse', each batch's range is
+      reduced to the part of least squared error at this width.
     x: a layer's input, [B, …].
     bits: its bit width.
     average: the moving average so far; None at the first batch.
-    momentum: of it; 0 for each batch's own range.
-    update: whether it takes this batch in.
-    replicas: that hold the rest of the batch.
+    momentum: of the average; 0 uses each batch's own range.
+    update: whether this batch is included in the average.
+    replicas: the devices that hold the parts of the batch.
   """
   if momentum == 0:
     average = None

@@ -1,4 +1,4 @@
-"""Which of the package's arguments a module of somebody else's takes."""
+"""Selects the arguments that a module of any origin accepts."""
 
 from collections.abc import Mapping, Sequence
 import inspect
@@ -15,10 +15,11 @@ _POSITIONAL = (
 def arguments_for(
   module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-  """What of some arguments a module can be applied with.
+  """Selects those of some arguments that a module can be applied with.
 
-  The package offers the same ones to every module, `(latents, labels or None)`
-  and `train`, and one that was written by somebody else need not have them all.
+  This package calls every module with the same arguments,
+  `(latents, labels or None)` and `train`. A module that a user has written need
+  not have all of them.
 
   Args:
     module: any Linen module.
@@ -26,8 +27,9 @@ def arguments_for(
     kwargs: for `module.apply`; `train` is False if it is not among them.
 
   Returns:
-    The positional arguments without those at the end that are None and one too
-    many, and the keyword arguments that `apply` has or what is called.
+    The positional arguments, without trailing ones that are None and that the
+    module does not take; and those keyword arguments that `apply` or the called
+    method has.
   """
   method = kwargs.get('method') or module
   called = getattr(module, method) if isinstance(method, str) else method

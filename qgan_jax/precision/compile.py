@@ -1,4 +1,4 @@
-"""Compilation for functions that run a few times in all."""
+"""Compiles functions that are called only a few times."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,9 @@ import jax
 
 
 def compile_quickly(function: Callable[..., Any]) -> Callable[..., Any]:
-  """`jax.jit` that leaves XLA's optimizations out where that is quicker.
+  """`jax.jit` without XLA's optimizations, if the backend is a CPU.
 
-  On a CPU they take longer than a few runs can win back.
+  On a CPU, optimizing takes longer than a few calls can gain from it.
 
   Args:
     function: of pytrees of arrays.

@@ -1,15 +1,15 @@
-"""How well each quantizer serves its tensor.
+"""Measures the error of each quantizer on its tensor.
 
-Of each quantized tensor:
+For each quantized tensor:
 
   sqnr_db    signal over quantization noise, 10 log10(Σx² / Σ(x − x̂)²);
   clipped    share of the values whose gradient the quantizer stops: those
              outside of its range;
-  used       share of the 2ⁿ levels that n bits can name with a value on them;
-  dead       how many have none;
+  used       share of the 2ⁿ levels of n bits that have a value on them;
+  dead       number of levels without a value;
   entropy    of the levels' occupancy, in bits: at most n.
 
-All of a tensor's levels are counted together, whatever scales it has.
+All levels of a tensor are counted together, whatever scales it has.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def observe(
   learned: Learned,
   *args: Any,
 ) -> Tensors:
-  """What the quantizers make of a network's weights, and of one batch.
+  """Quantizes a network's weights and the activations of one batch.
 
   A pure function, for `jax.jit`.
 
@@ -52,7 +52,7 @@ def observe(
     *args: what the module is called with.
 
   Returns:
-    By role and layer, codes and sums for `summarize`.
+    By role and layer, the codes and sums that `summarize` takes.
   """
   params = variables['params']
   masks = precision.masks(params, bits)
@@ -102,11 +102,11 @@ def _observe(
 
 
 def summarize(tensors: Tensors) -> dict[str, dict[str, float]]:
-  """Numbers to log, from what `observe` returned, on the host.
+  """Numbers to log, from the results of `observe`, on the host.
 
   Returns:
-    {'LAYER/ROLE': {'sqnr_db': …, 'clipped': …, 'used': …, 'dead': …,
-    'entropy': …, 'bits': …}}; tensors in float are left out.
+    {'LAYER/ROLE': {'sqnr_db': …, 'clipped': …, 'used': …, 'dead': …, 'entropy':
+    …, 'bits': …}}; tensors in float are left out.
   """
   summaries = {}
   for role, layers in tensors.items():
@@ -131,11 +131,11 @@ def summarize(tensors: Tensors) -> dict[str, dict[str, float]]:
 
 
 def flip_rates(before: Tensors, after: Tensors) -> dict[str, float]:
-  """How many weights oscillate: the share on another level, by layer.
+  """Share of the weights that moved to another level in a step, by layer.
 
   Args:
     before: what `observe` returned, on the host.
-    after: the same a step later.
+    after: the same one step later.
 
   Returns:
     {'LAYER/weights': share}.
@@ -150,11 +150,11 @@ def flip_rates(before: Tensors, after: Tensors) -> dict[str, float]:
 
 
 def cosines(a: PyTree, b: PyTree) -> dict[str, float]:
-  """Cosines of two gradients, by layer; NaN where one of them is 0.
+  """Cosines between two gradients, by layer; NaN where one of them is 0.
 
   Args:
-    a: the gradient of a network's parameters, on the host.
-    b: another.
+    a: gradient of a network's parameters, on the host.
+    b: another gradient of the same parameters.
 
   Returns:
     {'LAYER/weights': cosine}.

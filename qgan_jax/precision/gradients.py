@@ -1,10 +1,10 @@
-"""Gradients quantized on their way back through a network.
+"""Quantization of gradients in the backward pass.
 
-What is quantized is the gradient of a layer's output, as in DoReFa-Net (Zhou
-et al., https://arxiv.org/abs/1606.06160, section 2.5): it is a factor of both
-products of the backward pass, that with the weights and that with the inputs,
-so both run at its width. The gradient of the weights themselves, a sum over
-the batch that only the optimizer sees, stays in float.
+As in DoReFa-Net (Zhou et al., https://arxiv.org/abs/1606.06160, section 2.5),
+the gradient of a layer's output is quantized. It is a factor of both products
+of the backward pass, the one with the weights and the one with the inputs, so
+both can be computed at its width. The gradient of the weights themselves, a sum
+over the batch that only the optimizer reads, stays in float.
 """
 
 import functools
@@ -22,16 +22,16 @@ Array = jax.Array
 def quantize_cotangent(
   quantizer: Quantizer, y: Array, bits: Array, keys: Array | None
 ) -> Array:
-  """Gives y as it is; the gradient that comes back is quantized.
+  """Returns y unchanged, and quantizes its gradient in the backward pass.
 
-  Every example has a range of its own, as in the paper: its gradient depends
-  on the rest of the batch in nothing.
+  Every example has its own range, as in the paper, so its gradient does not
+  depend on the rest of the batch.
 
   Args:
-    quantizer: of the gradient, fitted to each example's.
+    quantizer: of the gradient, fitted to that of each example.
     y: [B, …], a layer's output.
-    bits: of the gradient; from 32 on it is left as it is.
-    keys: [B, 2], of a stochastic quantizer; None to round to nearest.
+    bits: of the gradient; 32 and more leave it as it is.
+    keys: [B, 2], for a stochastic quantizer; None to round to nearest.
 
   Returns:
     y.

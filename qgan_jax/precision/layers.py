@@ -1,4 +1,4 @@
-"""What layers a module has: found by tracing it, with no arithmetic."""
+"""Finds the layers of a module by tracing it; nothing is computed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,21 +19,21 @@ _NO_WEIGHTS = ('bias', 'scale')
 
 
 class Layer(NamedTuple):
-  """A layer that rules can speak of.
+  """A layer that rules can match.
 
   Attributes:
-    path: its module path, 'up0' or 'block1/conv'; '' for the module itself.
-    kernel: shape of its weights, () where it has none of its own.
-    channel_axis: of the kernel's output channels; several where they lie on
-      several axes, as the heads and features of attention.
-    inputs: shape of its input in one example, without the batch; None where
-      its input is not caught, so that its weights alone are quantized.
-    outputs: shape of its output, likewise.
-    reads_input: whether its input is the network's own, which no layer has
-      computed.
-    known: False of a parameter that belongs to no layer of Linen's, such as
-      one that a module makes for an `einsum` of its own. Its `path` is its own,
-      and it is left in float unless a rule names it.
+    path: module path, such as 'up0' or 'block1/conv'; '' for the module itself.
+    kernel: shape of its weights; () if it has none of its own.
+    channel_axis: axis of the kernel that holds the output channels; a tuple if
+      they lie on several axes, such as heads and features in attention.
+    inputs: shape of its input for one example, without the batch; None if only
+      its weights are quantized.
+    outputs: the same for its output.
+    reads_input: whether it reads the network's own input directly, and not the
+      output of another layer.
+    known: False for a parameter that belongs to no Linen layer, such as one
+      that a module uses in its own `einsum`. Its `path` is that of the
+      parameter, and it stays in float unless a rule names it.
   """
 
   path: str
@@ -46,14 +46,14 @@ class Layer(NamedTuple):
 
   @property
   def roles(self) -> tuple[str, ...]:
-    """What can be quantized of it."""
+    """The roles that can be quantized in this layer."""
     roles: tuple[str, ...] = ('weights',) if self.kernel else ()
     if self.inputs is not None:
       roles += ('activations', 'gradients')
     return roles
 
   def shape(self, role: str) -> tuple[int, ...]:
-    """The shape of what a role quantizes."""
+    """Shape of the tensor that is quantized for a role."""
     shapes = (self.kernel, self.inputs, self.outputs)
     return shapes[('weights', 'activations', 'gradients').index(role)] or ()
 
@@ -64,17 +64,17 @@ def find_layers(
   variables: Mapping[str, PyTree] | None = None,
   **kwargs: Any,
 ) -> tuple[Layer, ...]:
-  """The layers of a module: those with weights, those that multiply.
+  """Finds the layers of a module that have weights or multiply.
 
   Args:
     module: any Linen module.
-    *example: arrays, or `jax.ShapeDtypeStruct`s, to call it with.
-    variables: its variables; None for those that `init` would make.
+    *example: example inputs, arrays or `jax.ShapeDtypeStruct`s.
+    variables: of the module; None for those that `init` would make.
     **kwargs: keyword arguments of the module, static.
 
   Returns:
-    Those whose input is caught in the order they are called, and then what
-    else has weights.
+    First the layers whose inputs can be quantized, in the order of their calls;
+    then everything else that has weights.
   """
   called: dict[str, Layer] = {}
   example, kwargs = arguments_for(module, example, kwargs)
@@ -103,14 +103,13 @@ def find_layers(
 
 
 def held_layers(module: nn.Module) -> tuple[Layer, ...]:
-  """The layers with weights of a bound module, which is not called.
+  """The layers with weights of a bound module, found without a call.
 
-  What can be known without a call: which axis of a kernel is the output
-  channels, of layers that exist before one (the module itself, its fields, what
-  `setup` makes). Of any other kernel, such as one made in a compact call, the
-  bias tells, where its shape fits one place alone; else the last axis is taken,
-  which is wrong only for a transposed kernel and for `DenseGeneral` with
-  several features.
+  The axis of the output channels is known for layers that exist before a call:
+  the module itself, its fields, and what `setup` makes. For any other kernel,
+  such as one made in a compact method, it is read from the shape of the bias if
+  that fits one place only. Else the last axis is assumed, which is wrong only
+  for a transposed kernel and for `DenseGeneral` with several features.
 
   Args:
     module: a Linen module bound to its variables.

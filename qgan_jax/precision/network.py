@@ -1,9 +1,9 @@
-"""How one network is quantized, and the network run so.
+"""How one network is quantized, and how it is run with quantizers.
 
-Weights are a transform of the parameter tree; activations are caught at the
+Weights are quantized in the parameter tree. Activations are quantized at the
 input of every layer that multiplies (`nn.Dense`, `nn.DenseGeneral`, `nn.Conv`,
-`nn.ConvTranspose` and what derives from them), gradients at its output. The
-module itself is untouched and does not know.
+`nn.ConvLocal`, `nn.ConvTranspose` and classes derived from them), gradients at
+its output. The module itself needs no change.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +44,7 @@ Ranges = dict[str, Array]  # module path → [2], the lowest and the highest
 
 
 def is_weight(path: tuple[str, ...], value: Any) -> bool:
-  """Whether a parameter is a weight: biases and norms are left alone."""
+  """Whether a parameter is a weight: a `kernel` with two or more axes."""
   return path[-1] == 'kernel' and value.ndim >= 2
 
 
@@ -53,24 +53,26 @@ class Precision:
   """How one network is quantized. Static; the bit widths are not part of it.
 
   Attributes:
-    weights: quantizer of the weights, or None to leave them in float.
-    activations: quantizer of the layers' inputs, or None. A learned one has
-      its own parameters, and those of the network's own input stay as the first
-      batch left them; else its range is, by its `ranges`, a 'moving'
-      average of each batch's minimum and maximum, that of the batch itself
-      ('dynamic'), a moving average of the part of it that leaves the least
-      squared error ('mse'), or whatever the quantizer fits to the batch
-      ('fitted').
-    momentum: of the moving average of the activations' ranges; 0 takes the
-      range of every batch by itself (dynamic).
-    input_bits: least bits of the network's own input (images, latents): what
-      a layer further in can lose, the data cannot. Where the bits of the
-      activations are one number for all layers.
-    gradients: quantizer of the gradients of the layers' outputs, or None.
+    weights: quantizer of the weights, or None for float.
+    activations: quantizer of the layers' inputs, or None for float. If it has
+      learned parameters, they are used, except for the network's own input,
+      which keeps the parameters of the first batch. Otherwise its `ranges`
+      decide: 'moving', a moving average of each batch's minimum and maximum;
+      'dynamic', minimum and maximum of the batch itself; 'mse', a moving
+      average of the part of each batch's range that leaves the least squared
+      error; 'fitted', what the quantizer's `fit` computes from each batch.
+    momentum: of the moving averages of ranges; 0 uses each batch's own range
+      (dynamic).
+    input_bits: least bits of the network's own input (images, latents), however
+      few the other activations have. Used if the bits of the activations are
+      one number for all layers.
+    gradients: quantizer of the gradients of the layers' outputs, or None for
+      float.
     exceptions: (role, module path, quantizer or None) of each layer that
-      differs from the above.
-    input_layers: module paths of the layers that read the network's own input;
-      None for the first call of a layer, as networks of earlier versions have.
+      differs from the fields above.
+    input_layers: module paths of the layers that read the network's own input.
+      None, as in files of earlier format versions, means the layer that is
+      called first.
   """
 
   weights: QuantizerSpec | None = None
@@ -89,18 +91,18 @@ class Precision:
     return getattr(self, role)
 
   def weight_path(self, keys: tuple[str, ...], value: Any) -> str | None:
-    """The path that rules and `spec` know a weight by.
+    """The path under which rules and `spec` find a parameter as a weight.
 
-    A layer's kernel has the path of its layer. Any other parameter, such as
-    one that a module makes for an `einsum` of its own, is left in float unless
-    an exception names it, and has its own path.
+    For the kernel of a layer this is the layer's path. Any other parameter,
+    such as one that a module uses in an `einsum`, has its own path, and stays
+    in float unless an exception names it.
 
     Args:
-      keys: of the parameter.
-      value: it, or its shape.
+      keys: of the parameter, from the root of the tree.
+      value: the parameter, or its shape.
 
     Returns:
-      The path; None where the parameter is not to be quantized.
+      The path; None if the parameter is not to be quantized.
     """
     if is_weight(keys, value):
       return '/'.join(keys[:-1])
@@ -109,7 +111,7 @@ class Precision:
     return path if named and value.ndim >= 2 else None
 
   def specs(self, role: str) -> list[QuantizerSpec]:
-    """Every quantizer that some layer's role has."""
+    """All quantizers of a role: the general one and those of exceptions."""
     specs = [spec for r, _, spec in self.exceptions if r == role]
     return [spec for spec in (getattr(self, role), *specs) if spec is not None]
 
@@ -118,12 +120,12 @@ class Precision:
 
     Args:
       path: of the layer.
-      first: whether no layer is called before it.
+      first: whether this layer is the first to be called.
     """
     return first if self.input_layers is None else path in self.input_layers
 
   def activation_width(self, bits: Bits, path: str, *, is_input: bool) -> Array:
-    """Bits of a layer's input; of the network's own, at least `input_bits`."""
+    """Bits of a layer's input; for the network's own, at least `input_bits`."""
     n = width(bits.activations, path)
     if is_input and not isinstance(bits.activations, Mapping):
       return jnp.maximum(n, self.input_bits)
@@ -131,34 +133,34 @@ class Precision:
 
   @property
   def stochastic(self) -> bool:
-    """Whether training draws random numbers: some quantizer takes a key."""
+    """Whether any quantizer rounds at random, and so needs a key."""
     return any(
       spec.quantizer.stochastic for role in ROLES for spec in self.specs(role)
     )
 
   @property
   def learned(self) -> bool:
-    """Whether some quantizer has parameters that are trained."""
+    """Whether any quantizer has parameters that are trained."""
     return any(
       spec.quantizer.learned for role in ROLES for spec in self.specs(role)
     )
 
   @property
   def fits_to_bits(self) -> bool:
-    """Whether a state holds something that was fitted for certain bits."""
+    """Whether a state holds parameters or ranges fitted to certain bits."""
     clipped = (spec.ranges == 'mse' for spec in self.specs('activations'))
     return self.learned or any(clipped)
 
   def weight_params(
     self, path: str, w: Array, bits: Array, learned: Learned | None
   ) -> Params:
-    """The parameters of a layer's weights' quantizer.
+    """The quantizer parameters of a layer's weights.
 
     Args:
       path: of the layer.
       w: its weights, pruned.
       bits: their bit width.
-      learned: the state's learned parameters, which win; None for none.
+      learned: stored parameters; used if they have this layer. None for none.
 
     Raises:
       ValueError: the layer's weights have no quantizer.
@@ -170,7 +172,7 @@ class Precision:
     return found[path] if path in found else spec.quantizer.fit(w, bits)
 
   def masks(self, params: PyTree, bits: Bits) -> dict[str, Array]:
-    """What pruning leaves of every weight, by module path; {} without it."""
+    """Pruning masks of the weights, by module path; {} without pruning."""
     if bits.sparsity is None:
       return {}
     weights = {
@@ -192,10 +194,11 @@ class Precision:
 
     Args:
       params: the parameter tree of any Linen module.
-      bits: the network's bit widths; from 32 on, weights are left as they are.
-      learned: learned parameters, as `init` returns them and training moves
-        them; what is missing is fitted to the weights.
-      key: of stochastic quantizers; None makes them round to nearest.
+      bits: the network's bit widths; 32 and more leave weights as they are.
+      learned: learned parameters, as `init` returns them and training updates
+        them. Where they lack a layer, parameters are fitted to its weights.
+      key: random key for stochastic quantizers; without one they round to
+        nearest.
 
     Returns:
       A tree of the same shapes and dtypes. Gradients of pruned weights are 0.
@@ -235,19 +238,19 @@ class Precision:
     *args: Any,
     **kwargs: Any,
   ) -> tuple[Ranges, Learned]:
-    """What a state holds of the quantizers, from a first batch.
+    """Computes what a training state stores of the quantizers.
 
     Args:
       module: any Linen module.
       variables: its variables in float.
       bits: the network's bit widths.
-      *args: positional arguments of the module: the batch.
+      *args: positional arguments of the module: the first batch.
       **kwargs: keyword arguments of `module.apply`; see `apply`.
 
     Returns:
-      (ranges of the activations; parameters of learned quantizers, those that
-      stay as they are included: of weights as fitted to them, of activations
-      as fitted to this batch's).
+      (ranges of the activations, parameters of learned quantizers). Parameters
+      of weights are fitted to the weights, those of activations to this batch;
+      those that never change are included.
     """
     params = variables['params']
     masks = self.masks(params, bits)
@@ -291,26 +294,29 @@ class Precision:
     observe: Observe | None = None,
     **kwargs: Any,
   ) -> tuple[Any, Ranges]:
-    """Runs a module with quantized activations; its weights are as given.
+    """Runs a module with quantized activations; its weights are not changed.
 
     Args:
       module: any Linen module.
-      variables: its variables, weights already quantized.
-      ranges: ranges of the activations by module path, as the last call left
-        them; {} at the first.
+      variables: its variables, with weights quantized already.
+      ranges: of the activations by module path, as the last call returned them;
+        {} in the first call.
       bits: the network's bit widths.
       *args: positional arguments of the module.
-      learned: learned parameters; what is missing is fitted to the batch.
-      key: of stochastic quantizers; None makes them round to nearest.
-      update: whether the moving averages take this batch in.
-      replicas: that hold parts of the batch; ranges are reduced over them, so
-        that all quantize alike.
-      observe: called with every layer's path, input, parameters and bits.
-      **kwargs: keyword arguments of `module.apply`. What the module's own
-        signature lacks is left out; see `arguments_for`.
+      learned: learned parameters. Where they lack a layer, parameters are
+        fitted to the batch.
+      key: random key for stochastic quantizers; without one they round to
+        nearest.
+      update: whether this batch is included in the moving averages.
+      replicas: the devices that hold parts of the batch. Ranges are reduced
+        over them, so that all quantize in the same way.
+      observe: called for every layer input that has a quantizer, with path,
+        input, quantizer parameters and bits.
+      **kwargs: keyword arguments of `module.apply`. Those that the module's
+        signature lacks are left out; see `arguments_for`.
 
     Returns:
-      (what `module.apply` returns, the ranges to go on with).
+      (what `module.apply` returns, the ranges for the next call).
     """
     args, kwargs = arguments_for(module, args, kwargs)
     if not self.specs('activations') and not self.specs('gradients'):
@@ -389,15 +395,14 @@ def make_precision(
   momentum: float,
   input_bits: int,
 ) -> Precision:
-  """A `Precision` from names.
+  """A `Precision` from names of quantizers.
 
   Args:
     weights: name of the weights' quantizer.
     activations: name of the activations' quantizer.
-    per_channel: a scale for each output channel of a weight.
-    ranges: 'moving' averages, 'dynamic' from each batch, moving ones of least
-      'mse', or 'fitted' to each batch.
-    momentum: of the moving averages.
+    per_channel: whether each output channel of a weight has its own scale.
+    ranges: 'moving', 'dynamic', 'mse' or 'fitted'; see `Precision`.
+    momentum: of the moving averages of ranges.
     input_bits: least bits of the network's own input.
 
   Returns:

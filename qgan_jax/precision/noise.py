@@ -1,4 +1,4 @@
-"""Keys of stochastic quantizers: one for each tensor, one for each example."""
+"""Random keys of stochastic quantizers, for each tensor and each example."""
 
 import functools
 import zlib
@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 def fold(key: Array | None, role: str, path: str) -> Array | None:
-  """The key of one tensor."""
+  """The random key of one tensor, from that of the step."""
   if key is None:
     return None
   return jax.random.fold_in(key, zlib.crc32(f'{role}/{path}'.encode()))
@@ -21,12 +21,12 @@ def fold(key: Array | None, role: str, path: str) -> Array | None:
 def example_keys(
   key: Array | None, x: Array, replicas: Replicas
 ) -> Array | None:
-  """A key for each example of the global batch, so that shards do not matter.
+  """A key for each example, the same however the batch is split over devices.
 
   Args:
     key: raw key of a tensor, or None.
-    x: [B, …], this replica's part of it.
-    replicas: that hold the rest.
+    x: [B, …], this replica's part of the batch.
+    replicas: the devices that hold the parts of the batch.
 
   Returns:
     Keys [B, 2], or None.
@@ -44,7 +44,7 @@ def apply_with(
   bits: Array,
   keys: Array | None,
 ) -> Array:
-  """Quantizes x; keys are one for all of it, or one for each example."""
+  """Quantizes x with one key for all of it, or with one for each example."""
   if not quantizer.stochastic or keys is None:
     return quantizer.apply(x, params, bits)
   if keys.ndim == 1:

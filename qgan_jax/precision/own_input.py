@@ -15,10 +15,11 @@ _GIVEN, _COMPUTED = 'given to the layer ', 'computed by a layer'
 
 
 def is_layer(context: nn.module.InterceptorContext) -> bool:
-  """Whether an intercepted call is that of a layer that multiplies.
+  """Whether an intercepted call is one of a layer that multiplies.
 
-  A module of Linen's that does, or one that says by an attribute `multiplied`
-  that it stands for one side of a product: it returns what it is given.
+  Such a layer is one of Linen's (`Dense`, `DenseGeneral`, `Conv`, `ConvLocal`,
+  `ConvTranspose`), or a module with an attribute `multiplied` that is true. The
+  latter stands for one factor of a product, and returns its input.
   """
   module = context.module
   return context.method_name == '__call__' and (
@@ -29,10 +30,10 @@ def is_layer(context: nn.module.InterceptorContext) -> bool:
 def trace_inputs(
   run: Callable[..., PyTree], variables: PyTree, *example: PyTree
 ) -> tuple[PyTree, frozenset[str]]:
-  """The layers that read the input itself: none has computed what they get.
+  """Finds the layers that read the network's own input directly.
 
-  An image that is pooled, flattened, or joined with its label is still the
-  input; a sum of it and of a layer's output is not.
+  An image that is pooled, flattened, or joined with its label still counts as
+  the input; the sum of an image and a layer's output does not.
 
   Args:
     run: (variables, *example) → pytree of arrays; it calls a module.
@@ -40,8 +41,8 @@ def trace_inputs(
     *example: the network's input, likewise.
 
   Returns:
-    (shapes of what `run` returns, the paths of these layers). A layer that is
-    called several times is among them if it always reads the input.
+    (shapes of what `run` returns, paths of these layers). A layer that is
+    called several times is included if it reads the input in every call.
   """
 
   def mark(next_fun, args, kwargs, context):

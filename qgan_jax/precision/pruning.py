@@ -1,7 +1,7 @@
-"""Pruning by magnitude: which weights stay.
+"""Pruning by magnitude: which weights are kept.
 
-A mask follows from the weights and a traced sparsity alone, so that no mask is
-part of a state, and a schedule of sparsities compiles once.
+A mask is computed from the weights and a traced sparsity alone. So no state has
+to store masks, and a schedule of sparsities is compiled once.
 """
 
 import jax
@@ -12,17 +12,18 @@ Weights = dict[str, Array]
 
 
 def threshold(magnitudes: Array, count: Array) -> Array:
-  """The least t with at least `count` of the magnitudes at or below it.
+  """The least t such that at least `count` of the magnitudes are ≤ t.
 
-  Exact, and without a sort: the bits of a float32 ≥ 0, read as an integer, are
-  in the order of the floats, and 31 halvings find one among them.
+  The result is exact and needs no sort: the bits of non-negative float32
+  numbers, read as integers, are in the same order as the numbers, so 31 steps
+  of bisection find t.
 
   Args:
     magnitudes: float32 of any shape, ≥ 0.
     count: how many, int32; traced.
 
   Returns:
-    t, float32; −1 where count is 0, below every magnitude.
+    t, float32; −1, which is below every magnitude, if count is 0.
   """
   codes = jax.lax.bitcast_convert_type(magnitudes, jnp.int32)
 
@@ -39,15 +40,16 @@ def threshold(magnitudes: Array, count: Array) -> Array:
 
 
 def layer_masks(weights: Weights, sparsity: Array) -> Weights:
-  """Masks that prune every layer alike.
+  """Masks that prune every layer to the same sparsity.
 
   Args:
     weights: by module path.
-    sparsity: share of each layer's weights that goes, the smallest first, in
-      [0, 1]; equal magnitudes go together.
+    sparsity: share of each layer's weights to remove, in [0, 1], those of least
+      magnitude first. Weights of equal magnitude are removed together.
 
   Returns:
-    Masks by module path, of the weights' shapes and dtypes: 1 stays, 0 goes.
+    Masks by module path, of the weights' shapes and dtypes: 1 for weights that
+    are kept, 0 for the others.
   """
 
   def mask(w: Array) -> Array:

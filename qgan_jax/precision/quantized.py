@@ -1,4 +1,4 @@
-"""A network with all that quantizes it, as one object."""
+"""A network together with its quantizers, as one object."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -29,11 +29,11 @@ _OF_BOUND = '_quantized'  # Attribute of a bound module: what it was made from.
 
 
 class Input(NamedTuple):
-  """One example of what a network is called with, without the batch.
+  """Shape and type of one input of a network, for one example.
 
   Attributes:
-    shape: () for a label.
-    dtype: its name, 'float32'….
+    shape: without the batch; () for a label.
+    dtype: name of the type, such as 'float32'.
   """
 
   shape: tuple[int, ...]
@@ -41,9 +41,9 @@ class Input(NamedTuple):
 
 
 def inputs_like(*arrays: Any) -> tuple[Input, ...]:
-  """What a network is called with, from arrays [N, …] or their shapes.
+  """The `Input`s of a network, from arrays [N, …] or their shapes.
 
-  NumPy's 64 bits are 32 here, as JAX makes them.
+  64-bit types of NumPy become 32-bit types, as in JAX.
   """
   return tuple(
     Input(tuple(x.shape[1:]), str(jax.dtypes.canonicalize_dtype(x.dtype)))
@@ -53,21 +53,23 @@ def inputs_like(*arrays: Any) -> tuple[Input, ...]:
 
 
 class Quantized(struct.PyTreeNode):
-  """A network with all that quantizes it.
+  """A network together with everything that quantizes it.
 
-  It is called as its module is, `network(latents)`, and is a pytree: an
-  argument of compiled functions.
+  It is called like its module, `network(latents)`. It is a pytree, so compiled
+  functions can take it as an argument.
 
   Attributes:
-    module: any Linen module; static, as is `precision`.
-    precision: by which quantizers.
-    bits: to how many bits.
-    variables: in float; 'params', and other collections.
+    module: any Linen module. Static, like `precision`, `inputs` and `rounded`.
+    precision: which quantizers are used for which layers.
+    bits: their bit widths.
+    variables: of the module, in float: 'params' and other collections.
     ranges: of the activations, [2] by module path.
-    learned: parameters of the quantizers that are not fitted anew.
-    inputs: the positional arguments of a call; None where nobody said.
-    rounded: whether the weights in `variables` are quantized already, as those
-      that a file holds: they are used as they are.
+    learned: stored parameters of quantizers, by role and module path.
+      Quantizers without an entry compute theirs from the tensor or from
+      `ranges`.
+    inputs: what the network is called with; None if that is not known.
+    rounded: whether the weights in `variables` are quantized already, as in a
+      network read from a file. They are then used as they are.
   """
 
   module: nn.Module = struct.field(pytree_node=False)
@@ -82,11 +84,11 @@ class Quantized(struct.PyTreeNode):
   rounded: bool = struct.field(pytree_node=False, default=False)
 
   def in_float(self) -> 'Quantized':
-    """The same network before anything is quantized."""
+    """The same network without any quantization."""
     return self.replace(precision=Precision())
 
   def with_float_activations(self) -> 'Quantized':
-    """The same with its weights alone quantized."""
+    """The same network with only its weights quantized."""
     precision = self.precision
     return self.replace(
       precision=dataclasses.replace(
@@ -98,7 +100,7 @@ class Quantized(struct.PyTreeNode):
     )
 
   def weights(self, params: PyTree) -> PyTree:
-    """The parameters with every weight quantized."""
+    """The given parameters with every weight quantized."""
     if self.rounded:
       return params
     return self.precision.quantize_weights(
@@ -106,13 +108,13 @@ class Quantized(struct.PyTreeNode):
     )
 
   def run(self, params: PyTree, *args: Any, **kwargs: Any) -> Any:
-    """The output, for parameters whose weights are quantized already.
+    """The network's output, for parameters that are quantized already.
 
     Args:
       params: of the module.
-      *args: its positional arguments.
-      **kwargs: keyword arguments of `module.apply`, of which the module is
-        given those that it has.
+      *args: positional arguments of the module.
+      **kwargs: keyword arguments of `module.apply`. Those that the module does
+        not have are left out.
     """
     output, _ = self.precision.apply(
       self.module,
@@ -126,7 +128,7 @@ class Quantized(struct.PyTreeNode):
     return output
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
-    """The output with quantized weights and activations.
+    """The network's output, with quantized weights and activations.
 
     Args:
       *args: positional arguments of the module: the batch.
@@ -145,7 +147,7 @@ class Quantized(struct.PyTreeNode):
   def bind(self) -> nn.Module:
     """The module bound to quantized weights; its activations are in float.
 
-    `quantized_of` knows the network of the module that this returns.
+    `quantized_of` returns this network for the bound module.
     """
     params = self.weights(self.variables['params'])
     bound = self.module.bind({**self.variables, 'params': params})
@@ -154,18 +156,17 @@ class Quantized(struct.PyTreeNode):
     return bound
 
   def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Shapes of a batch of one, by `inputs`."""
+    """Shapes and types of the inputs, for a batch of one example."""
     return tuple(
       jax.ShapeDtypeStruct((1, *shape), dtype)
       for shape, dtype in self.inputs or ()
     )
 
   def table(self) -> str:
-    """What every layer is quantized with, to print.
+    """A table, as text, of the quantizer and bits of every layer.
 
-    Activations are in it where `inputs` says what the network is called with.
-    A parameter that belongs to no layer is there by its own path, in float
-    unless a rule named it.
+    It includes activations if `inputs` is known. A parameter that belongs to no
+    layer is listed under its own path; it is in float unless a rule names it.
     """
     if self.inputs is None:
       layers = held_layers(self.module.bind(self.variables))
@@ -223,16 +224,16 @@ class Quantized(struct.PyTreeNode):
     )
 
   def fitted(self, *args: Any) -> 'Quantized':
-    """The network with quantizers that start from its weights and a batch.
+    """The network with quantizers fitted to its weights and to one batch.
 
     Args:
       *args: positional arguments of the module: the batch.
 
     Returns:
-      The network with `learned` as `Precision.init` has it, and with the ranges
-      of least squared error ('mse') that this batch has at these bits. Ranges
-      from the least value to the greatest do not depend on bits: they stay.
-      The network itself where nothing of it depends on them.
+      The network with `learned` as `Precision.init` returns it, and with ranges
+      of least squared error ('mse') for this batch and these bits. Min-max
+      ranges do not depend on bits and are kept. If nothing depends on bits, the
+      network is returned unchanged.
     """
     if not self.precision.fits_to_bits:
       return self
@@ -245,17 +246,17 @@ class Quantized(struct.PyTreeNode):
     return self.replace(ranges=ranges, learned=learned)
 
   def with_batch_stats(self, batches: Sequence[tuple[Any, ...]]) -> 'Quantized':
-    """The network with BatchNorm's statistics of its own quantized features.
+    """The network with BatchNorm statistics measured on its quantized features.
 
-    Those that training leaves are of the weights in training: neither of their
-    moving average nor of rounded ones.
+    The statistics collected in training belong to the weights in training, not
+    to their moving average and not to quantized weights.
 
     Args:
-      batches: positional arguments of the module, batch by batch; their
-        statistics are averaged.
+      batches: positional arguments of the module, for each batch. The
+        statistics of all batches are averaged.
 
     Returns:
-      The network; itself where it has no 'batch_stats'.
+      The network; unchanged if it has no 'batch_stats'.
     """
     if 'batch_stats' not in self.variables:
       return self
@@ -266,7 +267,7 @@ class Quantized(struct.PyTreeNode):
 
 
 def quantized_of(module: nn.Module) -> Quantized | None:
-  """The network that `Quantized.bind` made a bound module of, if any."""
+  """The network from which `Quantized.bind` made a module; None for others."""
   return vars(module).get(_OF_BOUND)
 
 

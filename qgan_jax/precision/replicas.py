@@ -1,6 +1,6 @@
-"""The devices that hold parts of one batch, as code inside the step sees them.
+"""The devices that hold the parts of one batch, for code inside the step.
 
-Where they lie and how they are grouped is `qgan_jax.training.devices`' choice.
+Which devices these are is decided by `qgan_jax.training.devices`.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,28 @@ PyTree = Any
 
 
 class Replicas(NamedTuple):
-  """The replicas that hold parts of one batch, and quantize alike.
+  """The replicas that hold the parts of one batch, and quantize alike.
 
-  A batch is dealt out in turn: its example i is on replica i mod their number.
+  Examples are assigned in turn: example i of a batch is on replica i mod the
+  number of replicas.
 
   Attributes:
-    axis_name: the mapped axis; None where there is one replica alone.
-    axis_groups: its indices that belong together; all if None.
+    axis_name: the mapped axis; None for a single replica.
+    axis_groups: groups of its indices that belong together; None for one group
+      of all.
   """
 
   axis_name: str | None = None
   axis_groups: Sequence[Sequence[int]] | None = None
 
   def mean(self, tree: PyTree) -> PyTree:
-    """The mean over them."""
+    """The mean over the replicas."""
     if self.axis_name is None:
       return tree
     return lax.pmean(tree, self.axis_name, axis_index_groups=self.axis_groups)
 
   def span(self, low: Array, high: Array) -> tuple[Array, Array]:
-    """The least and the greatest over them."""
+    """The least `low` and the greatest `high` of all replicas."""
     if self.axis_name is None:
       return low, high
     # One collective, as each waits for all replicas: the least is the greatest
@@ -48,7 +50,7 @@ class Replicas(NamedTuple):
 
   @property
   def place(self) -> tuple[Array | int, int]:
-    """(which of them this one is, how many there are)."""
+    """(index of this replica, number of replicas)."""
     if self.axis_name is None:
       return 0, 1
     index = lax.axis_index(self.axis_name)
@@ -57,12 +59,12 @@ class Replicas(NamedTuple):
     return index % number, number
 
   def indices(self, rows: int) -> Array:
-    """Numbers, in the global batch, of this replica's examples; [rows]."""
+    """Indices of this replica's examples in the global batch, [rows]."""
     index, number = self.place
     return index + number * jnp.arange(rows)
 
   def deal(self, x: Array) -> Array:
-    """This replica's rows of what all of them have drawn alike."""
+    """This replica's rows of an array that is the same on all replicas."""
     if self.axis_name is None:
       return x
     index, number = self.place

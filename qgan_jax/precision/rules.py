@@ -1,16 +1,19 @@
-"""Rules: network × role × module path → quantizer, bits, granularity, range.
+"""Rules: quantizer, bits, granularity and range of single layers.
 
 Rules are one text, such as
 
   generator/weights/up2: bits=8 quantizer=lsq; discriminator/*/logit: bits=32
 
-Each is `NETWORK/ROLE/PATH: key=value key=value`, rules parted by semicolons.
-All three parts are glob patterns; a `*` in PATH goes over slashes too. The
-roles are weights, activations and gradients; a pattern catches gradients only
-where it says so, `gradients`. A parameter that belongs to no layer is in float
-unless a rule ends with its very name, `generator/weights/*/codes: bits=8`. The
-last rule that catches a layer wins, key by key. What no rule says is the
-network's default.
+Each rule is `NETWORK/ROLE/PATH: key=value key=value`; semicolons separate
+rules.
+
+- NETWORK, ROLE and PATH are glob patterns; a `*` in PATH also matches slashes.
+- The roles are weights, activations and gradients. Only a rule whose role is
+  spelled out as `gradients` matches gradients.
+- A parameter that belongs to no layer is in float, unless a rule matches its
+  path and ends with its exact name: `generator/weights/*/codes: bits=8`.
+- If several rules match a layer, the last one wins, for each key separately.
+- Whatever no rule sets is the network's default.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,8 +54,8 @@ class Rule(NamedTuple):
     network: pattern of the network.
     role: pattern of the role.
     path: pattern of the module path.
-    settings: what it says, by key.
-    text: as it was written.
+    settings: what the rule sets, by key.
+    text: the rule as it was written.
   """
 
   network: str
@@ -62,7 +65,7 @@ class Rule(NamedTuple):
   text: str
 
   def catches(self, network: str, role: str, layer: Layer) -> bool:
-    """Whether it speaks of a layer's role."""
+    """Whether the rule matches one role of a layer."""
     if role == 'gradients' != self.role:
       return False
     names = (path.rpartition('/')[2] for path in (self.path, layer.path))
@@ -74,14 +77,14 @@ class Rule(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Defaults:
-  """What a network's layers get where no rule speaks.
+  """What the layers of a network get where no rule matches.
 
   Attributes:
-    precision: its quantizers, by role.
+    precision: quantizers, by role.
     bits: their widths, plain numbers.
-    input_quantizer: of the network's own input; None for that of the rest, or
-      'affine' where it cannot have as many bits as the input keeps.
-    start_step: steps in float before anything is quantized.
+    input_quantizer: of the network's own input. None means the one of the other
+      activations, or 'affine' if that does not support the bits of the input.
+    start_step: number of steps in float before anything is quantized.
   """
 
   precision: Precision
@@ -114,14 +117,16 @@ _SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 def parse_rules(text: str | None, networks: Iterable[str]) -> tuple[Rule, ...]:
-  """Reads rules.
+  """Parses rules.
 
   Args:
-    text: as in this module's docstring; None or blank for none.
-    networks: names of the networks that there are.
+    text: rules in the syntax of this module's docstring; None or blank for
+      none.
+    networks: names of the existing networks.
 
   Raises:
-    UserError: it is not as there, or speaks of another network.
+    UserError: the syntax is wrong, or a rule names a network that does not
+      exist.
   """
   parts = (part.strip() for part in (text or '').split(';'))
   return tuple(_parse_rule(part, [*networks]) for part in parts if part)
@@ -174,20 +179,21 @@ def resolve_rules(
   defaults: Mapping[str, Defaults],
   rules: Sequence[Rule] = (),
 ) -> tuple[dict[str, Precision], dict[str, Bits], list[Choice]]:
-  """Decides about every layer and role of the networks.
+  """Determines quantizer and bits for every layer and role of the networks.
 
   Args:
     layers: of each network, as `find_layers` returns them.
     defaults: of each network.
-    rules: the last that catches a layer wins.
+    rules: if several match a layer, the last one wins.
 
   Returns:
-    By network, its precision; its bits, plain numbers, one for all layers of a
-    role where they agree without a rule and a dictionary otherwise; and the
-    table. What has 32 bits has no quantizer: it is exactly in float.
+    By network, its precision; by network, its bits; and the table of all
+    layers. Bits are plain numbers: one for all layers of a role if no rule
+    matches any of them, else a dictionary by layer. A layer of 32 bits has no
+    quantizer: it is exactly in float.
 
   Raises:
-    UserError: a rule catches nothing, or says what its layers cannot have.
+    UserError: a rule matches nothing, or sets what its layers do not support.
   """
   precisions, bits, table = {}, {}, []
   for network, found in layers.items():
@@ -304,7 +310,7 @@ def _default(
 def range_of(
   quantizer: quantizers.Quantizer, ranges: str, *, is_input: bool
 ) -> str:
-  """Where the range of an activation comes from, as `Precision` finds it."""
+  """Where `Precision` takes the range of an activation from, in a word."""
   if quantizer.learned:
     return 'first batch' if is_input else 'learned'
   if quantizer.from_range is not None:

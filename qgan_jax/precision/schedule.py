@@ -1,8 +1,8 @@
 """Bit widths and sparsity as functions of the step.
 
-Pure functions of a traced step, so that a whole schedule is one compiled
-program. They say what training quantizes with; what is drawn, scored and
-packed on the way has the target's bits, those of the artifact.
+They are pure functions of a traced step, so a whole schedule is one compiled
+program. They apply to training. Images drawn, scored and packed during training
+use the target's bits, those of the artifact.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """When what is quantized and pruned. The defaults: everything, always.
+  """When a network is quantized and pruned. By default fully, at every step.
 
   Attributes:
-    start_step: steps in float before anything is quantized.
-    anneal_steps: steps after that in which the bits fall from `anneal_from`
-      to the target's, one at a time, in stretches of equal length.
-    anneal_from: bits to fall from; a target above it is kept from the start.
-    prune_start: steps before pruning begins.
-    prune_steps: steps in which the sparsity rises to the target's, as
+    start_step: number of steps in float before anything is quantized.
+    anneal_steps: number of steps after those in which the bits fall from
+      `anneal_from` to the target, one at a time, at equal intervals.
+    anneal_from: bits to start from; a target above it is used from the start.
+    prune_start: number of steps before pruning begins.
+    prune_steps: number of steps in which the sparsity rises to the target, as
       s·(1 − (1 − t)³) of Zhu and Gupta, https://arxiv.org/abs/1710.01878,
       eq. 1; 0 for all at once.
   """
@@ -39,18 +39,18 @@ class Schedule:
 
   @property
   def changes_bits(self) -> bool:
-    """Whether bits depend on the step at all."""
+    """Whether the bits depend on the step."""
     return bool(self.start_step or self.anneal_steps)
 
   def at(self, bits: Bits, step: Array) -> Bits:
-    """What training quantizes with at a step.
+    """The bits and the sparsity of a training step.
 
     Args:
       bits: the target, of any structure that `Bits` has.
-      step: steps done before, int32; traced.
+      step: number of steps done before, int32; traced.
 
     Returns:
-      The same structure; from 32 on is float.
+      The same structure; 32 and more bits mean float.
     """
     sparsity = bits.sparsity
     if sparsity is not None:
@@ -73,7 +73,7 @@ class Schedule:
     return jnp.where(self.is_float(step), jnp.float32(FLOAT_BITS), n)
 
   def is_float(self, step: Array) -> Array:
-    """Whether nothing is quantized at a step."""
+    """Whether a step is in float, before `start_step`."""
     return step < self.start_step
 
   def sparsity_at(self, target: Array, step: Array) -> Array:
@@ -86,13 +86,14 @@ class Schedule:
     return target * (1 - (1 - share) ** 3)
 
   def refits(self, bits: Bits, step: Array) -> Array:
-    """Whether a step quantizes with other bits than its state is fitted to.
+    """Whether quantizers have to be fitted anew before a step.
 
-    Learned quantizers then start again; in float they wait as they are.
+    That is so if the step's bits differ from those that the state is fitted to.
+    Steps in float never need it.
 
     Args:
       bits: the target.
-      step: steps done before, of any shape.
+      step: number of steps done before, of any shape.
 
     Returns:
       Booleans of the shape of `step`.
@@ -105,13 +106,13 @@ class Schedule:
     return changed & ~self.is_float(step)
 
   def is_on_the_way(self, bits: Bits, step: Array) -> Array:
-    """Whether the step before had other bits than the target's.
+    """Whether the last step had other bits than the target.
 
-    What quantizers have learned there does not fit the target's bits.
+    If so, what quantizers have learned does not fit the target's bits.
 
     Args:
       bits: the target.
-      step: steps done before.
+      step: number of steps done before.
     """
     return (step > 0) & _differ(self.at(bits, step - 1), bits)
 

@@ -1,4 +1,4 @@
-"""How many bits, by which quantizer: what rules decide and states hold."""
+"""Bit widths, and quantizers by name: what rules set and states store."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -17,16 +17,16 @@ ROLES = ('weights', 'activations', 'gradients')
 
 
 class Bits(NamedTuple):
-  """Bit widths of one network, float32 scalars (traced: never static).
+  """Bit widths of one network, float32 scalars (traced, never static).
 
-  Each is one for all layers, or a dictionary by module path, with every layer
-  of that role in it.
+  Each field holds one width for all layers, or a dictionary by module path with
+  every layer of that role.
 
   Attributes:
     weights: of the weights.
     activations: of the layers' inputs.
     gradients: of the gradients of the layers' outputs; None for float.
-    sparsity: share of the weights that pruning makes 0; None for no pruning.
+    sparsity: share of the weights that pruning sets to 0; None for no pruning.
   """
 
   weights: Width
@@ -36,10 +36,14 @@ class Bits(NamedTuple):
 
 
 def width(bits: Any, path: str) -> Any:
-  """The bits of a layer, from one field of `Bits`.
+  """The bits of one layer, from one field of `Bits`.
+
+  Args:
+    bits: the field.
+    path: module path of the layer.
 
   Raises:
-    ValueError: the field has no such layer.
+    ValueError: the field is a dictionary without this layer.
   """
   if not isinstance(bits, Mapping):
     return bits
@@ -49,14 +53,14 @@ def width(bits: Any, path: str) -> Any:
 
 
 def takes_bits(name: str, bits: Any) -> bool:
-  """Whether a tensor with the quantizer of this name can have so many bits."""
+  """Whether the quantizer of this name supports this many bits."""
   if bits == FLOAT_BITS:
     return True
   return type(bits) is int and bits in quantizers.by_name(name).widths
 
 
 def allowed_bits(name: str) -> str:
-  """What `takes_bits` accepts, for a reader."""
+  """The widths that `takes_bits` accepts, in words."""
   widths = quantizers.by_name(name).widths
   if len(widths) == 1:
     return f'{widths[0]} alone, or 32 for float, with {name}'
@@ -68,14 +72,15 @@ def allowed_bits(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class QuantizerSpec:
-  """A quantizer by name: what a configuration or an artifact can hold.
+  """A quantizer by name, in a form that a config or a file can store.
 
   Attributes:
     name: one of `quantizers.NAMES`.
-    axis: the axis, or axes, with a scale for each index; None for one scale.
-    ranges: where the range of activations comes from, 'moving', 'dynamic',
-      'mse' or 'fitted' (see `Precision`); None as the network's momentum
-      says.
+    axis: the axis, or axes, of which each index has its own scale; None for one
+      scale.
+    ranges: where the range of activations comes from: 'moving', 'dynamic',
+      'mse' or 'fitted' (see `Precision`). None means 'moving', or 'dynamic' if
+      the `momentum` of `Precision` is 0.
   """
 
   name: str
@@ -84,5 +89,5 @@ class QuantizerSpec:
 
   @property
   def quantizer(self) -> quantizers.Quantizer:
-    """The quantizer itself."""
+    """The quantizer of this name and axis."""
     return quantizers.by_name(self.name, axis=self.axis)

@@ -1,24 +1,24 @@
-"""What every tensor of the networks is quantized with, to read."""
+"""The table of what each tensor of the networks is quantized with."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Choice(NamedTuple):
-  """What one layer's role is quantized with: a line of the table.
+  """Quantizer and bits of one role of a layer: a row of the table.
 
   Attributes:
-    network: 'generator'…; '' where there is one alone.
+    network: such as 'generator'; '' if there is only one.
     layer: its module path.
     role: one of `ROLES`.
-    quantizer: its name, '' for float.
-    bits: the width of its codes, 32 for float.
+    quantizer: its name; '' for float.
+    bits: the width of its codes; 32 for float.
     per_channel: whether each output channel has its own scale.
-    ranges: of activations, one of `RANGES`; 'learned', or 'first batch' where
-      a learned quantizer has the network's own input; 'fixed' where the range
-      is a part of the quantizer's definition; '' of the rest.
+    ranges: for activations, one of `RANGES`; 'learned'; 'first batch', for the
+      network's own input with a learned quantizer; or 'fixed', if the range is
+      part of the quantizer's definition. '' for other roles.
     shape: of the tensor, without the batch.
-    rule: the last rule that caught it, '' for the default.
+    rule: the last rule that matches it; '' if none does.
     from_step: the first step that quantizes it; None for float.
   """
 
@@ -35,9 +35,10 @@ class Choice(NamedTuple):
 
 
 def format_table(table: Sequence[Choice]) -> str:
-  """The table as text, one line for every layer and role that has a choice.
+  """The table as text, with one line for every layer and role.
 
-  Without the column of networks where there is one alone, which has no name.
+  Rows of gradients in float are left out, and so is the column of networks if
+  these have no names.
   """
   rows: list[tuple[str, ...]] = [
     ('network', 'layer', 'role', 'bits', 'quantizer', 'range', 'shape')

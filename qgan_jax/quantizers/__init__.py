@@ -1,4 +1,4 @@
-"""Quantizers: pure functions of arrays, by the names of their papers."""
+"""Quantizers: pure functions of arrays, named as in their papers."""
 
 from qgan_jax.quantizers.apot import apot
 from qgan_jax.quantizers.base import Axis, Quantizer

@@ -1,4 +1,4 @@
-"""Additive powers of two."""
+"""APoT: levels that are sums of powers of two."""
 
 import functools
 import itertools
@@ -25,10 +25,10 @@ def additive_powers(bits: int) -> np.ndarray:
 
   Li et al. (APoT), https://arxiv.org/abs/1909.13144, eq. 5 and its note on odd
   widths: sums of one term from each of n sets, the i-th {0, 2^−i, 2^−(i+n),
-  2^−(i+2n)}, and one more set of {0, a power between} where the width is odd.
+  2^−(i+2n)}, and one more set of {0, a power between} if the width is odd.
 
   Args:
-    bits: of the magnitude alone, the sign's left out; at least 1.
+    bits: of the magnitude alone, without the sign; at least 1.
 
   Returns:
     float64 [2^bits], from 0 to 1.
@@ -67,22 +67,22 @@ def apot(*, axis: Axis = None) -> Quantizer:
   """x̂ = γ · (the nearest sum of powers of two to x / γ); γ is learned.
 
   Li et al. (APoT), https://arxiv.org/abs/1909.13144: a sign and 2ⁿ⁻¹
-  magnitudes, denser near zero, whose products are shifts and sums. ∂x̂/∂γ is
-  Π(x / γ) − x / γ inside the clip and sign(x) outside (eq. 9); x passes every
-  gradient, as the authors' weights do. The paper subtracts the weights' mean,
-  divides by their deviation and starts the clip at 3; here weights keep mean
-  and size, and γ starts at three root mean squares. One bit, which has no
-  magnitude to choose, takes the levels ±γ / 2.
+  magnitudes, denser near zero, with products that are shifts and sums. ∂x̂/∂γ
+  is Π(x / γ) − x / γ inside the clip and sign(x) outside (eq. 9). x passes
+  every gradient, as weights do in the authors' code. The paper subtracts the
+  weights' mean, divides by their deviation and starts the clip at 3. Here
+  weights keep their mean and size, and γ starts at three root mean squares. One
+  bit, which has no magnitude to choose, has the levels ±γ / 2.
 
-  Activations are quantized as weights are. The authors' are unsigned: clamped
-  to [0, γ], in 2ⁿ levels, with no gradient outside.
+  Activations are quantized like weights. In the authors' code they are
+  unsigned: clamped to [0, γ], in 2ⁿ levels, with no gradient outside.
 
   Args:
-    axis: the axis with a γ for each index; None for one.
+    axis: the axis of which each index has its own γ; None for one.
 
   Returns:
-    A `Quantizer` for 1 to 8 bits; from 9 on, the levels of 8: they are a
-    table, which would grow to 32,768 entries.
+    A `Quantizer` for 1 to 8 bits. More bits give the levels of 8, since levels
+    are a table, which would grow to 32,768 entries.
   """
 
   def fit(x: Array, bits: Array) -> Params:

@@ -1,4 +1,4 @@
-"""What a quantizer is: pure functions of arrays, and what they ask for."""
+"""What a quantizer is: a tuple of pure functions of arrays."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -13,43 +13,44 @@ Axis = int | tuple[int, ...] | None
 
 
 class Apply(Protocol):
-  """(x, params, bits, key=None) → x̂."""
+  """The type of `Quantizer.apply`: (x, params, bits, key=None) → x̂."""
 
   def __call__(
     self, x: Array, params: Params, bits: Array, key: Array | None = None
   ) -> Array:
-    """Quantizes."""
+    """Quantizes x."""
 
 
 class Quantizer(NamedTuple):
   """A quantizer, as a tuple of pure functions.
 
-  `bits` is an array in each of them, so that one compiled program serves every
-  bit width. For every x, `apply(x, params, bits)` equals
-  `decode(encode(x, params, bits), params, bits)` exactly, but for what a
-  narrower dtype of x rounds off, and where `grid` needs codes past int32.
+  In all of them `bits` is an array, so one compiled program serves every bit
+  width. For every x, `apply(x, params, bits)` equals `decode(encode(x, params,
+  bits), params, bits)` exactly. There are two exceptions: x of a narrower
+  dtype, to which `apply` rounds its result, and `grid` where codes exceed
+  int32.
 
   Attributes:
     fit: (x, bits) → params, the quantizer's parameters (scales, zero points…)
-      taken from the tensor itself: a flat dict of arrays, which may be empty.
-      No gradient flows into them.
-    from_range: (low, high, bits) → params, the same from a known range; None
-      where a range is not enough, and params are fitted to every tensor, and
-      where there are no params, since the range is a part of the definition.
+      for this tensor: a flat dict of arrays, which may be empty. No gradient
+      flows into them.
+    from_range: (low, high, bits) → params, the same from a known range. None if
+      a range is not enough, so that params are fitted to every tensor, or if
+      there are no params because the range is part of the definition.
     apply: (x, params, bits, key=None) → x̂ of x's shape and dtype, with the
       quantizer's own gradient (`jax.custom_vjp`, differentiable again).
     encode: (x, params, bits) → codes, int32 of x's shape.
     decode: (codes, params, bits) → x̂, float32 of the codes' shape.
-    learned: names of the params that training keeps and gradient descent
-      trains. `fit` and `from_range` then give their initial values, and
-      `apply` has the paper's gradient with respect to them; of one that is
-      kept and never changes ('signed'), it is 0.
-    stochastic: whether `apply` rounds at random with the key that it is
-      given. Without one it rounds to nearest, as `encode` always does.
-    fixed_bits: the width of a code where the definition fixes it, and `bits`
-      is ignored; None where `bits` says it.
-    most_bits: where `bits` says it, the most that there is a code for; more
-      give no more levels.
+    learned: names of the params that are kept in training and trained by
+      gradient descent. `fit` and `from_range` give their initial values, and
+      `apply` has the paper's gradient with respect to them. For a param that is
+      kept but never changes ('signed'), this gradient is 0.
+    stochastic: whether `apply` rounds at random if it gets a key. Without a key
+      it rounds to nearest, as `encode` always does.
+    fixed_bits: width of a code if the definition fixes it; `bits` is then
+      ignored. None if `bits` gives the width.
+    most_bits: if `bits` gives the width, the largest width that has codes of
+      its own; more bits give no more levels.
   """
 
   fit: Callable[[Array, Array], Params]
@@ -64,7 +65,7 @@ class Quantizer(NamedTuple):
 
   @property
   def widths(self) -> range:
-    """The widths that a code can have."""
+    """All widths that a code can have."""
     if self.fixed_bits is not None:
       return range(self.fixed_bits, self.fixed_bits + 1)
     return range(1, self.most_bits + 1)

@@ -1,4 +1,4 @@
-"""A codebook: weights that share the values of a few centroids."""
+"""A codebook: weights share the values of a few centroids."""
 
 import jax
 import jax.numpy as jnp
@@ -37,18 +37,18 @@ def _nearest(x: Array, ascending: Array) -> Array:
 def codebook() -> Quantizer:
   """x̂ is the nearest of 2ⁿ centroids, which are learned.
 
-  Han et al. (Deep Compression), https://arxiv.org/abs/1510.00149: k-means,
-  started from centroids evenly spaced over the tensor's range, which the paper
-  finds best, 20 Lloyd iterations. A centroid's gradient is the sum over the
-  values that share it (section 3.3); x passes its own straight-through, so
-  that values may still change centroids.
+  Han et al. (Deep Compression), https://arxiv.org/abs/1510.00149: k-means with
+  20 Lloyd iterations, started from centroids evenly spaced over the tensor's
+  range, which works best in the paper. A centroid's gradient is the sum over
+  the values that share it (section 3.3). x passes its own gradient straight
+  through, so values can still change centroids.
 
-  Params hold 256 centroids whatever the width, of which 2ⁿ count. Codes number
-  them in ascending order.
+  Params hold 256 centroids at every width, of which 2ⁿ are used. Codes number
+  these in ascending order.
 
   Returns:
-    A `Quantizer` for 1 to 8 bits, one codebook for a tensor; from 9 on, that
-    of 8. From a range, centroids are evenly spaced.
+    A `Quantizer` for 1 to 8 bits, with one codebook for a tensor; more bits
+    give the codebook of 8. From a range, centroids are evenly spaced.
   """
 
   def from_range(low: Array, high: Array, bits: Array) -> Params:

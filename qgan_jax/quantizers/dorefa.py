@@ -1,7 +1,7 @@
 """DoReFa's three quantizers: of weights, of activations, of gradients.
 
-Zhou et al., https://arxiv.org/abs/1606.06160. All rest on quantize_n(r) =
-round((2ⁿ − 1) r) / (2ⁿ − 1) for r in [0, 1].
+Zhou et al., https://arxiv.org/abs/1606.06160. All use quantize_n(r) = round((2ⁿ
+− 1) r) / (2ⁿ − 1) for r in [0, 1].
 """
 
 import jax
@@ -24,15 +24,17 @@ def _steps(bits: Array) -> Array:
 def dorefa(*, axis: Axis = None) -> Quantizer:
   """Weights: x̂ = 2 · quantize_n(tanh x / (2 max|tanh x|) + ½) − 1.
 
-  Zhou et al. (DoReFa), https://arxiv.org/abs/1606.06160, eqs. 7 to 9: straight
-  through the rounding, with the true derivative of tanh (and of that, its own);
-  max|tanh x| is a constant. One bit is sign(x) · mean|x|, straight-through.
+  Zhou et al. (DoReFa), https://arxiv.org/abs/1606.06160, eqs. 7 to 9. The
+  gradient is straight-through for the rounding and exact for tanh (and so is
+  the second derivative); max|tanh x| is a constant. One bit is sign(x) ·
+  mean|x|, straight-through.
 
-  From 2 bits on x̂ spans [−1, 1] whatever the size of x, as in the paper: the
-  layer wants a norm after it.
+  From 2 bits on, x̂ spans [−1, 1] whatever the size of x, as in the paper. So
+  the layer needs a norm after it.
 
   Args:
-    axis: the axis with a maximum and a mean for each index; None for one.
+    axis: the axis of which each index has its own maximum and mean; None for
+      one of each.
 
   Returns:
     A `Quantizer` for 1 to 16 bits.
@@ -78,8 +80,8 @@ def dorefa_activation() -> Quantizer:
   """Activations: quantize_n(clip(x, 0, 1)).
 
   Zhou et al. (DoReFa), https://arxiv.org/abs/1606.06160, section 2.4:
-  straight-through in [0, 1]. The range is fixed, so that there is nothing to
-  fit; the network has to keep its activations in it.
+  straight-through in [0, 1]. The range is fixed, so there is nothing to fit;
+  the network has to keep its activations within it.
 
   Returns:
     A `Quantizer` for 1 to 16 bits, without params.
@@ -113,16 +115,16 @@ def dorefa_activation() -> Quantizer:
 def dorefa_gradient(*, axis: Axis = None) -> Quantizer:
   """Gradients: 2 max|g| · (quantize_n(g / (2 max|g|) + ½ + noise) − ½).
 
-  Zhou et al. (DoReFa), https://arxiv.org/abs/1606.06160, eq. 12, with noise
-  u / (2ⁿ − 1), u ~ U(−½, ½), which makes the rounding unbiased: E[ĝ] = g.
+  Zhou et al. (DoReFa), https://arxiv.org/abs/1606.06160, eq. 12. The noise u /
+  (2ⁿ − 1), u ~ U(−½, ½), makes the rounding unbiased: E[ĝ] = g.
 
   Args:
-    axis: the axis with a maximum for each index: 0 for one per example of a
-      batch, as in the paper; None for one.
+    axis: the axis of which each index has its own maximum: 0 for one per
+      example of a batch, as in the paper; None for one.
 
   Returns:
-    A `Quantizer` for 1 to 16 bits; `apply` without a key, and `encode`, add
-    no noise.
+    A `Quantizer` for 1 to 16 bits. Without a key, `apply` adds no noise; nor
+    does `encode`.
   """
 
   def from_range(low: Array, high: Array, bits: Array) -> Params:

@@ -1,4 +1,4 @@
-"""Element-wise gradient scaling."""
+"""EWGS: the gradient of each element is scaled by its rounding error."""
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,11 @@ from qgan_jax.quantizers.uniform import (
 
 @jax.custom_vjp
 def scale_gradient(x: Array, y: Array, inside: Array, error: Array) -> Array:
-  """y; backward, g · (1 + sign(g) · error) inside and 0 outside.
+  """Returns y; its gradient is g · (1 + sign(g) · error) inside, 0 outside.
 
   Lee et al. (EWGS), https://arxiv.org/abs/2104.00903, eq. 5. `inside` and
-  `error` are constants of the backward pass; it is not linear in g, so its
-  own derivative is 1 + sign(g) · error as well.
+  `error` are constants of the backward pass. That pass is not linear in g; its
+  own derivative is 1 + sign(g) · error, too.
 
   Args:
     x: a tensor of any shape and float dtype.
@@ -51,15 +51,16 @@ scale_gradient.defvjp(_fwd, _bwd)
 def ewgs(*, delta: float = 1e-3, axis: Axis = None) -> Quantizer:
   """`uniform` with the gradient scaled by how far a value was rounded.
 
-  Lee et al. (EWGS), https://arxiv.org/abs/2104.00903: a step that moves a
-  value away from its level is enlarged, one towards it is damped. x_n and x_q
-  are the value and its level in units of the range [0, 1]. The paper learns
-  the range's ends and the scale of its outputs; here both are `uniform`'s.
+  Lee et al. (EWGS), https://arxiv.org/abs/2104.00903: a step that moves a value
+  away from its level is made larger, one towards it smaller. x_n and x_q are
+  the value and its level in units of the range [0, 1]. The paper learns the
+  ends of the range and the scale of its outputs; here both are those of
+  `uniform`.
 
   Args:
     delta: δ ≥ 0; 0 is `uniform`. The paper estimates it from the Hessian, or
       fixes it at 10⁻³, as here.
-    axis: the axis with a scale for each index; None for one scale.
+    axis: the axis of which each index has its own scale; None for one scale.
 
   Returns:
     A `Quantizer` for 1 to 16 bits.

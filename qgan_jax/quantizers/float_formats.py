@@ -1,4 +1,4 @@
-"""Small floating-point numbers, and FP8 with a scale for a tensor."""
+"""Small floating-point numbers, and FP8 with one scale for a tensor."""
 
 from typing import NamedTuple
 
@@ -18,14 +18,14 @@ from qgan_jax.quantizers.straight_through import straight_through
 
 
 class FloatFormat(NamedTuple):
-  """A number of a sign, an exponent and a mantissa.
+  """A number format of a sign, an exponent and a mantissa.
 
   Attributes:
-    bits: of the whole.
+    bits: of the whole number.
     mantissa_bits: of the fraction.
-    least_exponent: of a normal number; below it, steps stay equal.
+    least_exponent: of a normal number; below it, the step stays the same.
     greatest_exponent: of a number, `emax` in the MX specification.
-    greatest: the largest number; larger ones become it.
+    greatest: the largest number; larger values saturate to it.
   """
 
   bits: int
@@ -45,9 +45,9 @@ INT8 = FloatFormat(8, 6, 0, 0, 127 / 64)
 
 
 def to_float_codes(x: Array, number: FloatFormat) -> Array:
-  """The nearest number's code: its magnitude's bits, with x's sign.
+  """The code of the nearest number: the bits of its magnitude, with x's sign.
 
-  Ties go to the even mantissa, and what is beyond the greatest saturates.
+  Ties go to the even mantissa; values beyond the greatest number saturate.
 
   Args:
     x: float32 of any shape.
@@ -69,7 +69,7 @@ def to_float_codes(x: Array, number: FloatFormat) -> Array:
 
 
 def from_float_codes(codes: Array, number: FloatFormat) -> Array:
-  """The numbers of `to_float_codes`, float32."""
+  """The numbers of codes that `to_float_codes` returned, float32."""
   size = 1 << number.mantissa_bits
   code = jnp.abs(codes)
   binade = jnp.maximum(code // size - 1, 0)
@@ -81,15 +81,15 @@ def fp8(number: FloatFormat, *, axis: Axis = None) -> Quantizer:
   """Eight-bit floats, times one power of two for a tensor.
 
   Micikevicius et al., https://arxiv.org/abs/2209.05433: E4M3, whose greatest
-  is 448, for weights and activations, E5M2, whose greatest is 57344, for
-  gradients. The scale is the least power of two that takes the tensor's
-  largest magnitude into the format, so that x / scale and its way back are
-  exact, and x̂ / scale is what `ml_dtypes` rounds x / scale to, bit for bit.
+  number is 448, for weights and activations, and E5M2, whose greatest is 57344,
+  for gradients. The scale is the least power of two that brings the tensor's
+  largest magnitude into the format. So division by it and multiplication are
+  exact, and x̂ / scale is bit for bit what `ml_dtypes` rounds x / scale to.
   Straight-through inside the range. `bits` is ignored: the definition has 8.
 
   Args:
     number: E4M3 or E5M2.
-    axis: the axis with a scale for each index; None for one scale.
+    axis: the axis of which each index has its own scale; None for one scale.
 
   Returns:
     A `Quantizer` of eight bits.

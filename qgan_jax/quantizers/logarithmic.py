@@ -25,13 +25,14 @@ def logarithmic(*, axis: Axis = None) -> Quantizer:
   """x̂ = sign(x) · 2^round(log2|x|), with 2ⁿ⁻¹ − 1 exponents and zero.
 
   Miyashita et al., https://arxiv.org/abs/1603.01025. The largest exponent is
-  round(log2 max|x|); values below half the least power are 0, as in Zhou et
-  al. (INQ), https://arxiv.org/abs/1702.03044. Straight-through up to the
-  largest power's end. One bit, which has no exponent to spare, takes the two
-  levels ± half the largest power.
+  round(log2 max|x|). Values below half of the least power are 0, as in Zhou et
+  al. (INQ), https://arxiv.org/abs/1702.03044. Straight-through up to the end of
+  the largest power's cell. One bit, which has no exponent to choose, has the
+  two levels ± half the largest power.
 
   Args:
-    axis: the axis with a largest exponent for each index; None for one.
+    axis: the axis of which each index has its own largest exponent; None for
+      one.
 
   Returns:
     A `Quantizer` for 1 to 9 bits: float32 has no more exponents.

@@ -1,8 +1,8 @@
 """Learned step sizes: LSQ, LSQ+ with an offset, and SEQ without a zero.
 
-All round x to s · (q − z) + β with q = clip(round((x − β) / s + z)), and differ
-in the codes, in what of it is learned, and in where it starts. z is 0, or −½
-where zero is not a level.
+All round x to s · (q − z) + β with q = clip(round((x − β) / s + z)). They
+differ in the codes, in what is learned, and in the initial values. z is 0, or
+−½ where zero is not a level.
 """
 
 from collections.abc import Callable
@@ -119,22 +119,22 @@ def _learned_rounding(
 def lsq(*, axis: Axis = None) -> Quantizer:
   """x̂ = s · round(clip(x / s, −Qn, Qp)) with a learned scale s.
 
-  Esser et al. (LSQ), https://arxiv.org/abs/1902.08153. Codes are −2ⁿ⁻¹ …
-  2ⁿ⁻¹ − 1, or 0 … 2ⁿ − 1 for a tensor that had no negative value when its
-  params were made (the input of a layer after a ReLU): params['signed'] holds
-  which, and never changes. ∂x̂/∂s is round(x / s) − x / s inside the range
-  and −Qn or Qp outside, times 1 / √(N · Qp), where N values share a scale;
-  of activations, N counts the batch's.
+  Esser et al. (LSQ), https://arxiv.org/abs/1902.08153. Codes are −2ⁿ⁻¹ … 2ⁿ⁻¹ −
+  1. For a tensor that had no negative value when its params were made (such as
+  a layer's input after a ReLU) they are 0 … 2ⁿ − 1; params['signed'] stores
+  which, and never changes. ∂x̂/∂s is round(x / s) − x / s inside the range and
+  −Qn or Qp outside, times 1 / √(N · Qp), where N is the number of values that
+  share a scale; for activations, N counts those of the whole batch.
 
-  s starts where the squared error is least. The paper starts it at
-  2 · mean|x| / √Qp, which at 8 bits is 0.14 standard deviations of a Gaussian
-  weight: it then uses 51 of the 256 codes, and learning does not bring it back.
+  s starts at the least squared error. The paper starts it at 2 · mean|x| / √Qp.
+  At 8 bits this is 0.14 standard deviations of a Gaussian weight, which uses 51
+  of the 256 codes, and training does not bring it back.
 
-  The paper starts at 2 bits. One bit has the levels ±s / 2, and passes
+  The paper starts at 2 bits. Here one bit has the levels ±s / 2, and passes
   gradients where |x| ≤ s.
 
   Args:
-    axis: the axis with a scale for each index; None for one scale.
+    axis: the axis of which each index has its own scale; None for one scale.
 
   Returns:
     A `Quantizer` for 1 to 16 bits. From a range, s starts as the uniform step
@@ -158,19 +158,20 @@ def lsq(*, axis: Axis = None) -> Quantizer:
 def lsq_plus(*, axis: Axis = None) -> Quantizer:
   """x̂ = s · round(clip((x − β) / s, −Qn, Qp)) + β; s and β are learned.
 
-  Bhalgat et al. (LSQ+), https://arxiv.org/abs/2004.09576. ∂x̂/∂s as in `lsq`,
-  ∂x̂/∂β is 0 inside the range and 1 outside, both times 1 / √(N · Qp). Codes
-  are −2ⁿ⁻¹ … 2ⁿ⁻¹ − 1. Fitted to a tensor (weights), s starts as
-  max(|μ − 3σ|, |μ + 3σ|) / 2ⁿ⁻¹ and β as 0; from a range (activations), as
-  s = (max − min) / (2ⁿ − 1) and β such that the least code is min. In the paper
-  weights are symmetric, without β, and activations start at the least squared
-  error.
+  Bhalgat et al. (LSQ+), https://arxiv.org/abs/2004.09576. ∂x̂/∂s is that of
+  `lsq`; ∂x̂/∂β is 0 inside the range and 1 outside; both are multiplied by 1 /
+  √(N · Qp). Codes are −2ⁿ⁻¹ … 2ⁿ⁻¹ − 1. Fitted to a tensor (weights), s starts
+  at max(|μ − 3σ|, |μ + 3σ|) / 2ⁿ⁻¹ and β at 0. From a range (activations), s
+  starts at (max − min) / (2ⁿ − 1), and β so that the least code is min. In the
+  paper weights are symmetric, without β, and activations start at the least
+  squared error.
 
   Args:
-    axis: the axis with s and β for each index; None for one of each.
+    axis: the axis of which each index has its own s and β; None for one of
+      each.
 
   Returns:
-    A `Quantizer` for 1 to 16 bits; at one bit as `lsq`.
+    A `Quantizer` for 1 to 16 bits; one bit is as in `lsq`.
   """
 
   def fit(x: Array, bits: Array) -> Params:
@@ -196,16 +197,16 @@ def lsq_plus(*, axis: Axis = None) -> Quantizer:
 
 
 def seq(*, axis: Axis = None) -> Quantizer:
-  """`lsq` with 2ⁿ levels around zero, and none on it: ±s/2, ±3s/2….
+  """`lsq` with 2ⁿ levels around zero, and none at zero: ±s/2, ±3s/2….
 
-  Stretched elastic quantization, Liu et al. (ParetoQ),
-  https://arxiv.org/abs/2502.02631, for the lowest widths, where a level spent
-  on zero and one more below than above cost most. x passes gradients up to the
-  end of the outermost cell. The paper starts from max|x|; here s starts where
-  the squared error is least, which matters at 1 and 2 bits.
+  Stretched elastic quantization of Liu et al. (ParetoQ),
+  https://arxiv.org/abs/2502.02631. It is meant for the lowest widths, where a
+  level at zero, and one more level below zero than above, cost most. x passes
+  gradients up to the end of the outermost cell. The paper starts at max|x|;
+  here s starts at the least squared error, which matters at 1 and 2 bits.
 
   Args:
-    axis: the axis with a scale for each index; None for one scale.
+    axis: the axis of which each index has its own scale; None for one scale.
 
   Returns:
     A `Quantizer` for 1 to 16 bits.

@@ -1,4 +1,4 @@
-"""MX: blocks of small numbers that share a power of two."""
+"""MX: blocks of small numbers that share a power of two as their scale."""
 
 import math
 
@@ -44,18 +44,18 @@ def mx(number: FloatFormat, *, axis: Axis = None) -> Quantizer:
   """Blocks of 32 values share the scale 2^(floor(log2 max|x|) − emax).
 
   Rouhani et al., https://arxiv.org/abs/2310.10537, algorithm 1, and the OCP
-  Microscaling specification 1.0: elements saturate, ties go to even.
-  x̂ / scale is what `ml_dtypes` rounds x / scale to, bit for bit. The scale's
-  exponent goes from −126, and not from E8M0's −127, whose power float32 holds
-  only as a denormal. Straight-through everywhere. `bits` is ignored: the
-  format has its own.
+  Microscaling specification 1.0: elements saturate, ties go to even. x̂ / scale
+  is bit for bit what `ml_dtypes` rounds x / scale to. The least exponent of the
+  scale is −126, and not E8M0's −127, since float32 holds 2⁻¹²⁷ only as a
+  denormal. Straight-through everywhere. `bits` is ignored: the format has its
+  own.
 
   Args:
     number: the elements' format.
-    axis: None for blocks along the last axis: a layer's input, whose
-      channels are multiplied and summed. Otherwise blocks within each index of
-      that axis (or axes), along all others in their order: a kernel's output
-      channels.
+    axis: None for blocks along the last axis, for a layer's input, whose
+      channels are multiplied and summed. Otherwise the axis (or axes) of a
+      kernel's output channels: blocks then lie within each index of it, along
+      all other axes in their order.
       The last block of a row may be shorter.
 
   Returns:

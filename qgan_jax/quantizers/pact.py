@@ -23,17 +23,18 @@ def pact(*, axis: Axis = None) -> Quantizer:
   """Clips, y = ½(|x| − |x − α| + α), and rounds to n bits; α is learned.
 
   Choi et al. (PACT), https://arxiv.org/abs/1805.06085, eqs. 1 to 3: ∂y/∂α is
-  1[x ≥ α]. x passes its gradient where 0 ≤ x ≤ α: unlike in the paper, at α
-  itself too, where all of an image's white pixels are and a penalty of the
-  gradient by the image would not see them.
+  1[x ≥ α]. x passes its gradient where 0 ≤ x ≤ α. Unlike in the paper, this
+  includes x = α: all white pixels of an image are there, and otherwise a
+  penalty on the gradient with respect to the image would not see them.
 
-  The paper clips the output of a ReLU. Where a tensor had negative values when
-  its params were made (after a leaky ReLU; latents), params['signed'] is 1 for
-  good, and the same is done on both sides: clipped to [−α, α], symmetric
-  codes, ∂y/∂α = sign(x) outside. α starts at the largest magnitude.
+  The paper clips the output of a ReLU. If a tensor had negative values when its
+  params were made (after a leaky ReLU; latents), params['signed'] is 1 and
+  never changes, and both sides are treated alike: values are clipped to
+  [−α, α], codes are symmetric, and ∂y/∂α is sign(x) outside. α starts at the
+  largest magnitude.
 
   Args:
-    axis: the axis with an α for each index; None for one.
+    axis: the axis of which each index has its own α; None for one.
 
   Returns:
     A `Quantizer` for 1 to 16 bits.

@@ -1,4 +1,4 @@
-"""The grid that images lie on."""
+"""The quantizer of images, whose levels are the values of bytes."""
 
 import jax.numpy as jnp
 
@@ -14,12 +14,12 @@ from qgan_jax.quantizers.uniform import (
 def pixels() -> Quantizer:
   """x̂ is the nearest of 2ⁿ equally spaced levels from −1 to 1.
 
-  At 8 bits these are k / 127.5 − 1, the values of an image's bytes k, each of
-  which comes through, to the last digit of float32. No quantizer with a level
-  at 0 can do that: 0 lies halfway between the bytes 127 and 128, and then all
-  others do, too.
-  Straight-through up to half a step beyond the ends. The range is fixed, so
-  that there is nothing to fit.
+  At 8 bits these are k / 127.5 − 1, the values of an image's bytes k. Each of
+  them is preserved, to the last digit of float32. No quantizer with a level at
+  0 can do that: 0 lies halfway between the bytes 127 and 128, so all other
+  bytes would lie halfway between two levels, too.
+  Gradients are straight-through up to half a step beyond the ends. The range is
+  fixed, so there is nothing to fit.
 
   Returns:
     A `Quantizer` for 1 to 16 bits, without params.

@@ -13,22 +13,23 @@ _ITERATIONS = 12
 def qgan_em(*, axis: Axis = None) -> Quantizer:
   """x̂ = αz + β with z ∈ {0 … 2ⁿ − 1}, fitted to the tensor.
 
-  Wang et al. (QGAN), https://arxiv.org/abs/1901.08263. The E step takes codes,
-  z = clip(round((x − β) / α)); the M step takes the line of least squares
-  through them, α = cov(x, z) / var(z) and β = mean(x) − α · mean(z). Started
-  from the tensor's least and greatest value, twelve times. All 2ⁿ levels are
-  used, where a symmetric quantizer of 2 bits has three.
+  Wang et al. (QGAN), https://arxiv.org/abs/1901.08263. The E step computes
+  codes, z = clip(round((x − β) / α)); the M step computes the line of least
+  squares through them, α = cov(x, z) / var(z) and β = mean(x) − α · mean(z).
+  Both are repeated twelve times, starting from the tensor's least and greatest
+  value. All 2ⁿ levels are used, whereas a symmetric quantizer of 2 bits has
+  three.
 
   `params` holds α as 'scale' and −β / α, a real number, as 'zero_point', so
-  that x̂ = scale · (z − zero_point). In float32 that costs precision where the
-  values are many times farther from 0 than apart.
+  that x̂ = scale · (z − zero_point). In float32 this loses precision if the
+  values are much farther from 0 than from each other.
 
   Args:
-    axis: the axis with a line for each index; None for one line.
+    axis: the axis of which each index has its own line; None for one line.
 
   Returns:
-    A `Quantizer` for 1 to 16 bits. From a range there is nothing to fit: it
-    is the starting line.
+    A `Quantizer` for 1 to 16 bits. From a range there is nothing to fit, and
+    the starting line is used.
   """
 
   def from_range(low: Array, high: Array, bits: Array) -> Params:

@@ -1,8 +1,8 @@
-"""Statistics of a tensor from which scales are made.
+"""Statistics of a tensor that scales are computed from.
 
-Each takes `axis`: None for one number per tensor, or the axis, or axes, with a
-number for each index, dims kept. No gradient flows into any of them. They are
-finite for whatever float32 holds, an empty tensor included.
+`axis` is None for one number per tensor, or the axis (or axes) of which each
+index has its own number; dims are then kept. No gradient flows into the
+results. They are finite for all float32 values and for an empty tensor.
 """
 
 import math
@@ -14,7 +14,7 @@ from qgan_jax.quantizers.base import Array, Axis
 
 
 def reduction_axes(x: Array, axis: Axis) -> tuple[int, ...]:
-  """The axes that share a number."""
+  """The axes along which values share a number."""
   if axis is None:
     return tuple(range(x.ndim))
   own = (axis,) if isinstance(axis, int) else axis
@@ -23,7 +23,7 @@ def reduction_axes(x: Array, axis: Axis) -> tuple[int, ...]:
 
 
 def tensor_range(x: Array, axis: Axis = None) -> tuple[Array, Array]:
-  """(min, max) of a tensor, or for each index of `axis` with dims kept.
+  """(min, max) of a tensor, or of each index of `axis` with dims kept.
 
   An empty tensor has the range (0, 0).
   """
@@ -42,65 +42,66 @@ def largest(low: Array, high: Array) -> Array:
 
 
 def is_within(x: Array, low: Array, high: Array) -> Array:
-  """Whether x lies in a range, its ends included however they were rounded.
+  """Whether x lies in a range, with some tolerance at the ends.
 
-  The ends of a quantizer's range are computed from its scale, which was itself
-  computed from them: they come back a few units in the last place off, and XLA
-  may round them otherwise in every program. So the range is taken a millionth
-  of its larger end wider.
+  The ends of a quantizer's range are computed from its scale, and the scale was
+  computed from them. So they differ from the original ends in the last digits,
+  and XLA may round them differently in every program. The range is therefore
+  extended by a millionth of its larger end.
   """
   slack = 2.0**-20 * largest(low, high)
   return (x >= low - slack) & (x <= high + slack)
 
 
 def positive(scale: Array) -> Array:
-  """A scale that is safe to divide by, as its reciprocal: 1 where all is zero.
+  """A scale that can be divided by; 1 where the scale is 0.
 
-  Both have all their digits: 2⁻¹²⁶ … 2¹²⁶.
+  It is clipped to 2⁻¹²⁶ … 2¹²⁶, so that it and its reciprocal are normal
+  float32 numbers.
   """
   tiny = float(jnp.finfo(jnp.float32).tiny)
   return jnp.where(scale > 0, jnp.clip(scale, tiny, 1 / tiny), 1.0)
 
 
 def step_size(learned: Array) -> Array:
-  """The size that a learned scale stands for: |s|, and a normal float32.
+  """The step size of a learned scale s: |s|, at least a normal float32.
 
-  A plain optimizer may take a learned scale past 0. Read by its size alone, it
-  still gives the same grid as the positive one, and never one turned round or
-  shrunk to a point.
+  A plain optimizer may take a learned scale past 0. Since only its magnitude is
+  used, a negative scale gives the same grid as the positive one, and the step
+  never becomes 0.
   """
   return jnp.maximum(jnp.abs(learned), jnp.finfo(jnp.float32).tiny)
 
 
 def magnitude(learned: Array) -> Array:
-  """|s| for the gradient of a learned scale: its slope at 0 is 1.
+  """|s| for the gradient of a learned scale, with slope 1 at s = 0.
 
-  That of `jnp.abs` is 0 there, and a scale that reached 0 would stay.
+  The slope of `jnp.abs` at 0 is 0, so a scale that reached 0 would stay there.
   """
   return jnp.where(learned < 0, -learned, learned)
 
 
 def finite(x: Array) -> Array:
-  """What rounding took past the largest float32 is the largest."""
+  """Clips values that rounding took beyond the largest float32 to it."""
   limit = jnp.finfo(jnp.float32).max
   return jnp.clip(x, -limit, limit)
 
 
 def power_of_two(exponent: Array) -> Array:
-  """2ᵉ for an integer e, kept to what float32 holds with all its digits."""
+  """2ᵉ for an integer e, limited to normal float32 numbers."""
   e = jnp.clip(exponent, -126, 127).astype(jnp.int32)
   return jnp.ldexp(jnp.ones(e.shape, jnp.float32), e)
 
 
 def floor_log2(x: Array) -> Array:
-  """floor(log2 x) of positive float32, exact where log2 is not; int32."""
+  """floor(log2 x) of positive float32, int32; exact, unlike `jnp.log2`."""
   # m · 2ᵉ with ½ ≤ m < 1.
   _, exponent = jnp.frexp(x)
   return exponent - 1
 
 
 def ceil_log2(x: Array) -> Array:
-  """ceil(log2 x) of positive float32, exact where log2 is not; int32."""
+  """ceil(log2 x) of positive float32, int32; exact, unlike `jnp.log2`."""
   mantissa, exponent = jnp.frexp(x)
   return exponent - (mantissa == 0.5)
 
@@ -132,7 +133,7 @@ def root_mean_square(x: Array, axis: Axis = None) -> Array:
 
 
 def deviation(x: Array, axis: Axis = None) -> Array:
-  """Standard deviation, that of the population; 0 of an empty tensor."""
+  """Standard deviation (of the population); 0 for an empty tensor."""
   unit = positive(largest(*tensor_range(x, axis)))
   # Divided first, twice: neither the difference nor its square may overflow.
   z = jax.lax.stop_gradient(x).astype(jnp.float32) / unit

@@ -1,7 +1,7 @@
-"""The names of the quantizers, and what each can serve.
+"""Quantizers by name, and the roles that each is made for.
 
-A quantizer with options is its own function; these are the choices of one that
-a name can express.
+A quantizer with options is a function of its own. The names here stand for
+certain choices of these options.
 """
 
 from collections.abc import Callable
@@ -86,17 +86,17 @@ GRADIENTS = _serving('g')
 
 
 def by_name(name: str, *, axis: Axis = None) -> Quantizer:
-  """The quantizer of a name.
+  """The quantizer with this name.
 
   Args:
-    name: one of `NAMES`; `WEIGHTS`, `ACTIVATIONS` and `GRADIENTS` are those
-      that serve each.
-    axis: the axis, or axes, with parameters of its own for each index (per
-      channel); None for one set (per tensor). Ignored by a quantizer that has
-      no choice.
+    name: one of `NAMES`; `WEIGHTS`, `ACTIVATIONS` and `GRADIENTS` are those for
+      each role.
+    axis: the axis, or axes, of which each index has its own parameters (per
+      channel); None for one set of parameters (per tensor). Ignored by
+      quantizers that do not have this choice.
 
   Raises:
-    ValueError: for a name that is none of them.
+    ValueError: there is no such name.
   """
   if name not in _ENTRIES:
     raise ValueError(f'quantizer={name!r}: one of {", ".join(NAMES)}')

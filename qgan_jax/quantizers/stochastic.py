@@ -1,4 +1,4 @@
-"""Stochastic rounding: right on average."""
+"""Stochastic rounding, whose mean is the value itself."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def round_stochastically(x: Array, key: Array) -> Array:
   Gupta et al., https://arxiv.org/abs/1502.02551, eq. 1.
 
   Args:
-    x: float32 of any shape, magnitudes below 2²⁰: farther out, x + u has too
+    x: float32 of any shape, magnitudes below 2²⁰: beyond that, x + u has too
       few digits left for u.
     key: a PRNG key.
   """
@@ -30,16 +30,16 @@ def round_stochastically(x: Array, key: Array) -> Array:
 def stochastic(*, axis: Axis = None) -> Quantizer:
   """`uniform` with stochastic rounding: E[x̂] = x inside the range.
 
-  Gupta et al., https://arxiv.org/abs/1502.02551, round so to a fixed-point
-  format; here the scale comes from max|x|. At one bit the levels are ±max|x|,
-  the only two between which every value lies.
+  Gupta et al., https://arxiv.org/abs/1502.02551, round to a fixed-point format
+  in this way; here the scale comes from max|x|. At one bit the levels are
+  ±max|x|, the only two that enclose every value.
 
   Args:
-    axis: the axis with a scale for each index; None for one scale.
+    axis: the axis of which each index has its own scale; None for one scale.
 
   Returns:
-    A `Quantizer` for 1 to 16 bits; `apply` without a key, and `encode`, round
-    to nearest.
+    A `Quantizer` for 1 to 16 bits. Without a key, `apply` rounds to nearest, as
+    `encode` does.
   """
 
   def from_range(low: Array, high: Array, bits: Array) -> Params:

@@ -1,11 +1,11 @@
-"""Straight-through gradients: any forward pass with a backward pass of choice.
+"""Straight-through gradients: any forward pass with a chosen backward pass.
 
-A quantizer rounds, and the derivative of rounding is 0 almost everywhere. These
-functions return the rounded value and hand back a gradient that is made up:
-the incoming one times a slope (Bengio et al., https://arxiv.org/abs/1308.3432,
-where the slope is 1). The slope is a constant of the backward pass, which is
-linear in the incoming gradient and differentiable again, so that a gradient
-penalty through it is right. Forward mode (`jax.jvp`) is refused, as for every
+Quantizers round, and the derivative of rounding is 0 almost everywhere. These
+functions return the rounded value with another gradient: the incoming one times
+a slope (Bengio et al., https://arxiv.org/abs/1308.3432, where the slope is 1).
+The slope is a constant of the backward pass. The backward pass is linear in the
+incoming gradient and can be differentiated again, so a gradient penalty through
+it is right. Forward mode (`jax.jvp`) raises an error, as for every
 `jax.custom_vjp`.
 """
 
@@ -53,14 +53,15 @@ def straight_through_learned(
 
   Args:
     x: a tensor of any shape and float dtype.
-    params: the learned ones, each broadcastable to x. Their values are not
-      used: y has them in it.
+    params: the learned params, each broadcastable to x. Their values are not
+      used, since y already depends on them.
     y: what to return, of x's shape.
     slope: ∂y/∂x, broadcastable to x.
     slopes: ∂y/∂param for each of `params`, broadcastable to x.
 
   Returns:
-    y in x's dtype. A param's gradient is the sum over what shares it.
+    y in x's dtype. The gradient of a param is the sum over all values that
+    share it.
   """
   del params, slope, slopes
   return y.astype(x.dtype)

@@ -9,14 +9,15 @@ from qgan_jax.quantizers.straight_through import straight_through
 
 
 def ternary(*, axis: Axis = None) -> Quantizer:
-  """x̂ = α · sign(x) where |x| > Δ and 0 elsewhere.
+  """x̂ = α · sign(x) where |x| > Δ, and 0 elsewhere.
 
   Li et al. (TWN), https://arxiv.org/abs/1605.04711, eqs. 4 to 6: Δ = 0.7 ·
-  mean|x|, and α the mean of the magnitudes above it. Straight-through. `bits`
+  mean|x|, and α is the mean of the magnitudes above Δ. Straight-through. `bits`
   is ignored: the definition has three levels.
 
   Args:
-    axis: the axis with a Δ and an α for each index; None for one of each.
+    axis: the axis of which each index has its own Δ and α; None for one of
+      each.
 
   Returns:
     A `Quantizer` of three levels, stored in two bits.

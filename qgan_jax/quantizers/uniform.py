@@ -1,8 +1,8 @@
 """Uniform quantizers: equal steps, with scales of three kinds.
 
-All share one rounding, x̂ = scale · (q − zero_point) with
-q = clip(round(x / scale + zero_point), qmin, qmax), and the straight-through
-gradient: the incoming one inside the range, zero outside (Bengio et al.,
+All use the same rounding, x̂ = scale · (q − zero_point) with q = clip(round(x /
+scale + zero_point), qmin, qmax), and the straight-through gradient: the
+incoming gradient inside the range, zero outside (Bengio et al.,
 https://arxiv.org/abs/1308.3432).
 """
 
@@ -31,9 +31,9 @@ def fake_quantize(
   """Rounds to a uniform grid, straight-through inside the range.
 
   Source: Jacob et al., https://arxiv.org/abs/1712.05877, eq. 12. The backward
-  pass is linear in the incoming gradient and differentiable again, so that a
-  gradient penalty through it is right. Forward mode (`jax.jvp`) is refused, as
-  for every `jax.custom_vjp`.
+  pass is linear in the incoming gradient and can be differentiated again, so a
+  gradient penalty through it is right. Forward mode (`jax.jvp`) raises an
+  error, as for every `jax.custom_vjp`.
 
   Args:
     x: a tensor of any shape and float dtype; the arithmetic is float32.
@@ -51,10 +51,10 @@ def fake_quantize(
 
 
 def in_steps(x: Array, scale: Array, zero_point: Array) -> Array:
-  """The code of x before it is rounded and clipped: x / scale + zero_point.
+  """The code of x before rounding and clipping: x / scale + zero_point.
 
-  By the reciprocal, as the kernels of PyTorch and TensorFlow have it: a
-  quotient rounds to another code now and then.
+  It multiplies by the reciprocal of the scale, as the kernels of PyTorch and
+  TensorFlow do. A division would sometimes round to another code.
   """
   return x.astype(jnp.float32) * (1 / scale) + zero_point
 
@@ -62,10 +62,10 @@ def in_steps(x: Array, scale: Array, zero_point: Array) -> Array:
 def is_inside(
   x: Array, scale: Array, zero_point: Array, qmin: Array, qmax: Array
 ) -> Array:
-  """Whether x lies in the cell of some code, its ends included.
+  """Whether x lies in the cell of some code, including the cell's ends.
 
-  At one bit the largest |x| is such an end, and of an affine range whose zero
-  lies halfway between two codes the least or the greatest.
+  At one bit the largest |x| is such an end. So is the least or the greatest x
+  of an affine range whose zero lies halfway between two codes.
   """
   low = (qmin - 0.5 - zero_point) * scale
   high = (qmax + 0.5 - zero_point) * scale
@@ -96,8 +96,8 @@ fake_quantize.defvjp(_fwd, _bwd)
 def codes_symmetric(bits: Array) -> tuple[Array, Array, Array]:
   """(zero_point, qmin, qmax) of signed codes.
 
-  The narrow range ±(2ⁿ⁻¹ − 1) of Jacob et al.; one bit has no room for a zero,
-  and takes the codes {−1, 0} around a zero point of −½.
+  The range is the narrow one of Jacob et al., ±(2ⁿ⁻¹ − 1). One bit has no code
+  left for zero: its codes are {−1, 0} with a zero point of −½.
   """
   qmax = jnp.exp2(jnp.asarray(bits, jnp.float32) - 1).round() - 1
   binary = qmax < 1
@@ -119,7 +119,7 @@ def rounding(
   from_range: Callable[[Array, Array, Array], Params] | None,
   codes_of: Callable[[Params, Array], tuple[Array, Array, Array]],
 ) -> Quantizer:
-  """The quantizer that rounds to params['scale'] by `fake_quantize`.
+  """A quantizer that rounds with params['scale'] by `fake_quantize`.
 
   Args:
     fit: of the quantizer.
@@ -168,11 +168,12 @@ def uniform(*, symmetric: bool = True, axis: Axis = None) -> Quantizer:
   """Uniform quantization, Jacob et al., https://arxiv.org/abs/1712.05877.
 
   Args:
-    symmetric: signed codes around zero, scale = max|x| / (2ⁿ⁻¹ − 1); one bit
-      gives ±max|x|/2. Otherwise affine: unsigned codes over the range widened
-      to contain 0, which stays exact, scale = (max − min) / (2ⁿ − 1).
-    axis: the axis with a scale for each index (per channel); None for one
-      scale (per tensor).
+    symmetric: True for signed codes around zero, scale = max|x| / (2ⁿ⁻¹ − 1);
+      one bit has the levels ±max|x|/2. False for affine: unsigned codes over
+      the range, extended to contain 0, which is represented exactly; scale =
+      (max − min) / (2ⁿ − 1).
+    axis: the axis of which each index has its own scale (per channel); None for
+      one scale (per tensor).
 
   Returns:
     A `Quantizer` for 1 to 16 bits.
@@ -202,16 +203,18 @@ def uniform(*, symmetric: bool = True, axis: Axis = None) -> Quantizer:
 def power_of_two_scale(*, axis: Axis = None) -> Quantizer:
   """Q(x) = round(x / 2ᵉ) · 2ᵉ, with e from the bit width and the range.
 
-  e = ceil(log2(max|x| / (2ⁿ⁻¹ − 1))), the least exponent that clips nothing: a
-  multiplication by the scale is a shift. Unlike `grid`, `bits` is a bit width.
+  e = ceil(log2(max|x| / (2ⁿ⁻¹ − 1))), the least exponent at which nothing is
+  clipped. Multiplication by the scale is a shift. Unlike in `grid`, `bits` is a
+  bit width.
 
-  Jain et al. (TQT), https://arxiv.org/abs/1903.08066, restrict scales so, but
-  take e = ceil(log2 t) − (n − 1) with a threshold t that is trained, and codes
-  from −2ⁿ⁻¹. With t = max|x| = 1 and 8 bits theirs is 2⁻⁷, which clips 1 to
-  127/128; here it is 2⁻⁶. Nothing is trained here.
+  Jain et al. (TQT), https://arxiv.org/abs/1903.08066, restrict scales in this
+  way, too, but with e = ceil(log2 t) − (n − 1) for a trained threshold t, and
+  with codes from −2ⁿ⁻¹. For t = max|x| = 1 and 8 bits their scale is 2⁻⁷, which
+  clips 1 to 127/128; here it is 2⁻⁶. Nothing is trained here.
 
   Args:
-    axis: the axis with an exponent for each index; None for one exponent.
+    axis: the axis of which each index has its own exponent; None for one
+      exponent.
 
   Returns:
     A `Quantizer` for 1 to 16 bits.
@@ -240,20 +243,20 @@ def _grid_step(exponent: Array) -> Array:
 
 
 def grid() -> Quantizer:
-  """Q(x) = round(x / 2ᵇ) · 2ᵇ to the letter, for any real b from −126 to 126.
+  """Q(x) = round(x / 2ᵇ) · 2ᵇ exactly, for any real b from −126 to 126.
 
-  Here `bits` is the b of the formula, the logarithm of the step and not a
-  number of bits: b = 8 is a grid of step 256, on which every weight of a
+  Here `bits` is the b of the formula, the logarithm of the step, and not a
+  number of bits. b = 8 is a grid of step 256, on which every weight of a
   network is 0; b = −6 is a step of 1/64. Nothing is clipped, so the number of
   levels depends on the tensor. For an integer b, Q(x) is exact.
 
-  Codes are int32: `encode` saturates at ±(2³¹ − 128) steps. A float32 that is
-  larger has no digits below the step, and `apply` returns it as it is.
+  Codes are int32, and `encode` saturates at ±(2³¹ − 128) steps. A float32
+  beyond that has no digits below the step, and `apply` returns it as it is.
 
   Returns:
-    A `Quantizer` whose `bits` is b. Its `fit` raises a ValueError for any other
-    b, because float32 does not hold both 2ᵇ and 2⁻ᵇ; a traced b, whose value is
-    not known yet, is clipped.
+    A `Quantizer` whose `bits` is b. Its `fit` raises a ValueError for b outside
+    of this range, because float32 cannot hold both 2ᵇ and 2⁻ᵇ. A traced b,
+    whose value is not known yet, is clipped instead.
   """
 
   def fit(x: Array, bits: Array) -> Params:

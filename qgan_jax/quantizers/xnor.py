@@ -10,14 +10,15 @@ from qgan_jax.quantizers.straight_through import straight_through
 def xnor(*, axis: Axis = None) -> Quantizer:
   """x̂ = α · sign(x), α = mean|x|, the least squares scale of signs.
 
-  Rastegari et al., https://arxiv.org/abs/1603.05279: BWN's weights, XNOR-Net's
-  weights and activations (there with one α for a tensor and not for every
-  window). Backward g · (1/N + α · 1[|x| ≤ 1]), with N values to an α. sign(0)
-  is 1. `bits` is ignored: the definition has one.
+  Rastegari et al., https://arxiv.org/abs/1603.05279: the weights of BWN, and
+  the weights and activations of XNOR-Net (activations there have an α for every
+  window, here one for a tensor). The gradient is g · (1/N + α · 1[|x| ≤ 1]),
+  where N values share an α. sign(0) is 1. `bits` is ignored: the definition has
+  one bit.
 
   Args:
-    axis: the axis with an α for each index, as the paper does for every output
-      channel; None for one.
+    axis: the axis of which each index has its own α, in the paper that of the
+      output channels; None for one.
 
   Returns:
     A `Quantizer` of one bit.

@@ -1,1 +1,1 @@
-"""A run, from its config to its artifact; and the plan of many of them."""
+"""A run, from its config to its artifact; and the plan of many runs."""

@@ -1,4 +1,4 @@
-"""Quantizes a trained run, and leaves the result in a run folder of its own."""
+"""Quantizes a trained run, and writes the result as a run of its own."""
 
 import dataclasses
 from pathlib import Path
@@ -32,7 +32,7 @@ _EVALUATED = 2000  # Images that a candidate of `max_ratio` is judged by.
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How a run is quantized: flags of `qgan_jax.quantize`.
+  """How a run is quantized: the flags of `qgan_jax.quantize`.
 
   The number of bits is given in one of three ways: by `bits` or `w_bits`, by
   `size`, or by `max_ratio`.
@@ -40,18 +40,20 @@ class Options:
   Attributes:
     bits: of weights and activations.
     w_bits: of the weights; `bits` if None.
-    a_bits: of the activations; `bits` if None, and else 8.
-    size: bytes of the artifact; chooses bits layer by layer to fit.
-    max_ratio: chooses the fewest bits, layer by layer, whose Fréchet distance
-      to training images is at most this times the run's own.
+    a_bits: of the activations; if None, `bits`, or 8 if that is not given.
+    size: limit for the artifact, in bytes; bits are chosen layer by layer to
+      fit.
+    max_ratio: limit for the Fréchet distance to training images, as a multiple
+      of the run's own; the fewest bits within it are chosen layer by layer.
     method: one of `post_training.METHODS`.
-    quantizer: of the weights; None for the method's own.
+    quantizer: of the weights; None for the default of `method`.
     activation_quantizer: of the activations.
-    calibration: how static ranges are chosen, of `post_training.RANGE_METHODS`.
-    dynamic: whether ranges are those of each batch instead.
-    bias_correction: corrects the biases for the weights' errors.
-    samples: calibration inputs.
-    rounding_steps: of 'adaround', a layer.
+    calibration: how fixed ranges are chosen, one of
+      `post_training.RANGE_METHODS`.
+    dynamic: whether each batch's own range is used instead.
+    bias_correction: whether biases are corrected for the errors of the weights.
+    samples: number of calibration inputs.
+    rounding_steps: steps of 'adaround' for each layer.
     seed: of the calibration inputs.
   """
 
@@ -72,7 +74,7 @@ class Options:
 
   @property
   def mixed(self) -> bool:
-    """Whether every layer gets its own bits."""
+    """Whether layers get different bits."""
     return self.size is not None or self.max_ratio is not None
 
 
@@ -94,12 +96,12 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
   Args:
     workdir: the run's folder.
     options: how it is quantized.
-    out: the folder of the result; None for one beside the run that is named
-      for the options.
+    out: the folder of the result; None for one beside the run, named after the
+      options.
 
   Raises:
-    UserError: the options do not fit together, or not to the run; it is no
-      folder of a run, or the result's folder holds something else.
+    UserError: the options contradict each other or do not suit the run; the
+      folder is not that of a run; or the result's folder holds something else.
   """
   options = _complete(options)
   run = TrainedRun(Path(workdir), samples=options.samples, seed=options.seed)

@@ -1,6 +1,6 @@
-"""From a resolved config and its images to the objects of a run.
+"""Builds the objects of a run from a resolved config and its images.
 
-A config is unpacked here; code below takes explicit arguments.
+A config is unpacked here; the code that is called takes explicit arguments.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,10 +57,11 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
 
   Args:
     config: resolved.
-    standin: whether digits may stand in, where the config allows it too.
+    standin: whether digits may stand in, if the config allows it too.
 
   Raises:
-    UserError: it cannot be had, or has no labels and labels are asked for.
+    UserError: it is not available, or has no labels although the config asks
+      for them.
   """
   refuse_given(config)
   memory = machine.memory()
@@ -100,11 +101,11 @@ def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:
 
 
 def section(config: Any, variant: Variant, name: str) -> Any:
-  """The keys of a config that are about one network of a variant.
+  """The part of a config that is about one network of a variant.
 
-  A network without keys of its own has the generator's if it is the one that
-  is delivered, or made by a family's generator, and the discriminator's
-  otherwise.
+  This is the network's own part, if there is one. Otherwise it is the
+  generator's for the delivered network and for networks made of a family's
+  generator, and the discriminator's for all others.
   """
   if name in NETWORKS:
     return config[name]
@@ -114,18 +115,18 @@ def section(config: Any, variant: Variant, name: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """Everything that a run is made of except its state and its folder.
+  """Everything that a run consists of, except its state and its folder.
 
   Attributes:
     config: resolved.
     dataset: its images.
-    layout: of the members that train together.
-    variant: networks, losses, who is updated when.
-    networks: its networks, by name, with what quantizes and updates them.
+    layout: of the runs that train together.
+    variant: networks, losses, and the order of updates.
+    networks: its networks, by name, with their quantizers and optimizers.
     bits: of each network, bit widths.
     layers: of each network, the layers that rules can match.
-    table: what every layer is quantized with.
-    schedule: when they are quantized, and pruned.
+    table: quantizer and bits of every layer.
+    schedule: when networks are quantized and pruned.
   """
 
   config: Any
@@ -140,12 +141,12 @@ class Setup:
 
   @property
   def is_quantized(self) -> bool:
-    """Whether any tensor is."""
+    """Whether any tensor is quantized."""
     return any(choice.quantizer for choice in self.table)
 
   @property
   def static(self) -> Any:
-    """Precisions: the only constants in which trials of one program differ."""
+    """Precisions: the only constants that differ between a program's trials."""
     return tuple(network.precision for network in self.networks.values())
 
   @property
@@ -158,7 +159,7 @@ class Setup:
     """The batches of this process.
 
     Args:
-      layout: of all that train together with it.
+      layout: of all runs that train together with this one.
     """
     return data.Batches(
       self.dataset.train_images,
@@ -173,11 +174,11 @@ class Setup:
   def init_states(
     self, members: Sequence['Setup'], starts: Sequence[Any] = ()
   ) -> list[state_lib.TrainState]:
-    """The states before the first step, on the host, from the members' seeds.
+    """The states of runs before the first step, on the host, from their seeds.
 
     Args:
-      members: the runs that train together by this one's program.
-      starts: of each, variables by network to start from, or None.
+      members: the runs that train together with this one's program.
+      starts: for each, variables by network to start from, or None.
     """
     init = compile_quickly(self._init)
     return [
@@ -190,7 +191,7 @@ class Setup:
     ]
 
   def init_state(self, start: Any = None) -> state_lib.TrainState:
-    """The state of this run alone before the first step."""
+    """The state of this run before the first step."""
     return self.init_states([self], [start])[0]
 
   def state_shapes(self) -> state_lib.TrainState:
@@ -227,7 +228,7 @@ class Setup:
     )
 
   def examples(self, key: jax.Array) -> Mapping[str, tuple[Any, ...]]:
-    """Arguments of each network that its quantizers are fitted to."""
+    """Example arguments of each network, to which its quantizers are fitted."""
     images = self.dataset.train_images[:_EXAMPLES]
     batch = {'images': step_lib.to_float(jnp.asarray(images))}
     if self.labels is not None:
@@ -263,7 +264,8 @@ class Setup:
     """The pmapped step, which reads hyperparameters from the state.
 
     Args:
-      on: the devices that the layout was made for, where they are not here.
+      on: the devices that the layout is for, if they are not those of this
+        machine.
     """
     step = step_lib.make_step(
       self.variant,
@@ -298,12 +300,12 @@ class Setup:
     return {'images': images, **labels}
 
   def refit(self) -> Refit:
-    """What fits learned quantizers anew where the bits change."""
+    """The function that fits learned quantizers anew when the bits change."""
     inputs = self.examples(jax.random.PRNGKey(0))
     return Refit(self.networks, self.schedule, inputs)
 
   def sampler(self) -> Sampler:
-    """What draws from the states of a run on one device."""
+    """The sampler that draws from the states of a run on one device."""
     name = self.variant.delivered
     sampler = Sampler(
       name, self.networks[name], self.schedule, self.variant.inputs
@@ -317,7 +319,7 @@ class Setup:
     )
 
   def measure(self, state: state_lib.TrainState, *, seed: int = 0) -> Any:
-    """Numbers of the held-out images by name, such as an ELBO, or none."""
+    """The variant's numbers for held-out images, by name, such as an ELBO."""
     seen, held_out = (
       (images, None if self.labels is None else labels)
       for images, labels in (
@@ -329,7 +331,7 @@ class Setup:
     return measure(state, held_out, seed=seed)
 
   def diagnosis(self) -> diagnosis.Diagnose:
-    """What measures quantization in a state; its networks run on one device."""
+    """The function that measures quantization in a state, on one device."""
     return diagnosis.make_diagnose(self.variant, self.networks)
 
 
@@ -339,17 +341,18 @@ def set_up(
   layout: devices.Layout = devices.ALONE,
   variant: Variant | None = None,
 ) -> Setup:
-  """Builds everything that a run is made of.
+  """Builds everything that a run consists of.
 
   Args:
     config: resolved.
     dataset: its images.
-    layout: of the members that train together; one on one device if not given.
-    variant: networks, losses, rounds; the config's if None.
+    layout: of the runs that train together; by default one on one device.
+    variant: networks, losses, and the order of updates; None for the config's.
 
   Raises:
-    UserError: a rule of precision matches nothing, or what it must not; or the
-      network that is delivered draws images of another shape than the data's.
+    UserError: a precision rule matches nothing, or a layer that does not
+      support it; or the delivered network draws images of another shape than
+      the data's.
   """
   if variant is None:
     variant = make_variant(config, dataset)

@@ -1,4 +1,4 @@
-"""What a run delivers: scores of its best and last state, and an artifact."""
+"""The results of a run: scores of its best and last state, and an artifact."""
 
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,18 @@ def deliver(
   last: TrainState,
   extractor: metrics.Extractor,
 ) -> tuple[dict[str, Any], str]:
-  """Packs what the best state delivers, and scores the best and the last.
+  """Packs the network of the best state; scores the best and the last state.
 
   Args:
-    workdir: of the run; `generator.qgan`, or whatever the delivered network is
-      called, and `scores.json` go there.
-    setup: what the run is made of.
+    workdir: of the run, for `scores.json` and `generator.qgan` (named after the
+      delivered network).
+    setup: of the run.
     best: the state to pack.
     last: the state after the last step.
-    extractor: gives the features that scores compare.
+    extractor: computes the features that scores compare.
 
   Returns:
-    What `scores.json` holds, and a summary for a person.
+    The content of `scores.json`, and a summary in words.
   """
   config, dataset, sampler = setup.config, setup.dataset, setup.sampler()
   path = workdir / f'{setup.variant.delivered}.qgan'
@@ -81,7 +81,7 @@ def deliver(
 def how_to_draw(
   module: nn.Module, path: Path, *, from_images: bool = False
 ) -> str:
-  """The line of a summary that says how to draw from the file."""
+  """The line of a summary that tells how to draw from the file."""
   record = architecture.record_of(module)
   place, _, name = record['model'].rpartition(':')
   is_importable = place != '__main__' and '<locals>' not in name

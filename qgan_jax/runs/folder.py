@@ -1,4 +1,4 @@
-"""The folder of a run: records its config, and refuses another one."""
+"""The folder of a run: records the run's config, and refuses any other."""
 
 from collections.abc import Iterable, Mapping
 import importlib.metadata
@@ -23,7 +23,7 @@ _VERSIONS = ('qgan_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
 def identity(config: Any, dataset: str) -> dict[str, Any]:
-  """What a run is, as JSON: in its `config.json` and in its checkpoints."""
+  """What identifies a run, as JSON in its `config.json` and its checkpoints."""
   return {'config': json.loads(config_lib.to_json(config)), 'dataset': dataset}
 
 
@@ -35,18 +35,18 @@ def open_folder(
   saved: Iterable[tuple[Path, Mapping[str, Any]]] = (),
   primary: bool,
 ) -> None:
-  """Records what the run is, or makes sure that it is the same as before.
+  """Records what the run is, or checks that it is the same as before.
 
   Args:
     workdir: the run's folder.
     experiment: what is run.
     dataset: what is really used.
-    saved: checkpoints that are there, each with the `identity` of its run.
+    saved: existing checkpoints, each with the `identity` of its run.
     primary: whether this process writes.
 
   Raises:
-    UserError: the folder holds a run with another config, with what differs,
-      a file of it is damaged, or it cannot be written.
+    UserError: the folder holds a run with another config (the message lists the
+      differences), one of its files is damaged, or it cannot be written.
   """
   path = workdir / 'config.json'
   record = {
@@ -81,7 +81,7 @@ def open_folder(
 
 
 def differences(old: Any, new: Any) -> list[str]:
-  """Lines of what differs between configs, but for where the data lie."""
+  """Lines with the differences of two configs, except for places of data."""
   return config_lib.diff(_without_place(old), _without_place(new))
 
 
@@ -96,11 +96,11 @@ def _without_place(config: Any) -> dict[str, Any]:
 
 
 def config_of(record: Mapping[str, Any], source: Path) -> Any:
-  """A config that a file holds, as this version reads it.
+  """A config from a file, in the form of this version.
 
   Raises:
-    DamagedFile: it is none.
-    UserError: it says something that this version does not know.
+    DamagedFile: it is not a config.
+    UserError: it has a key or a value that this version does not know.
   """
   try:
     return config_lib.from_json(json.dumps(record))
@@ -109,7 +109,7 @@ def config_of(record: Mapping[str, Any], source: Path) -> Any:
 
 
 def read_run(workdir: Path) -> tuple[Any, str]:
-  """(the config of a run, the data set that it really used).
+  """(the config of a run, the name of the data set that it really used).
 
   Raises:
     UserError: it is not the folder of a run, or its record is damaged.
@@ -137,7 +137,7 @@ def read_run(workdir: Path) -> tuple[Any, str]:
 
 
 def read_start(folder: str) -> Any:
-  """The config of a run to start from.
+  """The config of a run that another one starts from.
 
   Raises:
     UserError: the folder holds no run.
@@ -152,7 +152,7 @@ def read_start(folder: str) -> Any:
 
 
 def make_folder(folder: Path) -> None:
-  """Makes a folder in that of a run, if it is not there.
+  """Makes a folder inside that of a run, if it does not exist.
 
   Raises:
     UserError: it cannot be made.
@@ -166,7 +166,7 @@ def make_folder(folder: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-  """Python's and the packages' versions, for provenance."""
+  """Versions of Python and of the packages, as a record."""
   found = {'python': platform.python_version()}
   for name in _VERSIONS:
     try:

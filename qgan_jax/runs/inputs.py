@@ -1,4 +1,4 @@
-"""Looks for the files that configs name, before any work is done."""
+"""Checks that the files named in configs exist, before any work is done."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,13 +11,13 @@ from qgan_jax.training.writers import check_tracker
 
 
 def check(configs: Iterable[Any]) -> None:
-  """Looks for data sets, weights of extractors, and runs to start from.
+  """Checks for data sets, weights of extractors, and runs to start from.
 
   Args:
     configs: resolved.
 
   Raises:
-    UserError: something is not there. What can be downloaded may be missing.
+    UserError: something is missing that cannot be downloaded.
   """
   configs = list(configs)
   sources = [(c.data.source, c.data.dir) for c in configs]
@@ -41,5 +41,5 @@ def check(configs: Iterable[Any]) -> None:
 
 
 def uses_inception(config: Any) -> bool:
-  """Whether scores compare features of Inception, and not a classifier's."""
+  """Whether scores use Inception's features, and not a classifier's."""
   return config.scores.extractor == 'inception'

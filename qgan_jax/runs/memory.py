@@ -1,4 +1,4 @@
-"""Refuses what cannot fit into memory, before there is any work in it."""
+"""Refuses runs that cannot fit into memory, before they start."""
 
 import math
 from typing import Any
@@ -13,18 +13,18 @@ from qgan_jax.training.state import TrainState
 
 
 def check(setup: build.Setup, shapes: TrainState) -> None:
-  """Compares the least that a run needs with what there is.
+  """Compares the memory that a run needs at least with what there is.
 
-  The least is its state and one batch of images as floats. Gradients and what
-  layers hand to each other come on top, so that a run that passes may still
-  be too large.
+  It needs at least its state and one batch of images as floats. Gradients and
+  the outputs of layers are not counted, so a run that passes may still be too
+  large.
 
   Args:
     setup: of the run.
     shapes: of its state.
 
   Raises:
-    UserError: there is less.
+    UserError: there is less memory than that.
   """
   config: Any = setup.config
   check_samples(config.logging.eval_samples, setup.dataset)
@@ -44,7 +44,7 @@ def check(setup: build.Setup, shapes: TrainState) -> None:
 
 
 def check_samples(count: int, dataset: ImageDataset) -> None:
-  """Compares images that are scored together with the machine's memory.
+  """Compares the images that are scored together with the machine's memory.
 
   Raises:
     UserError: the images alone are larger.

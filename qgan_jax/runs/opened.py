@@ -27,13 +27,13 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """One run to be made.
+  """One run to be trained.
 
   Attributes:
-    experiment: its config, and where that comes from.
+    experiment: its config, and where the config comes from.
     workdir: its folder; None for the default one.
-    variant: networks, losses, rounds; the config's if None.
-    dataset: the images; what the config says if None.
+    variant: networks, losses, and the order of updates; None for the config's.
+    dataset: the images; None for those of the config.
   """
 
   experiment: Experiment
@@ -44,12 +44,12 @@ class Trial:
 
 @dataclasses.dataclass
 class Opened:
-  """A trial, with what belongs to it alone where several share a program.
+  """A trial, with all parts that are its own if several share a program.
 
   Attributes:
     trial: what is run.
     workdir: its folder.
-    setup: what it is made of, on one device.
+    setup: of the trial, on one device.
     start: variables by network that it starts from, or None.
     checkpoints: of the folder.
     shapes: of its state.
@@ -66,7 +66,7 @@ class Opened:
 
   @property
   def config(self) -> Any:
-    """Of the trial, resolved."""
+    """The config of the trial, resolved."""
     return self.trial.experiment.config
 
 
@@ -83,8 +83,8 @@ def open_trial(
   Args:
     trial: what is run.
     dataset: its images.
-    shapes: caches shapes of states by precision.
-    held: takes the lock of the folder.
+    shapes: a cache of the shapes of states, by precision.
+    held: receives the lock of the folder.
     primary: whether this process writes.
   """
   config = trial.experiment.config
@@ -125,7 +125,7 @@ def open_trial(
 
 
 def describe(run: Opened, dataset: ImageDataset, state: TrainState) -> str:
-  """What is about to be trained, for a person."""
+  """A description of what is about to be trained, in words."""
 
   def line(name: str, params: PyTree) -> str:
     count = sum(np.size(x) for x in jax.tree.leaves(params))

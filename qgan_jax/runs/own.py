@@ -1,4 +1,4 @@
-"""Trains a variant of your own, on arrays, as a run like any other."""
+"""Trains a variant and images that are given in Python, as a full run."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -27,11 +27,12 @@ from qgan_jax.variants import Variant
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A run that has ended.
+  """A finished run.
 
   Attributes:
-    workdir: its folder, with all that a run leaves.
-    network: what it delivers, quantized; called like its module.
+    workdir: folder of the run, with all its files.
+    network: the delivered network of the variant, such as the generator,
+      quantized, from the best checkpoint. It is called like its module.
     scores: of the best and of the last state, as in `scores.json`.
   """
 
@@ -49,11 +50,11 @@ def train(
   bits: float = 8,
   **settings: Any,
 ) -> Run:
-  """Trains networks quantized, scores them and packs what they deliver.
+  """Trains the networks of a variant, quantized; then scores and packs them.
 
-  Stopped, it goes on from its last checkpoint when it is called again with the
-  same arguments; finished, it only reads what is there. A tenth of the images
-  is held out for the scores.
+  If the run was stopped, the same call goes on from its last checkpoint. If it
+  has finished, the call only reads the results. A tenth of the images is held
+  out for the scores.
 
   Example:
     >>> import qgan_jax as q
@@ -65,24 +66,28 @@ def train(
     >>> best['frechet_distance']  # doctest: +SKIP
 
   Args:
-    variant: networks, losses, rounds, such as `variants.gan(…)`.
-    images: uint8 [N, H, W, C], as square as the scores need them. 4 channels
-      are taken as RGBA, with colours multiplied by alpha. Of pairs, the
-      channels of the input stand before those of the target.
-    labels: integers [N] from 0 up, for a variant that reads them.
-    workdir: the run's folder.
-    bits: of weights and activations of all networks; 32 is float.
-    **settings: other keys of a config, by short name or dotted path, such as
-      `steps`, `batch_size`, `learning_rate`. Those of one network (`g_bits`)
-      speak of the delivered network with `g_`, and of all others with `d_`.
+    variant: the networks and their losses, such as `variants.gan(…)`.
+    images: uint8 [N, H, W, C], square or not. C = 4 means RGBA with colours
+      multiplied by alpha. In pairs of images, C holds the channels of the
+      input, then those of the target.
+    labels: classes of the images, integers [N] from 0 up, for a variant that
+      uses labels.
+    workdir: folder of the run.
+    bits: bit width of the weights and activations of all networks; 32 is float.
+    **settings: other config keys, by short name or dotted path, such as
+      `steps`, `batch_size` or `learning_rate`. Keys of one network (`g_bits`,
+      `d_bits`): those with `g_` apply to the delivered network and to one named
+      'generator', 'decoder' or 'back_generator'; those with `d_` apply to all
+      others.
 
   Returns:
-    The run.
+    The finished run.
 
   Raises:
     ValueError: the images, the labels or a setting cannot be used; the folder
       holds another run; or training gave a value that is not finite.
-    training.loop.Stopped: SIGTERM or Ctrl-C; the state is saved.
+    training.loop.Stopped: the process received SIGTERM or Ctrl-C; the state is
+      saved.
   """
   dataset = dataclasses.replace(
     _dataset(images, labels), input_channels=variant.input_channels

@@ -1,4 +1,4 @@
-"""What is done on the way: sample grids, quick scores, measurements."""
+"""Work during training: sample grids, quick scores, measurements."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ Scale = tuple[metrics.Extractor, metrics.Features]
 
 
 def make_features(config: Any, dataset: ImageDataset) -> Scale:
-  """What scores compare."""
+  """The extractor of quick scores, and features of training images."""
   with phase('preparing the features that scores compare'):
     extractor = build.make_extractor(config, dataset)
     # Training images choose the best checkpoint; held-out ones only score it.
@@ -43,11 +43,11 @@ def periodic(
   Args:
     run: the trial.
     dataset: its images.
-    features: what scores compare, made when it is first called; None in any
-      other process.
+    features: makes what quick scores compare; called when first needed. None in
+      all other processes.
     tracker: of the trial.
-    made: caches the compiled functions of the diagnosis by precision, for all
-      trials.
+    made: a cache of the compiled functions of the diagnosis by precision, for
+      all trials.
   """
   if features is None:
     return ()

@@ -1,4 +1,4 @@
-"""What a run is doing, in a line for each phase, so that it is never silent."""
+"""Prints what a run is doing, one line for each phase."""
 
 from collections.abc import Iterator
 import contextlib
@@ -8,11 +8,11 @@ import time
 
 @contextlib.contextmanager
 def phase(what: str, *, shown: bool = True) -> Iterator[None]:
-  """Says on stderr what begins, and how long it took.
+  """Prints on stderr what begins, and how long it took.
 
   Args:
-    what: is done, as in 'reading the data'.
-    shown: False for the processes of a run that stay silent.
+    what: what is done, such as 'reading the data'.
+    shown: False for processes that print nothing.
 
   Example:
     >>> with phase('counting'):

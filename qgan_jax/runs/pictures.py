@@ -1,4 +1,4 @@
-"""Which pictures a run has learned, and whether they are still the same."""
+"""Records the pictures of a run, and checks that they are still the same."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,19 +16,19 @@ _FEW_IN_CLASS = 20
 
 
 def record(workdir: Path, dataset: ImageDataset) -> None:
-  """Writes down the digests of a run's pictures, if the data set has any."""
+  """Records the digests of a run's pictures, if the data set has any."""
   if dataset.pictures:
     found = {'pictures': list(dataset.pictures)}
     records.write_json(workdir / _FILE, found)
 
 
 def differences(workdir: Path, before: str, dataset: ImageDataset) -> list[str]:
-  """What differs between a run's data and those that are here, in lines.
+  """Lines with the differences between a run's data and the current data.
 
   Args:
     workdir: the run's folder.
-    before: name of the data set that it has learned.
-    dataset: what is here, wherever it lies.
+    before: name of the data set that it was trained on.
+    dataset: the current data, wherever it is stored.
   """
   if before == dataset.name:
     return []
@@ -50,10 +50,10 @@ def differences(workdir: Path, before: str, dataset: ImageDataset) -> list[str]:
 
 
 def check(workdir: Path, before: str, dataset: ImageDataset) -> None:
-  """Refuses other data than a run has learned.
+  """Refuses other data than a run was trained on.
 
   Raises:
-    UserError: they are, with what differs.
+    UserError: the data differs; the message says how.
   """
   lines = differences(workdir, before, dataset)
   if lines:
@@ -64,13 +64,14 @@ def check(workdir: Path, before: str, dataset: ImageDataset) -> None:
 
 
 def warn(dataset: ImageDataset, *, conditional: bool) -> None:
-  """Warns of what a person's own pictures lack: new ones, or enough of a class.
+  """Warns of near copies among a user's pictures, and of small classes.
 
-  Sets that have a name need no such look, which takes seconds.
+  The first are held-out pictures that look like training pictures. Data sets
+  that have a name are not examined, since it takes seconds.
 
   Args:
     dataset: what is trained on.
-    conditional: whether networks are told its classes.
+    conditional: whether networks get its classes.
   """
   if not dataset.pictures:
     return

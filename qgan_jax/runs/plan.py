@@ -1,6 +1,6 @@
 """The trials of a sweep, and the folder that records them.
 
-Every trial is validated as it would be alone, before any is started.
+Every trial is validated in the same way as a single run, before any is started.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ class PlannedTrial(NamedTuple):
   """One run of a sweep.
 
   Attributes:
-    name: the part of the config string that it alone has; also its folder.
+    name: the part of the config string that is its own; also its folder.
     args: the flags of `qgan_jax.main`, without --workdir.
-    config: resolved, as JSON can hold it.
+    config: resolved, in a form that JSON can hold.
   """
 
   name: str
@@ -40,12 +40,12 @@ class PlannedTrial(NamedTuple):
 
 
 class Sweep(NamedTuple):
-  """The trials of a sweep, and where they go.
+  """The trials of a sweep and their folder.
 
   Attributes:
     folder: holds a folder for each trial.
     trials: all of them.
-    origin: the command line's values that give the trials, for people to read.
+    origin: the values of the command line that give the trials, for readers.
   """
 
   folder: Path
@@ -61,13 +61,13 @@ def plan(
   own: str | None,
   workdir: str | None,
 ) -> Sweep:
-  """The trials of a command line; each is validated as it would be alone.
+  """The trials of a command line, validated in the same way as single runs.
 
   Args:
     file: the experiment's file.
     arg: the config string that all trials share.
     overrides: values that all trials share, by path.
-    own: what --sweep says; None for the experiment's own sweep.
+    own: the value of --sweep; None for the experiment's own sweep.
     workdir: the sweep's folder; None for one that is named after the sweep.
 
   Raises:
@@ -169,16 +169,16 @@ def read(folder: Path) -> Sweep:
 def open_folder(
   sweep: Sweep, session: Mapping[str, Any], commands: Sequence[str]
 ) -> None:
-  """Records what the sweep is, or makes sure that it is the same as before.
+  """Records what the sweep is, or checks that it is the same as before.
 
   Args:
     sweep: what is to be done.
     session: how the sweep is run this time, for the record.
-    commands: of the trials, as a person would type them.
+    commands: commands of the trials, as a user would type them.
 
   Raises:
-    UserError: the folder holds another sweep, with what differs, or cannot be
-      written.
+    UserError: the folder holds another sweep (the message lists the
+      differences), or cannot be written.
   """
   path = sweep.folder / 'sweep.json'
   record: dict[str, Any] = {

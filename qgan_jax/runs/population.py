@@ -87,15 +87,15 @@ def _in_step(trials: list[Trial]) -> list[list[Trial]]:
 def train_population(path: Path) -> None:
   """Trains and delivers those trials of a file that are not finished.
 
-  Trials that can share a compiled step train side by side; each such group is
-  a program, and the programs run one after another.
+  Trials that can share a compiled step train side by side. Each such group is a
+  program, and the programs run one after another.
 
   Args:
     path: of the JSON file.
 
   Raises:
-    UserError: the file is wrong, or a trial cannot be run; the other programs
-      are run before that is raised.
+    UserError: the file is wrong, or a trial cannot be run. The other programs
+      are run first.
   """
   keep_freed_memory()
   keep_programs()

@@ -1,4 +1,4 @@
-"""From a resolved config to how its networks are quantized, and when."""
+"""How and when the networks of a resolved config are quantized."""
 
 from collections.abc import Collection, Mapping
 import dataclasses
@@ -23,13 +23,13 @@ def plan_precision(
   layers: Mapping[str, tuple[Layer, ...]],
   see_images: Collection[str] = (),
 ) -> tuple[dict[str, Precision], dict[str, Bits], list[Choice]]:
-  """How a config quantizes networks of these layers.
+  """How a config quantizes networks with these layers.
 
   Args:
     config: resolved.
     sections: of each network, the part of the config that is about it.
     layers: of each network, the layers that rules can match.
-    see_images: names of the networks that are given images.
+    see_images: names of the networks whose input is images.
 
   Returns:
     (precision by network, bits by network as plain numbers, the table of every
@@ -37,7 +37,7 @@ def plan_precision(
     layers is intercepted.
 
   Raises:
-    UserError: a rule matches nothing, or what it must not.
+    UserError: a rule matches nothing, or a layer that does not support it.
   """
   p = config.precision
   defaults = {
@@ -70,7 +70,7 @@ def plan_precision(
 
 
 def describe_schedule(config: Any) -> str:
-  """From which step on a config quantizes, in words."""
+  """The step from which a config quantizes, in words."""
   p = config.precision
   parts = [f'quantized from step {p.start_step:,} of {config.steps:,}']
   if p.start_step >= config.steps:
@@ -83,6 +83,6 @@ def describe_schedule(config: Any) -> str:
 
 
 def make_schedule(config: Any) -> Schedule:
-  """When a config's networks are quantized and pruned."""
+  """The schedule by which a config's networks are quantized and pruned."""
   names = [field.name for field in dataclasses.fields(Schedule)]
   return Schedule(**{name: config.precision[name] for name in names})

@@ -1,7 +1,8 @@
-"""Compiles the steps of runs for a machine, and tells what they will cost.
+"""Compiles the steps of runs for a machine, and estimates what they cost.
 
-Each is the program that the run itself would compile, made by the same code
-from shapes alone. On the machine itself some steps are run and timed, too.
+Each step is the program that the run itself would compile, made by the same
+code from shapes alone. On the machine itself, some steps are also run and
+timed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,18 +32,18 @@ class Checked(NamedTuple):
   """A program of one trial, or of several that train together.
 
   Attributes:
-    config: resolved; of several trials, what they share.
+    config: resolved; for several trials, the part that they share.
     dataset: the name of the images.
     machine: what each call runs on.
     trials: how many runs have this program.
     at_once: how many of them train at the same time.
-    rounds: calls that make up a step of all that share a program.
+    rounds: number of calls in a step of all runs that share a program.
     images: of the batch, on each device.
-    runs: that a device trains together.
-    steps_per_call: steps of a call.
+    runs: how many runs a device trains together.
+    steps_per_call: number of steps in a call.
     costs: of a step of a round.
-    in_float: of the same program without quantization; None where it has none.
-    measured: seconds of a step, on the machine; None where it is not here.
+    in_float: of the same program without quantization; None if it has none.
+    measured: seconds of a step, on the machine itself; None if it is not here.
   """
 
   config: Any
@@ -66,7 +67,7 @@ class Checked(NamedTuple):
 
   @property
   def seconds(self) -> float | None:
-    """Of training all trials; without scores, checkpoints and their host."""
+    """Seconds to train all trials, without scores, checkpoints and the host."""
     step = self.measured or (self.estimated and self.estimated[0])
     if step is None:
       return None
@@ -84,13 +85,13 @@ def check(
 
   Args:
     configs: of the runs, resolved.
-    machine: what they are to run on. One run, and a population, take all of
-      it; of several runs in processes of their own, each takes a chip.
-    population: whether runs share programs where they can.
-    against_float: whether to compile each in float too.
+    machine: what they are to run on. A single run, or a population, uses all of
+      it. If several runs have a process each, each uses one chip.
+    population: whether runs share programs if they can.
+    against_float: whether to compile each in float, too.
 
   Raises:
-    UserError: a run cannot be made so.
+    UserError: a run is not possible in this way.
   """
   inputs.check(configs)
   datasets: dict[Any, ImageDataset] = {}

@@ -1,4 +1,4 @@
-"""What a preflight has found, as text for people and as numbers for JSON."""
+"""The results of a preflight, as text and as numbers for JSON."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _SHOWN = 6  # Kinds of kernels whose difference from float is listed.
 
 
 def describe(checked: Checked, name: str) -> str:
-  """All that is known of a program, a line for each thing."""
+  """All results for a program, one line each."""
   c, machine, config = checked.costs, checked.machine, checked.config
   lines = [
     (name, f'{checked.dataset}, {_runs(checked)} on {_on(checked)}'),
@@ -39,7 +39,7 @@ def describe(checked: Checked, name: str) -> str:
 
 
 def total(found: list[Checked], price: float | None) -> str:
-  """Hours, and what they cost, of all that was checked."""
+  """Hours and price of everything that was checked."""
   known = [c.seconds for c in found if c.seconds is not None]
   if len(known) < len(found):
     return 'How long it trains is not known: run this on the machine itself.'
@@ -51,7 +51,7 @@ def total(found: list[Checked], price: float | None) -> str:
 
 
 def record(checked: Checked) -> dict[str, Any]:
-  """The same as numbers, for a file."""
+  """The same results as numbers, for a file."""
   c, machine = checked.costs, checked.machine
   bounds = costs.bounds(c, machine, dtype=checked.config.dtype)
   return {

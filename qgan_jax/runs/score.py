@@ -1,4 +1,4 @@
-"""Scores against held-out images: of a state, a checkpoint or an artifact."""
+"""Scores a state, a checkpoint or an artifact against held-out images."""
 
 from pathlib import Path
 import sys
@@ -32,15 +32,15 @@ def score_state(
   Args:
     state: of a run.
     setup: of that run; its held-out images are the reference.
-    extractor: gives the features that scores compare.
-    samples: how many images to draw.
+    extractor: computes the features that scores compare.
+    samples: number of images to draw.
     seed: of the latents.
-    nearest: a PNG to write, of samples beside the training images nearest to
-      them; none if not given.
+    nearest: path of a PNG with samples beside the training images nearest to
+      them; None for no such file.
 
   Returns:
-    What `metrics.score` returns, its caveats, what the variant measures, and
-    what was scored.
+    The result of `metrics.score`, with caveats, the variant's own measurements,
+    and what was scored.
   """
   dataset = setup.dataset
   fake = setup.sampler()(state, samples, seed=seed)
@@ -109,10 +109,10 @@ def _beside_nearest(
 
 
 def check_samples(count: int, dataset: ImageDataset) -> None:
-  """Refuses scores of too few images, or of too many, before they are drawn.
+  """Refuses to score too few images, or too many, before they are drawn.
 
   Raises:
-    UserError: there are.
+    UserError: the number is too small or too large.
   """
   metrics.check_counts(len(dataset.test_images), count)
   memory.check_samples(count, dataset)
@@ -131,13 +131,13 @@ def score_checkpoint(
   Args:
     workdir: the run's folder.
     step: of the checkpoint; None for the best one.
-    samples: how many images to draw; as many as the run's config says if None.
+    samples: number of images to draw; None for that of the run's config.
     seed: of the latents.
-    nearest: as of `score_state`.
+    nearest: as for `score_state`.
 
   Raises:
-    UserError: it is no folder of a run, has no such checkpoint, or the data
-      set that the run learned is not here.
+    UserError: it is not the folder of a run, has no such checkpoint, or the
+      run's data set is not available.
   """
   config, name = read_run(workdir)
   inputs.check([config])
@@ -176,13 +176,13 @@ def score_artifact(
   Args:
     path: of the file.
     config: resolved; names the data set and the extractor.
-    samples: how many images to draw; as many as the config says if None.
+    samples: number of images to draw; None for that of the config.
     seed: of the latents.
-    seconds: that a program may take for a batch; see `open_drawer`.
-    nearest: as of `score_state`.
+    seconds: time limit of a program for one batch; see `open_drawer`.
+    nearest: as for `score_state`.
 
   Raises:
-    UserError: the data set cannot be had, or the file cannot be read.
+    UserError: the data set is not available, or the file cannot be read.
   """
   inputs.check([config])
   drawer = artifacts.open_drawer(path, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Which trials share one compiled program, and what that is made of."""
+"""Which trials share one compiled program, and how it is made."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +29,7 @@ _TRACED_GROUPS = tuple(f'{network}.optimizer_kwargs.' for network in NETWORKS)
 
 
 def program_key(config: Any) -> tuple[tuple[str, Any], ...]:
-  """What trials have to have in common to share one program."""
+  """What trials must have in common to share one program."""
   return tuple(
     (path, None if path.startswith(_TRACED_GROUPS) else value)
     for path, value in leaves(config).items()
@@ -38,7 +38,7 @@ def program_key(config: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def shared_config(configs: Sequence[Any]) -> Any:
-  """The config of a program for all: for each role, the fewest bits of any."""
+  """The config of a shared program: for each role, the fewest bits of all."""
   shared = configs[0].to_dict()
   for network in NETWORKS:
     for role in ROLES:
@@ -51,15 +51,15 @@ def shared_config(configs: Sequence[Any]) -> Any:
 def make_layout(
   config: Any, members: int, on: Sequence[jax.Device] | None = None
 ) -> devices.Layout:
-  """Where the trials of a program train.
+  """The devices on which the trials of a program train.
 
   Args:
     config: of a trial, resolved.
-    members: how many trials there are.
-    on: devices of all processes; those of this run if None.
+    members: number of trials.
+    on: devices of all processes; None for those of this run.
 
   Raises:
-    UserError: the batch does not divide over the devices of a trial.
+    UserError: the batch cannot be divided among the devices of a trial.
   """
   layout = devices.make_layout(members, devices=on)
   if config.batch_size % layout.group:

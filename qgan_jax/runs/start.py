@@ -1,8 +1,8 @@
-"""Loads the networks of an earlier run, for another to start from.
+"""Loads the networks of an earlier run, for another run to start from.
 
 G starts from its moving average, which is what was scored, and D from its
 weights; both with their other variables, such as BatchNorm's. Optimizers and
-moving averages start anew, since they belong to another loss; ranges and
+moving averages start anew, since they belong to another loss. Ranges and
 learned quantizers are fitted to the first images, as in every run.
 """
 
@@ -24,18 +24,19 @@ PyTree = Any
 def load_start(
   folder: str, setup: build.Setup, variant: Variant | None = None
 ) -> dict[str, PyTree]:
-  """The variables that a run left, to start from.
+  """The variables of a run, for another one to start from.
 
   Args:
-    folder: of the run: its best checkpoint is taken, or else its newest.
+    folder: of the run. Its best checkpoint is used, or else its newest.
     setup: of the run that starts.
-    variant: of both runs where it was given in Python; None for the configs'.
+    variant: of both runs if it was given in Python; None for that of the
+      configs.
 
   Returns:
     Variables by network, {'params': …, and other collections}.
 
   Raises:
-    UserError: the folder holds no run, or one of other networks.
+    UserError: the folder holds no run, or one with other networks.
   """
   old = read_start(folder)
   source = build.set_up(old, setup.dataset, variant=variant)

@@ -1,4 +1,4 @@
-"""Runs the trials of a sweep, each by its command, on a launcher."""
+"""Runs the trials of a sweep with a launcher, each by its own command."""
 
 from collections.abc import Sequence
 import contextlib
@@ -20,24 +20,25 @@ from qgan_jax.runs.plan import command_of, open_folder, PlannedTrial, Sweep
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-  """How a sweep is run this time: flags of `qgan_jax.sweep`.
+  """How a sweep is run this time: the flags of `qgan_jax.sweep`.
 
-  They hold for one call of the command: they do not define the sweep, and
-  `--resume` does not take them from its folder.
+  They hold for one call of the command. They do not define the sweep, and
+  `--resume` does not read them from its folder.
 
   Attributes:
     layout: 'processes', one for each trial, or 'population', all in one.
-    parallel: trials at a time; None for as many as fit.
+    parallel: number of trials at a time; None for as many as fit.
     cpus: CPU cores of a trial that has no GPU.
     gpus: GPUs of a trial; None for 1 on this machine if it has GPUs, and
       otherwise none.
     launcher: where trials run: 'local', 'ray' or 'slurm'.
     ray_address: of a Ray cluster; None for the one that Ray finds or starts.
-    ray_resources: what else a trial takes of the cluster, each 'NAME=NUMBER'.
+    ray_resources: further resources of the cluster for each trial, as
+      'NAME=NUMBER'.
     slurm: options of a trial's job, each 'NAME=VALUE'.
     retries: how often in a row a trial may crash, or lose its machine, without
       a new checkpoint.
-    grace: seconds that trials have to save when the sweep is stopped.
+    grace: seconds that trials have for saving when the sweep is stopped.
   """
 
   layout: str = 'processes'
@@ -68,13 +69,13 @@ def trial_env(session: Session) -> dict[str, str]:
 
 
 def printed(sweep: Sweep, trial: PlannedTrial, session: Session) -> str:
-  """A trial's command as a person would type it."""
+  """A trial's command as a user would type it."""
   variables = [f'{key}={value}' for key, value in trial_env(session).items()]
   return ' '.join([*variables, shlex.join(command_of(sweep, trial))])
 
 
 def units_of(sweep: Sweep, session: Session) -> list[supervisor.Unit]:
-  """What is handed to a launcher: each trial, or all in one program."""
+  """The jobs for a launcher: one for each trial, or one for all of them."""
   cwd = Path.cwd()
   folder = process.absolute(sweep.folder)
   statuses = [
@@ -116,15 +117,15 @@ def units_of(sweep: Sweep, session: Session) -> list[supervisor.Unit]:
 
 
 def make_launcher(folder: Path, session: Session) -> base.Launcher:
-  """The launcher that a session asks for.
+  """The launcher of a session.
 
   Args:
     folder: the sweep's.
-    session: names the launcher, and what each trial gets.
+    session: names the launcher, and the resources of each trial.
 
   Raises:
-    UserError: the launcher's library is not installed, or it cannot give what
-      is asked for.
+    UserError: the launcher's library is not installed, or it cannot provide
+      what is asked for.
   """
   gpus = session.gpus
   if gpus is not None and gpus > 1 and not gpus.is_integer():
@@ -165,9 +166,10 @@ def make_launcher(folder: Path, session: Session) -> base.Launcher:
 
 
 def check(sweep: Sweep, session: Session) -> None:
-  """Looks for what the unfinished trials of this machine's sweep read.
+  """Checks that the inputs of unfinished trials exist on this machine.
 
-  Trials on a cluster look for it themselves: it need not be here.
+  Trials on a cluster check this themselves, since their inputs need not be
+  here.
 
   Raises:
     UserError: something is missing.

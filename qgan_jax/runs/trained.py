@@ -1,4 +1,4 @@
-"""A trained run quantized without training: from its checkpoint to a state."""
+"""Quantizes a trained run without training: from a checkpoint to a state."""
 
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ def quantized_config(
     a_bits: of the activations.
     quantizer: of the weights.
     activation_quantizer: of the activations.
-    dynamic: whether ranges are those of each batch.
-    rules: precision rules, in place of the run's own.
+    dynamic: whether each batch's own range is used.
+    rules: precision rules, which replace the run's own.
 
   Raises:
     UserError: a value is not allowed.
@@ -64,8 +64,8 @@ class TrainedRun:
   """The best state of a finished run, ready to be quantized.
 
   Attributes:
-    setup: what the run was made of.
-    state: its best checkpoint, else the newest.
+    setup: of the run.
+    state: its best checkpoint, or else the newest.
     inputs: of each network, arguments for calibration.
     sampler: draws from its state.
   """
@@ -75,11 +75,11 @@ class TrainedRun:
 
     Args:
       workdir: its folder.
-      samples: calibration inputs of each network.
-      seed: of these.
+      samples: number of calibration inputs of each network.
+      seed: of these inputs.
 
     Raises:
-      UserError: it is no finished run, or its data set is not here.
+      UserError: it is no finished run, or its data set is not available.
     """
     config, name = read_run(workdir)
     inputs.check([config])
@@ -105,7 +105,7 @@ class TrainedRun:
 
 
 def networks(setup: build.Setup, state: TrainState) -> dict[str, Quantized]:
-  """The networks of a state, whose activations have no ranges yet."""
+  """The networks of a state; their activations have no ranges yet."""
   return {
     name: network.quantized(state.networks[name]).replace(ranges={})
     for name, network in setup.networks.items()
@@ -121,7 +121,7 @@ def quantize_state(
   bias_correction: bool,
   rounding_steps: int,
 ) -> tuple[build.Setup, TrainState]:
-  """A run's networks quantized as a config says, and their state."""
+  """A run's networks, quantized as a config says, and their state."""
   setup = build.set_up(config, run.setup.dataset)
   state = run.initial_state(setup)
   parts = {}

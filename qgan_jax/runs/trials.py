@@ -31,7 +31,7 @@ PyTree = Any
 
 @contextlib.contextmanager
 def exit_when_stopped() -> Iterator[None]:
-  """Ends the command where a signal ends training; says how to go on."""
+  """If a signal stops training, ends the command and says how to go on."""
   try:
     yield
   except loop.Stopped as stop:
@@ -50,13 +50,13 @@ def train_and_deliver(trials: Sequence[Trial]) -> None:
   """Trains trials together, scores them and writes their artifacts.
 
   Args:
-    trials: all of the same `program_key`.
+    trials: all with the same `program_key`.
 
   Raises:
-    UserError: a trial cannot be run, another process is at work in its folder,
-      or a value in it was not finite; in that case, the others are delivered
-      first.
-    loop.Stopped: SIGTERM or Ctrl-C.
+    UserError: a trial cannot be run, another process uses its folder, or one of
+      its values was not finite. In the last case, the other trials are
+      delivered first.
+    loop.Stopped: the process received SIGTERM or Ctrl-C.
   """
   with contextlib.ExitStack() as held:
     _train_and_deliver(trials, held)

@@ -1,4 +1,4 @@
-"""From a resolved config to its variant: modules, losses, rounds."""
+"""Makes the variant of a resolved config: modules, losses, rounds."""
 
 from collections.abc import Mapping
 import inspect
@@ -15,7 +15,11 @@ Modules = Mapping[str, nn.Module]
 
 
 def refuse_given(config: Any) -> None:
-  """Refuses a config that does not say what its networks and images are."""
+  """Raises an error for a run whose networks and images come from Python.
+
+  Raises:
+    UserError: the config is of such a run.
+  """
   if config.model.name.startswith(f'{models.GIVEN}:'):
     raise UserError(
       'networks and images of this run were given in Python; go on with it '

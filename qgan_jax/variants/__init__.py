@@ -1,6 +1,6 @@
-"""Variants of generative networks, one file each; and their losses.
+"""Variants of generative networks, one file each, and their losses.
 
-A new variant is a function that returns a `Variant`: see `gan`.
+A variant is made by a function that returns a `Variant`, such as `gan`.
 """
 
 from qgan_jax.variants.base import Nets, Round, Variant

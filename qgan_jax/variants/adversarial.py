@@ -1,4 +1,4 @@
-"""What variants with a discriminator share: its loss, by name, and its logs."""
+"""Shared by variants with a discriminator: losses by name, and metrics."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from qgan_jax.variants.penalties import penalty_of
 
 
 def loss_function(loss: str | Loss) -> Loss:
-  """A loss by its name in `losses.LOSSES`, or as it is.
+  """The loss with this name in `losses.LOSSES`; a `Loss` is returned as it is.
 
   Raises:
     ValueError: there is no such loss.
@@ -20,7 +20,10 @@ def loss_function(loss: str | Loss) -> Loss:
 def settings_of(
   loss: str | Loss, penalty: str | Penalty | None, penalty_fraction: float
 ) -> dict[str, Any]:
-  """Of a variant's settings, those of its loss; what has no name is 'own'."""
+  """The part of `Variant.settings` that describes the loss.
+
+  A loss or penalty that was not given by name is called 'own'.
+  """
   return {
     'loss': loss if isinstance(loss, str) else 'own',
     'penalty': penalty if isinstance(penalty, str | None) else 'own',
@@ -31,7 +34,7 @@ def settings_of(
 def judged(
   loss: Loss, real: Array, fake: Array
 ) -> tuple[Array, dict[str, Array]]:
-  """The discriminator's loss, and what is logged of its logits.
+  """The discriminator's loss, and metrics of its logits to log.
 
   Args:
     loss: of both networks.
@@ -57,17 +60,17 @@ def patch_penalty(
   fake: Array,
   key: Array,
 ) -> Array:
-  """The mean penalty of a discriminator that may judge an image's patches.
+  """The mean penalty of a discriminator that may judge patches of an image.
 
   Args:
     nets: the networks.
-    name: of the discriminator; it judges images without labels, and the logits
-      of an image are averaged.
+    name: of the discriminator. It judges images without labels, and its logits
+      for one image are averaged.
     penalty: of its gradient.
-    fraction: share of the batch.
+    fraction: share of the batch to compute it on.
     real: images, [B, H, W, C].
     fake: likewise.
-    key: of the penalty's random numbers.
+    key: for the penalty's random numbers.
   """
 
   def mean_logits(images: Array, _: None) -> Array:

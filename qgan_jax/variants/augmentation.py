@@ -1,9 +1,10 @@
-"""Augmentation of what a discriminator sees, of real images and fakes alike.
+"""Augmentation of the images that a discriminator sees, real and fake.
 
-Pure functions of images and of numbers in [0, 1), a row for each image. Images
-are [B, H, W, C] in [−1, 1]; results may lie outside. Of 1 or 2 channels the
-first is grey, of 3 or 4 the first three are red, green and blue; one that is
-left is transparency, which moves with the picture and keeps its values.
+All are pure functions of images and of numbers in [0, 1), one row of numbers
+for each image. Images are [B, H, W, C] in [−1, 1]; results may lie outside.
+With 1 or 2 channels the first is grey, with 3 or 4 the first three are red,
+green and blue. A remaining channel is transparency: it moves with the picture
+and keeps its values.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,9 +28,9 @@ class Augmentation(NamedTuple):
   """A random change of images.
 
   Attributes:
-    numbers: how many numbers it takes for an image.
-    apply: (images, numbers [B, numbers], p) → images; p is a probability, which
-      all but ADA leave aside.
+    numbers: how many random numbers it needs for an image.
+    apply: (images, numbers [B, numbers], p) → images. p is the probability of a
+      change; only ADA uses it.
   """
 
   numbers: int
@@ -37,7 +38,7 @@ class Augmentation(NamedTuple):
 
 
 def mirror(nets: Nets, batch: Batch, key: Array) -> Batch:
-  """The batch with each image mirrored, left to right, half of the time."""
+  """Mirrors each image of the batch, left to right, with probability ½."""
   images = batch['images']
   chosen = nets.draw(jax.random.uniform, key, (1, 1, 1)) < 0.5
   return {**batch, 'images': jnp.where(chosen, images[:, :, ::-1], images)}
@@ -244,17 +245,17 @@ ADAPTED = {'augment_p': 0.0, 'augment_signs': 0.0, 'augment_steps': 0.0}
 def adapt(
   numbers: Mapping[str, Array], metrics: Metrics, images: int
 ) -> dict[str, Array]:
-  """The probability of ADA's changes after a step, as D overfits or does not.
+  """Updates the probability p of ADA's changes after a step.
 
-  Karras et al., 2006.06676, section 3.1, with r_t = E[sign D(real)]: every four
-  steps p goes up where their r_t is above its target, and down where it is
-  below, so fast that it goes from 0 to 1 in `augment_images` images. It ends at
-  0, as there, and at 1, where the paper's goes on and would take long to
-  return.
+  Karras et al., 2006.06676, section 3.1, with r_t = E[sign D(real)]. Every four
+  steps, p rises if r_t of these steps is above its target, and falls if it is
+  below, at a rate that takes it from 0 to 1 in `augment_images` images. It is
+  kept between 0, as in the paper, and 1; in the paper it can rise above 1, and
+  then takes long to return.
 
   Args:
-    numbers: of `ADAPTED`, and 'augment_target' and 'augment_images'.
-    metrics: of the step; it needs 'd_real_sign', the mean of the signs.
+    numbers: those of `ADAPTED`, 'augment_target' and 'augment_images'.
+    metrics: of the step; 'd_real_sign', the mean of the signs, is used.
     images: how many images this is the mean of.
 
   Returns:

@@ -1,8 +1,8 @@
 """What a variant is: networks, and the losses that train them.
 
-A variant is mathematics alone. The step does all the rest: it quantizes the
-networks, takes gradients, averages them over devices, applies the optimizers,
-and keeps the moving averages.
+A variant holds only the mathematics. The training step quantizes the networks,
+takes gradients, averages them over devices, applies the optimizers and keeps
+the moving averages.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,20 +22,20 @@ Call = Callable[..., Any]  # The arguments of a network's module → its output.
 
 
 class Nets(Protocol):
-  """The networks of a variant as a loss calls them, quantized.
+  """The networks of a variant, quantized, in the form that losses get them.
 
   Attributes:
-    hyperparameters: the variant's numbers, by name; scalars that may be traced.
-      Those that it adapts are among them.
+    hyperparameters: the variant's numbers, by name, including those that it
+      adapts; scalars that may be traced.
   """
 
   hyperparameters: Mapping[str, Any]
 
   def __getitem__(self, name: str) -> Call:
-    """The network of a name: called like its module."""
+    """The network of this name; it is called like its module."""
 
   def frozen(self, name: str) -> Call:
-    """The same; its calls update neither ranges nor statistics."""
+    """The same network; its calls update neither ranges nor statistics."""
 
   def draw(
     self,
@@ -48,32 +48,33 @@ class Nets(Protocol):
 
     Args:
       draw: (key, shape) → numbers, such as `jax.random.normal`.
-      key: of these numbers.
-      shape: of an example's.
-      rows: how many examples this device has; those of the batch if None.
+      key: random key for these numbers.
+      shape: of the numbers of one example.
+      rows: how many examples this device has; None for those of the batch.
 
     Returns:
       [rows, *shape].
     """
 
   def first(self, fraction: float) -> tuple[int, Callable[[Array], Array]]:
-    """A share of the batch, for a term that is expensive.
+    """A share of the batch, for a term that is expensive to compute.
 
     Args:
-      fraction: of the examples, up to 1.
+      fraction: share of the examples, up to 1.
 
     Returns:
-      The number n of this device's examples to compute the term on (the first
+      The number n of this device's examples to compute the term for (the first
       n), and a function from the n terms to their mean over the share.
     """
 
 
 class Round(NamedTuple):
-  """One update.
+  """One update of one or more networks.
 
   Attributes:
     trains: names of the networks that it updates.
-    loss: (nets, batch, made, key) → (scalar to minimise, metrics).
+    loss: (nets, batch, made, key) → (scalar to minimise, metrics). `made` is
+      what `Variant.make` returned.
   """
 
   trains: tuple[str, ...]
@@ -92,7 +93,7 @@ Adapt = Callable[[Mapping[str, Any], Metrics, int], dict[str, Array]]
 
 
 def unchanged(nets: Nets, batch: Batch, key: Array) -> Batch:
-  """The batch as it is."""
+  """Returns the batch as it is."""
   del nets, key
   return batch
 
@@ -104,44 +105,45 @@ def _nothing(nets: Nets, batch: Batch, key: Array) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variant:
-  """The game that is trained: networks, losses, who is updated when.
+  """What is trained: networks, their losses, and the order of updates.
 
   Attributes:
     modules: the networks by name, such as 'generator'.
-    prefixes: of each network, the letter of its keys and metrics ('g').
-    examples: (batch, key) → by network, the arguments that its quantizers are
-      fitted to; in float.
+    prefixes: for each network, the prefix of its keys and metrics ('g').
+    examples: (batch, key) → for each network, arguments of a call, to which its
+      quantizers are fitted; in float.
     rounds: the updates of a step, in order.
     delivered: name of the network that is drawn from, scored and packed.
-    see_images: names of the networks whose first argument is images, of values
-      k/127.5 − 1 for bytes k.
+    see_images: names of the networks whose first argument is images with the
+      values k/127.5 − 1 of bytes k.
     inputs: (keys [N], indices [N]) → arguments of the delivered network for N
-      images; an image depends on its own key and index alone. None where it is
-      called with images.
-    input_channels: of a delivered network that is called with images, how many
-      of the channels of a batch's images are its input: the first. The others
-      are an image of what it makes. 0 for one that is called with `inputs`.
-    prepare: (nets, batch, key) → batch, as `make` and the rounds see it: a
-      change at random, such as flips.
+      images. An image depends on its own key and index alone. None if the
+      network takes images.
+    input_channels: if the delivered network takes images, how many channels of
+      a batch's images are its input: the first ones. The other channels are an
+      image of the kind that it makes. 0 if it is called with `inputs`.
+    prepare: (nets, batch, key) → the batch that `make` and the rounds get, for
+      random changes such as flips.
     make: (nets, batch, key) → what the rounds share, such as fakes. It is
-      computed once for each batch; a round that trains one of `sources` pulls
-      its gradient back through it.
+      computed once for each batch. A round that trains one of `sources` gets
+      its gradient through it.
     sources: names of the networks that `make` calls.
-    repeats: how many batches the first round sees, one after another, each
-      with a `make` of its own; the others run once, on the last.
+    repeats: how many batches the first round runs on, one after another, with a
+      new `make` for each. The other rounds run once, on the last batch.
     averaged: names of the networks that have a moving average.
-    settings: what else decides what is trained, as JSON can hold it: names of
-      losses and the like. A run does not go on with others.
-    measure: (networks by name, hyperparameters, batch, key) → numbers of every
-      image, [B] by name: scores of held-out images, such as an ELBO, beside
-      those of what is drawn. None for no such scores.
-    hyperparameters: the numbers that losses read from `nets`, by name; they
-      are arrays of the state, so that one compiled step serves all values.
-    penalized: names of the networks whose loss has a term that the
-      hyperparameter 'penalty_weight' multiplies.
-    adapted: numbers that losses read like hyperparameters, by name, as they are
-      before the first step; the state keeps them.
-    adapt: changes them after each step; None where there are none.
+    settings: everything else that decides what is trained, such as names of
+      losses, in a form that JSON can hold. A run cannot be continued with other
+      settings.
+    measure: (networks by name, hyperparameters, batch, key) → numbers for every
+      image, [B] by name. They are scores of held-out images, such as an ELBO,
+      in addition to those of drawn images. None for no such scores.
+    hyperparameters: the numbers that losses read from `nets`, by name. They are
+      arrays in the training state, so one compiled step serves all values.
+    penalized: names of the networks whose loss has a term with the factor
+      'penalty_weight' (a hyperparameter).
+    adapted: initial values, by name, of numbers that losses read like
+      hyperparameters and that change in training; kept in the training state.
+    adapt: computes their new values after each step; None if there are none.
   """
 
   modules: Mapping[str, nn.Module]
@@ -166,7 +168,10 @@ class Variant:
 
   @property
   def digest(self) -> str:
-    """What tells this variant from others, as far as it can be told."""
+    """12 hexadecimal digits that identify the variant, as far as possible.
+
+    It does not depend on the code of functions, such as losses.
+    """
     about = (
       {name: repr(module) for name, module in self.modules.items()},
       dict(self.prefixes),

@@ -1,4 +1,4 @@
-"""CycleGAN: images to images, learned from two sets without pairs."""
+"""CycleGAN: translates images between two sets, learned without pairs."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -51,38 +51,38 @@ def cyclegan(
   d_steps: int = 1,
   flip: bool = False,
 ) -> Variant:
-  """A generator that makes of an image of one kind one of another kind.
+  """CycleGAN: two generators that translate between two sets of images.
 
-  One generator makes targets of inputs, and another inputs of targets. Each
-  minimises the GAN's loss against the discriminator of what it makes, and both
-  together `cycle_weight` times the mean absolute difference between an image
-  and what comes back of it through the two. The source: Zhu et al.,
-  https://arxiv.org/abs/1703.10593, eq. 3. The discriminators see the fakes of
-  the step alone, and not the fifty before, as in its section 4.
+  One generator makes targets from inputs, the other inputs from targets. Each
+  minimises the GAN's loss against the discriminator of its outputs. Both also
+  minimise `cycle_weight` times the mean absolute difference between an image
+  and its translation back and forth. Source: Zhu et al.,
+  https://arxiv.org/abs/1703.10593, eq. 3. Unlike in its section 4,
+  discriminators see only the fakes of the current step, and not the last fifty.
 
-  No term compares an input with the target that it shares a batch's row with,
-  so that rows may hold any two.
+  A row of a batch holds one input and one target. No loss compares the two, so
+  they may be any two images.
 
   Args:
     generator: images in [−1, 1], [B, H, W, input_channels], → images
-      [B, H, W, C] in the same range. It is what is delivered.
-    back_generator: the other way.
-    discriminator: of targets, [B, H, W, C] → logits, [B] or one for each
-      patch, [B, h, w].
-    back_discriminator: of inputs.
-    input_channels: how many of the channels of a batch's images are the
-      input's: the first. The others are the target's.
+      [B, H, W, C] in the same range. This network is delivered.
+    back_generator: the same in the other direction.
+    discriminator: of targets, [B, H, W, C] → logits, [B] or one for each patch,
+      [B, h, w].
+    back_discriminator: the same, of inputs.
+    input_channels: how many channels of a batch's images are the input: the
+      first ones. The other channels are the target.
     cycle_weight: factor of the absolute difference.
     loss: a name in `losses.LOSSES`, or a `Loss`.
-    penalty: of the discriminators' gradients, a name in `losses.PENALTIES`, a
+    penalty: of the discriminators' gradients: a name in `losses.PENALTIES`, a
       function, or None. Logits of an image's patches are averaged for it.
-    penalty_weight: its factor; that of its paper if None.
+    penalty_weight: factor of the penalty; None for that of its paper.
     penalty_fraction: share of the batch that the penalty is computed on.
-    d_steps: updates of the discriminators for one of the generators.
-    flip: whether rows are mirrored, left to right, half of the time.
+    d_steps: updates of the discriminators for each update of the generators.
+    flip: whether each row is mirrored, left to right, with probability ½.
 
   Returns:
-    The variant; its networks are named like the arguments.
+    The variant; its networks have the names of the arguments.
 
   Raises:
     ValueError: there is no such loss or penalty.

@@ -1,4 +1,4 @@
-"""The GAN: a generator against a discriminator."""
+"""The GAN: a generator and a discriminator."""
 
 import flax.linen as nn
 import jax
@@ -46,39 +46,40 @@ def gan(
   augment_target: float = TARGET,
   augment_images: float = IMAGES,
 ) -> Variant:
-  """A generator G that is trained against a discriminator D.
+  """A GAN: a generator G that is trained against a discriminator D.
 
-  D is updated `d_steps` times, each with a batch and fakes of its own, then G
-  once, through the fakes that the last of D's updates has seen. The source:
+  In each step, D is updated `d_steps` times, each time on a new batch and new
+  fakes; then G is updated once, through the fakes of D's last update. Source:
   Goodfellow et al., https://arxiv.org/abs/1406.2661.
 
   Args:
-    generator: latents [B, latent_dim], and labels [B] where there are classes,
-      → images in [−1, 1], [B, H, W, C].
+    generator: latents [B, latent_dim], and labels [B] if there are classes, →
+      images in [−1, 1], [B, H, W, C].
     discriminator: images, and labels likewise, → logits [B].
     latent_dim: length of a latent, standard normal.
     num_classes: 0 for an unconditional GAN.
     loss: a name in `losses.LOSSES`, or a `Loss`.
-    penalty: of D's gradient, a name in `losses.PENALTIES`, a function, or None.
-    penalty_weight: its factor; that of its paper if None.
-    penalty_fraction: share of the batch that the penalty is computed on. The
-      time shrinks with it; the expected penalty stays the same.
-    d_steps: updates of D for one of G.
-    flip: whether real images are mirrored, left to right, half of the time.
-    augment: how all images are changed that D sees, real and fake: a name in
-      `augmentation.AUGMENTATIONS`. The penalty is of D's gradient by what it
-      sees, as in the code of DiffAugment (`ns_r1_DiffAugment`).
-    augment_target: of 'ada', the mean sign of D's logits of real images at
-      which D neither overfits nor underfits.
-    augment_images: of 'ada', how many images it takes to go from no change to
-      every change of every image.
+    penalty: of D's gradient: a name in `losses.PENALTIES`, a function, or None.
+    penalty_weight: factor of the penalty; None for that of its paper.
+    penalty_fraction: share of the batch that the penalty is computed on. Its
+      cost shrinks in proportion; the expected penalty stays the same.
+    d_steps: updates of D for each update of G.
+    flip: whether each real image is mirrored, left to right, with probability
+      ½.
+    augment: how all images that D sees are changed, real and fake: a name in
+      `augmentation.AUGMENTATIONS`. The penalty then uses D's gradient at the
+      changed images, as in the code of DiffAugment (`ns_r1_DiffAugment`).
+    augment_target: for 'ada', the mean sign of D's logits of real images that
+      is aimed at, at which D neither overfits nor underfits.
+    augment_images: for 'ada', the number of images in which the probability of
+      a change can go from 0 to 1.
 
   Returns:
     The variant; its networks are 'generator' and 'discriminator'.
 
   Raises:
-    ValueError: there is no such loss, penalty or augmentation, or 'ada' is
-      asked for with a loss for which signs of logits mean nothing.
+    ValueError: there is no such loss, penalty or augmentation; or 'ada' is used
+      with a loss for which the sign of a logit has no meaning.
   """
   both = loss_function(loss)
   of_gradient, penalty_weight = penalty_function(penalty, penalty_weight)

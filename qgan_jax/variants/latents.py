@@ -1,4 +1,4 @@
-"""Latents and labels that networks draw from."""
+"""Latents and labels as inputs of generators."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ def labels_of(batch: Batch, num_classes: int) -> Array | None:
 
 
 def latent_inputs(latent_dim: int, num_classes: int) -> Inputs:
-  """What a `Variant` draws from: standard normal latents, classes in turn.
+  """A function for `Variant.inputs`: normal latents, and classes in turn.
 
   Args:
     latent_dim: length of a latent.

@@ -1,7 +1,7 @@
-"""How likely an image is, given what a decoder draws: pure functions.
+"""Likelihoods of images, given a decoder's output: pure functions.
 
 Each is (images, drawn, noise) → log p(image | drawn) in nats, [B]. Images and
-what is drawn are [B, H, W, C] in [−1, 1], bytes k as k/127.5 − 1.
+drawn images are [B, H, W, C] in [−1, 1], with k/127.5 − 1 for byte k.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ def _sum(x: Array) -> Array:
 
 
 def bernoulli(images: Array, drawn: Array, noise: Array) -> Array:
-  """Every pixel is white with the probability that is drawn, or else black.
+  """Each pixel is white with the probability that is drawn, or else black.
 
-  Of grey images it is the mean over those that come out when each pixel is
-  made white with its own grey as the probability, the images of Burda et al.,
-  https://arxiv.org/abs/1509.00519, section 5.
+  For a grey image, it is the mean over all black and white images that result
+  if each pixel is made white with its own grey as the probability, as in Burda
+  et al., https://arxiv.org/abs/1509.00519, section 5.
   """
   del noise
   white = (images + 1) / 2
@@ -34,9 +34,10 @@ def bernoulli(images: Array, drawn: Array, noise: Array) -> Array:
 
 
 def gaussian(images: Array, drawn: Array, noise: Array) -> Array:
-  """Bytes around what is drawn, with `noise` as the standard deviation.
+  """Normal distribution around the drawn image, with deviation `noise`.
 
-  The density in the middle of a byte's interval times its width, 2/255.
+  The probability of a byte is the density in the middle of its interval, times
+  the interval's width, 2/255.
   """
   width = math.log(2 / 255) - 0.5 * math.log(2 * math.pi) - jnp.log(noise)
   return _sum(width - jnp.square((images - drawn) / noise) / 2)

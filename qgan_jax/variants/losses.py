@@ -1,4 +1,4 @@
-"""GAN losses and gradient penalties, as pure functions of logits and images."""
+"""GAN losses and gradient penalties: pure functions of logits and images."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,14 +10,14 @@ Array = jax.Array
 
 
 class Loss(NamedTuple):
-  """What the two networks minimise.
+  """A GAN loss: what discriminator and generator minimise.
 
   Attributes:
-    discriminator: (logits of real images [B], of fakes [B]) → scalar.
-    generator: (logits of fakes [B]) → scalar; where the loss is relativistic,
-      (logits of fakes, of real images) → scalar.
-    relativistic: whether G's loss compares fakes with real images.
-    signed: whether a logit above 0 says that an image is real.
+    discriminator: (logits of real images [B], logits of fakes [B]) → scalar.
+    generator: (logits of fakes [B]) → scalar. For a relativistic loss, (logits
+      of fakes, logits of real images) → scalar.
+    relativistic: whether the generator's loss compares fakes with real images.
+    signed: whether a logit above 0 means that an image is judged to be real.
   """
 
   discriminator: Callable[[Array, Array], Array]
@@ -85,13 +85,13 @@ def _squared_norms(logits: Logits, images: Array) -> Array:
 
 
 def r1(logits: Logits, real: Array, fake: Array, mix: Array) -> Array:
-  """½ ‖∇D(x)‖² of real images; Mescheder et al., 1801.04406, eq. 9."""
+  """½ ‖∇D(x)‖² at real images; Mescheder et al., 1801.04406, eq. 9."""
   del fake, mix
   return 0.5 * _squared_norms(logits, real)
 
 
 def r1_r2(logits: Logits, real: Array, fake: Array, mix: Array) -> Array:
-  """½ ‖∇D(x)‖² of real images and of fakes; R3GAN, 2501.05441, eq. 3 and 4."""
+  """½ ‖∇D(x)‖² at real images and at fakes; R3GAN, 2501.05441, eq. 3 and 4."""
   del mix
   squares = _squared_norms(logits, jnp.concatenate([real, fake]))
   return 0.5 * squares.reshape(2, -1).sum(0)

@@ -1,4 +1,4 @@
-"""A penalty of a discriminator's gradient as a term of its loss."""
+"""A penalty on a discriminator's gradient, as a term of its loss."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ def penalty_function(
 
   Args:
     penalty: a name in `losses.PENALTIES`, a function, or None or 'none'.
-    weight: its factor; that of its paper, or 1, if None.
+    weight: the factor. None means that of the penalty's paper, or 1 for a
+      function.
 
   Raises:
     ValueError: there is no such penalty.
@@ -37,7 +38,7 @@ def penalty_of(
   fake: tuple[Array, Array | None],
   key: Array,
 ) -> Array:
-  """The mean penalty of a share of the batch.
+  """The mean penalty over a share of the batch.
 
   Args:
     nets: the networks.
@@ -46,7 +47,7 @@ def penalty_of(
     judge: (images, labels) → logits; it updates nothing.
     real: images, and labels or None.
     fake: likewise.
-    key: of the penalty's random numbers.
+    key: for the penalty's random numbers.
   """
   count, mean = nets.first(fraction)
   labels = [part[1][:count] for part in (real, fake) if part[1] is not None]

@@ -1,4 +1,4 @@
-"""pix2pix: images to images, learned from pairs."""
+"""pix2pix: translates images to images, learned from pairs."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -38,29 +38,30 @@ def pix2pix(
   d_steps: int = 1,
   flip: bool = False,
 ) -> Variant:
-  """A generator that makes of an image the other one of its pair.
+  """pix2pix: a generator G that translates an image into its pair's target.
 
-  G minimises the GAN's loss and `l1_weight` times the mean absolute difference
-  between what it makes and the target. D tells pairs of an input and its target
-  from pairs of an input and what G makes of it. The source: Isola et al.,
-  https://arxiv.org/abs/1611.07004, eq. 4. G's noise is its module's own, such
-  as dropout; what is scored and delivered is without.
+  G minimises the GAN's loss plus `l1_weight` times the mean absolute difference
+  between its output and the target. D learns to tell pairs of an input and its
+  target from pairs of an input and G's output. Source: Isola et al.,
+  https://arxiv.org/abs/1611.07004, eq. 4. Any noise in G is part of its module,
+  such as dropout; images that are scored or delivered are made without it.
 
   Args:
     generator: images in [−1, 1], [B, H, W, input_channels], → images
       [B, H, W, C] in the same range.
     discriminator: pairs, [B, H, W, input_channels + C], → logits, [B] or one
       for each patch, [B, h, w].
-    input_channels: how many of the channels of a batch's images are the
-      input's: the first. The others are the target's.
+    input_channels: how many channels of a batch's images are the input: the
+      first ones. The other channels are the target.
     l1_weight: factor of the absolute difference.
     loss: a name in `losses.LOSSES`, or a `Loss`.
-    penalty: of D's gradient by a pair, a name in `losses.PENALTIES`, a
-      function, or None. D's logits of an image's patches are averaged for it.
-    penalty_weight: its factor; that of its paper if None.
+    penalty: of D's gradient with respect to a pair: a name in
+      `losses.PENALTIES`, a function, or None. D's logits of an image's patches
+      are averaged for it.
+    penalty_weight: factor of the penalty; None for that of its paper.
     penalty_fraction: share of the batch that the penalty is computed on.
-    d_steps: updates of D for one of G.
-    flip: whether pairs are mirrored, left to right, half of the time.
+    d_steps: updates of D for each update of G.
+    flip: whether each pair is mirrored, left to right, with probability ½.
 
   Returns:
     The variant; its networks are 'generator' and 'discriminator'.

@@ -1,4 +1,4 @@
-"""The variational autoencoder: an encoder and a decoder, one loss for both."""
+"""The variational autoencoder: an encoder and a decoder with one loss."""
 
 from collections.abc import Mapping
 
@@ -36,24 +36,25 @@ def vae(
   noise: float = 0.1,
   flip: bool = False,
 ) -> Variant:
-  """An encoder and a decoder that are trained to bound log p(image).
+  """A variational autoencoder (VAE): an encoder and a decoder.
 
   They maximise E[log p(x|z)] − β KL(q(z|x) ‖ N(0, 1)), which at β = 1 is a
-  lower bound of log p(x), the ELBO. The source: Kingma and Welling,
-  https://arxiv.org/abs/1312.6114; β: Higgins et al.,
+  lower bound of log p(x), the ELBO. Sources: Kingma and Welling,
+  https://arxiv.org/abs/1312.6114; for β, Higgins et al.,
   https://openreview.net/forum?id=Sy2fzU9gl.
 
   Args:
-    encoder: images in [−1, 1], [B, H, W, C], and labels [B] where there are
-      classes, → mean and logarithm of the variance of latents,
-      [B, latent_dim] each.
+    encoder: images in [−1, 1], [B, H, W, C], and labels [B] if there are
+      classes, → mean and logarithm of the variance of latents, [B, latent_dim]
+      each.
     decoder: latents, and labels likewise, → images.
     latent_dim: length of a latent.
     num_classes: 0 for an unconditional VAE.
     beta: factor of the KL divergence.
-    likelihood: of an image given what is drawn: a name in `LIKELIHOODS`.
+    likelihood: p(image | decoder's output): a name in
+      `likelihoods.LIKELIHOODS`.
     noise: standard deviation of a pixel, for 'gaussian'.
-    flip: whether images are mirrored, left to right, half of the time.
+    flip: whether each image is mirrored, left to right, with probability ½.
 
   Returns:
     The variant; its networks are 'encoder' and 'decoder'.

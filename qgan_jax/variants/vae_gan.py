@@ -1,4 +1,4 @@
-"""VAE-GAN: a VAE whose images are compared in a discriminator's features."""
+"""VAE-GAN: a VAE that compares images by a discriminator's features."""
 
 from collections.abc import Mapping
 
@@ -47,34 +47,34 @@ def vae_gan(
 ) -> Variant:
   """A VAE and a GAN that share the decoder.
 
-  The discriminator tells images from what the decoder draws of standard normal
-  latents and of those of images. The encoder minimises β KL + L, with L half
-  the squared distance of an image and of what is drawn from its latent, in the
-  discriminator's features; the decoder γ L and the GAN's loss. The source:
-  Larsen et al., https://arxiv.org/abs/1512.09300, algorithm 1.
+  The discriminator D learns to tell real images from two kinds of fakes: what
+  the decoder draws from standard normal latents, and from latents of real
+  images. Let L be half the squared distance, in D's features, between an image
+  and what is drawn from its latent. The encoder minimises β KL + L, and the
+  decoder γ L plus the GAN's loss. Source: Larsen et al.,
+  https://arxiv.org/abs/1512.09300, algorithm 1.
 
   Args:
-    encoder: images in [−1, 1], [B, H, W, C], and labels [B] where there are
-      classes, → mean and logarithm of the variance of latents,
-      [B, latent_dim] each.
+    encoder: images in [−1, 1], [B, H, W, C], and labels [B] if there are
+      classes, → mean and logarithm of the variance of latents, [B, latent_dim]
+      each.
     decoder: latents, and labels likewise, → images.
-    discriminator: images, and labels likewise, → (logits [B], features
-      [B, …]).
+    discriminator: images, and labels likewise, → (logits [B], features [B, …]).
     latent_dim: length of a latent.
-    num_classes: 0 for an unconditional one.
+    num_classes: 0 for an unconditional variant.
     beta: factor of the KL divergence.
     gamma: factor of L in the decoder's loss.
     loss: a name in `losses.LOSSES`, or a `Loss`; not a relativistic one.
-    penalty: of D's gradient, a name in `losses.PENALTIES`, a function, or None.
-    penalty_weight: its factor; that of its paper if None.
+    penalty: of D's gradient: a name in `losses.PENALTIES`, a function, or None.
+    penalty_weight: factor of the penalty; None for that of its paper.
     penalty_fraction: share of the batch that the penalty is computed on.
-    flip: whether images are mirrored, left to right, half of the time.
+    flip: whether each image is mirrored, left to right, with probability ½.
 
   Returns:
     The variant; its networks are 'encoder', 'decoder' and 'discriminator'.
 
   Raises:
-    ValueError: there is no such loss or penalty, or it is relativistic.
+    ValueError: there is no such loss or penalty, or the loss is relativistic.
   """
   both = loss_function(loss)
   if both.relativistic:
