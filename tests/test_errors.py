@@ -84,7 +84,7 @@ def test_help_is_shown_whatever_the_output_can_show():
   program += 'from qgan_jax import errors, sample; errors.run(sample.main)'
   done = _run(program, PYTHONIOENCODING='ascii')
   assert done.returncode == 0, done.stderr
-  assert b'--out: ?.png, ?.npz or a folder ?/' in done.stdout
+  assert b'--out: What to write: ?.png, ?.npz or a folder ?/' in done.stdout
 
 
 def test_an_error_of_a_path_is_a_sentence_and_others_are_faults(

@@ -101,8 +101,8 @@ import qgan_jax
 import jax
 
 def f(x):
-  rows = jax.lax.broadcasted_iota('float32', (64, 64), 0)
-  windows = (12, 12), (1, 1), 'SAME'
+  rows = jax.lax.broadcasted_iota('float32', (128, 128), 0)
+  windows = (20, 20), (1, 1), 'SAME'
   return x + jax.lax.reduce_window(rows, 0.0, jax.lax.add, *windows)
 
 jax.jit(f).lower(1.0).compile()
