@@ -11,9 +11,8 @@ float the Fréchet distance was
 - 226 with a weight of 1 on an eighth of the batch, which are the defaults of
   other experiments.
 
-Quantized training is faster from a float run than from random weights:
-docs/results.md has scores after 2,000 steps at five bit widths, all started
-from one float run of 8,000 steps.
+docs/results.md has scores after 2,000 steps at five mixtures of bit widths, all
+started from one float run of 8,000 steps.
 """
 
 from qgan_jax.config import base, override

@@ -185,6 +185,11 @@ def _check_together(config: ConfigDict) -> None:
       f'loss={loss.name} compares pairs of an image and a fake, and '
       'variant=vae_gan has no pairs; choose another loss'
     )
+  if config.variant != 'gan' and loss.augment != 'none':
+    raise UserError(
+      f'augment={loss.augment} does nothing with variant={config.variant}; '
+      'leave it out'
+    )
   if loss.augment == 'ada' and loss.name not in losses.SIGNED:
     raise UserError(
       f'augment=ada follows the signs of logits, which mean nothing with loss='

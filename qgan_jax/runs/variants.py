@@ -1,17 +1,12 @@
 """Makes the variant of a resolved config: modules, losses, rounds."""
 
-from collections.abc import Mapping
 import inspect
 from typing import Any
-
-import flax.linen as nn
 
 from qgan_jax import models, variants
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
 from qgan_jax.variants import Variant
-
-Modules = Mapping[str, nn.Module]
 
 
 def refuse_given(config: Any) -> None:

@@ -185,6 +185,7 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     ('penalty=none,penalty_weight=3', 'does nothing with penalty=none'),
     ('penalty=r1,batch_size=4', 'less than one image.*at least 0.25'),
     ('augment=ada,loss=wasserstein', 'with loss=wasserstein; take one of'),
+    ('augment=diffaugment,variant=vae', 'does nothing with variant=vae;'),
     ('norm=bath', "did you mean 'batch'"),
     ('optimizer=adan_', "did you mean 'adan'"),
     ('optimizer=lion,momentum=0.5', "'lion' takes no 'momentum'"),

@@ -1,10 +1,12 @@
 """What the table of keys promises, key by key."""
 
 import collections
+import inspect
 
 import pytest
 
 from qgan_jax import config as config_lib
+from qgan_jax import variants
 from qgan_jax.config.key import Key
 from qgan_jax.config.keys import (
   BROADER,
@@ -93,3 +95,11 @@ def test_a_wrong_name_is_answered_with_the_nearest():
     path_of('g_nrom')
   with pytest.raises(UserError, match='is a group; its keys are logging.ch'):
     path_of('logging')
+
+
+@each([key for key in EVERY if 'variant' in key.only_with])
+def test_a_variant_takes_the_keys_that_are_said_to_be_for_it(key):
+  # `runs.variants` gives a variant those of them that its function names.
+  for name in key.only_with['variant']:
+    taken = inspect.signature(getattr(variants, name)).parameters
+    assert key.short in taken, name
