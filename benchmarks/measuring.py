@@ -73,7 +73,18 @@ def _foreign_seconds() -> float | None:
     return None
   user, nice, system = map(int, stat.read_text().split()[1:4])
   busy = (user + nice + system) / os.sysconf('SC_CLK_TCK')
-  return busy - time.process_time()
+  return busy - _own_seconds()
+
+
+def _own_seconds() -> float:
+  """CPU seconds of this process and of those that it has started."""
+  own = sum(os.times()[:4])  # With the children that have ended.
+  for children in Path('/proc/self/task').glob('*/children'):
+    for pid in children.read_text().split():
+      _, _, fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')
+      user, system = map(int, fields.split()[11:13])
+      own += (user + system) / os.sysconf('SC_CLK_TCK')
+  return own
 
 
 @contextlib.contextmanager

@@ -29,6 +29,8 @@ class Reference(griffe.Extension):
         pkg[path].labels.add(f'from {module.path}')
     for module in _modules(pkg):
       module.exports = None  # Hides names that are defined elsewhere.
+      if imports := module.members.get('__getattr__'):
+        imports.public = False  # It imports what is used first.
       for constant in _own(module.attributes):
         constant.labels.discard('module-attribute')
         shortens = SHORT_FORM.fullmatch(str(constant.value))

@@ -16,7 +16,8 @@ from qgan_jax.config.resolution import leaves
 from qgan_jax.errors import did_you_mean, expand_home, UserError
 
 EXAMPLE = '--config=mnist:bits=8,seed=1'
-# In a checkout this is a link to experiments/ at its top.
+# The folder of the experiments that come with the package. In a checkout it is
+# a link to experiments/ at the top.
 SHIPPED = Path(__file__).parents[1] / 'experiments'
 
 

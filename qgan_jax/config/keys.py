@@ -33,14 +33,17 @@ from qgan_jax.variants import augmentation, CLASSES, FROM_IMAGES, losses
 from qgan_jax.variants.likelihoods import LIKELIHOODS
 
 IMAGE_SIZE = size(16, models.LIMITS['image_size'])
-# The networks, and what the short names of their keys begin with: `g_bits`.
+# The networks, and the letters that begin the short names of their keys, as in
+# `g_bits`.
 NETWORKS = {'generator': 'g', 'discriminator': 'd'}
-# What of a network has bits of its own, in the same way: `w_bits`.
+# The parts of a network that have bits of their own, and the letters that begin
+# the short names of their keys, as in `w_bits`.
 ROLES = {'weights': 'w', 'activations': 'a'}
 
 # What keys that are unset follow from.
 DEFAULT_BITS = 8
-# Optax's b1 = 0.9 makes GANs oscillate: Radford et al., 1511.06434, section 4.
+# Optax's default, b1 = 0.9, makes GANs oscillate: Radford et al.,
+# https://arxiv.org/abs/1511.06434, section 4.
 OPTIMIZER_KWARGS = {'adam': {'b1': 0.5, 'b2': 0.99}}
 
 
@@ -64,7 +67,8 @@ _OF_LOGITS, _OF_AUTOENCODERS = (
 
 # One entry is one row of a table: the formatter would make seven lines of it.
 # fmt: off
-# Keys that every network has, and that stand for all networks without a prefix.
+# Keys that every network has. Without a network's name before it, such a key
+# sets all networks.
 SHARED = (
   Key('channels', whole(1, models.LIMITS['channels']), 32,
       'Channels of the feature maps next to the image. Each further stage has '
@@ -389,11 +393,11 @@ GROUPS = (
 # fmt: on
 KEYS = {key.path: key for group in GROUPS for key in group.keys}
 SHORT_NAMES = {key.short: path for path, key in KEYS.items() if key.short}
-# Keys that only set others: a resolved config is without them.
+# Keys that only set other keys. A resolved config no longer has them.
 BROADER = {SHORT_NAMES[name] for key in KEYS.values() for name in key.broader}
 
-# What `records` needs to read the runs of earlier versions: the last default of
-# keys that are no more, and the names that other keys have now.
+# For runs of earlier versions: keys that no longer exist, with the value that
+# they had by default. `RENAMED` has the present names of other keys.
 REMOVED = {
   'precision.alternate_steps': 0,
   'precision.first_last_bits': None,

@@ -112,13 +112,13 @@ BITS = Kind(
   'a whole number from 1 to 16, or 32 for float',
   lambda x: type(x) is int and (1 <= x <= 16 or x == 32),
 )
-# From 32 on a tensor is left in float. With a step of 2^-32, float32 numbers
-# above 2^-9 lie on the grid already.
+# An exponent b of 32 or more leaves a tensor in float: with a step of 2^-32,
+# float32 numbers above 2^-9 lie on the grid already.
 EXPONENT = _number(
   'the exponent of the grid step 2^b, a number from -32 to 32 (32 is float)',
   lambda x: -32 <= x <= 32,
 )
-# Which of the two it is depends on the weights' quantizer: see `widths`.
+# Bits, or an exponent if the weights' quantizer is `grid`: see `widths`.
 BITS_OR_EXPONENT = Kind(
   float,
   f'{BITS.allowed}; with quantizer=grid, a number from -32 to 32',

@@ -28,7 +28,7 @@ _WHOLE_DIGEST = 64
 # used.
 _FORMAT = 1
 
-# A picture by itself, or a pair.
+# One picture, or a pair of them.
 Example = tuple[Picture, ...]
 
 

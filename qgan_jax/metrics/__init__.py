@@ -18,7 +18,7 @@ from qgan_jax.metrics.neighbours import neighbour_scores
 from qgan_jax.metrics.scores import check_counts, score, score_features
 from qgan_jax.metrics.similarity import similarity
 
-# Of an image, by the extractor's name in a config.
+# The number of features of an image, by the extractor's name in a config.
 NUM_FEATURES = {
   'classifier': classifier.NUM_FEATURES,
   'inception': inception.NUM_FEATURES,

@@ -27,16 +27,16 @@ _FAMILIES = {
   'translator': translator,
 }
 NAMES = tuple(_FAMILIES)
-# Families whose generator is called with images, and not with latents.
+# Families whose generator takes images, not latents.
 FROM_IMAGES = ('unet', 'translator')
-# The most that training takes, and that is read from a file, of an attribute.
+# The largest values of a network's attributes, in training and in files.
 LIMITS = {
   'image_size': 256,
   'channels': 4096,
   'latent_dim': 2**20,
   'blocks': 64,
 }
-# The name of networks that were given in Python, and not by a module's name.
+# Stands for a family's name where networks were given as Python objects.
 GIVEN = 'given'
 
 

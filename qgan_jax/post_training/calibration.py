@@ -17,7 +17,8 @@ from qgan_jax.precision import Quantized, QuantizerSpec
 from qgan_jax.quantizers import tensor_range
 
 Array = jax.Array
-Quantize = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (x, range) → x̂
+# Takes values and a range [2]; returns the values quantized in that range.
+Quantize = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _SAMPLE = 1 << 19  # Values kept of a layer's inputs, drawn evenly.
 _SHRINKS = np.linspace(0.2, 1.0, 81)
 _BINS = 2048

@@ -11,7 +11,7 @@ from qgan_jax.precision import is_layer, Quantized
 
 Array = jax.Array
 PyTree = Any
-# Inputs of a layer, and its output, by module path.
+# The inputs and the output of each layer, by module path.
 LayerIO = dict[str, tuple[Array, Array]]
 _BATCH = 64  # Calibration inputs that a network is run on at a time, at most.
 

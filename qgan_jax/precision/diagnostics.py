@@ -26,7 +26,8 @@ from qgan_jax.precision.spec import Bits, FLOAT_BITS, Learned, Params, width
 
 Array = jax.Array
 PyTree = Any
-Tensors = dict[str, dict[str, Any]]  # role → layer → what `_observe` returns
+# What was observed of each tensor, by role, and then by layer.
+Tensors = dict[str, dict[str, Any]]
 
 
 def observe(

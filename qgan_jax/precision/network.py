@@ -40,7 +40,8 @@ from qgan_jax.precision.spec import (
 Array = jax.Array
 PyTree = Any
 Observe = Callable[[str, Array, Params, Array], None]
-Ranges = dict[str, Array]  # module path → [2], the lowest and the highest
+# By module path, the lowest and the highest value of a tensor: [2].
+Ranges = dict[str, Array]
 
 
 def is_weight(path: tuple[str, ...], value: Any) -> bool:

@@ -10,9 +10,11 @@ from qgan_jax import quantizers
 
 Array = jax.Array
 Params = dict[str, Array]
-Learned = dict[str, dict[str, Params]]  # role → layer → learned quantizer's
-Width = Array | dict[str, Array]  # One for every layer, or by the layer's path.
-FLOAT_BITS = 32  # From here on a tensor is left as it is.
+# The learned parameters of quantizers, by role, and then by layer.
+Learned = dict[str, dict[str, Params]]
+# A bit width for all layers, or one by each layer's path.
+Width = Array | dict[str, Array]
+FLOAT_BITS = 32  # With so many bits or more, a tensor is not quantized.
 ROLES = ('weights', 'activations', 'gradients')
 
 

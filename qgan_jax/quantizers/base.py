@@ -7,8 +7,8 @@ import jax
 
 Array = jax.Array
 Params = dict[str, Array]
-# The axis of a tensor whose every index has parameters of its own, or several
-# such axes; None for one set of parameters for all of it.
+# For parameters per channel, the axis of the channels, or several such axes.
+# With None, one set of parameters serves the whole tensor.
 Axis = int | tuple[int, ...] | None
 
 

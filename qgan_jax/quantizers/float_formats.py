@@ -40,7 +40,8 @@ E5M2 = FloatFormat(8, 2, -14, 15, 57344.0)
 E3M2 = FloatFormat(6, 2, -2, 4, 28.0)
 E2M3 = FloatFormat(6, 3, 0, 2, 7.5)
 E2M1 = FloatFormat(4, 1, 0, 2, 6.0)
-# MX's integer: steps of 1/64, which is a float with one exponent.
+# The INT8 elements of MX formats: integers times 1/64, which is a float format
+# with a single exponent.
 INT8 = FloatFormat(8, 6, 0, 0, 127 / 64)
 
 

@@ -26,7 +26,8 @@ from qgan_jax.quantizers.ranges import (
 )
 from qgan_jax.quantizers.straight_through import straight_through_learned
 
-CodeRange = tuple[Array, Array, Array]  # zero_point, qmin, qmax
+# The zero point, the lowest code and the highest code.
+CodeRange = tuple[Array, Array, Array]
 
 
 def _two_complement(bits: Array) -> CodeRange:

@@ -79,7 +79,7 @@ def _serving(role: str) -> tuple[str, ...]:
 
 # The names of all quantizers, as a config has them: `quantizer=lsq`.
 NAMES = tuple(_ENTRIES)
-# Those of them that serve weights, activations and gradients.
+# The names of those that can quantize weights, activations and gradients.
 WEIGHTS = _serving('w')
 ACTIVATIONS = _serving('a')
 GRADIENTS = _serving('g')

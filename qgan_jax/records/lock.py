@@ -15,8 +15,8 @@ from pathlib import Path
 from qgan_jax.errors import UserError
 
 LOCK = 'run.lock'
-# A launcher locks the folder of a trial, and hands the open file on to the
-# command: the number of its descriptor is in this environment variable.
+# An environment variable. A launcher locks a trial's folder and hands the open
+# lock file on to the command; the variable holds that file's descriptor.
 LOCK_VARIABLE = 'QGAN_JAX_LOCK_FD'
 
 

@@ -160,7 +160,7 @@ QUALITIES = (
   'kid_mean', 'kernel_distance_mean', 'precision', 'recall', 'density',
   'coverage', 'effective_rank', 'mode_kl', 'modes_covered',
 )  # fmt: skip
-# What variants measure beside, of VAEs and of images made of images.
+# Further scores: those of VAEs, and of networks that turn images into images.
 MEASURED = (
   'elbo', 'importance_weighted_bound', 'kl', 'reconstruction_error', 'l1',
   'psnr', 'ssim',
@@ -186,7 +186,7 @@ _SCORE = table(
   },
 )  # fmt: skip
 
-# config.json
+# What config.json has to hold.
 RUN = table(
   {'config': _CONFIG, 'dataset': text},
   {
@@ -198,9 +198,9 @@ RUN = table(
     'devices': list_of(text),
   },
 )
-# pictures.json
+# What pictures.json has to hold.
 PICTURES = table({'pictures': list_of(text)})
-# scores.json
+# What scores.json has to hold.
 SCORES = table(
   {
     'best': _score,
@@ -214,7 +214,7 @@ SCORES = table(
     ),
   },
 )
-# sweep.json
+# What sweep.json has to hold.
 SWEEP = table(
   {
     'trials': list_of(
@@ -227,12 +227,12 @@ SWEEP = table(
   },
   {'sessions': list_of(mapping(anything))},
 )
-# states.json
+# What states.json has to hold.
 STATES = mapping(
   table(
     {},
     {'state': text, 'attempts': count, 'seconds': number, 'message': text},
   )
 )
-# population.json
+# What population.json has to hold.
 TRIALS = list_of(table({'workdir': text, 'args': list_of(text)}))

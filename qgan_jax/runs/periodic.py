@@ -17,7 +17,7 @@ from qgan_jax.training.tracking import Tracker
 _GRID = 64  # Images in a sample grid.
 _EXAMPLES = 64  # Images that quantization is measured on.
 
-# What extracts features, and those of training images.
+# What extracts features of images, and the features of training images.
 Scale = tuple[metrics.Extractor, metrics.Features]
 
 

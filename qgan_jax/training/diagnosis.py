@@ -22,7 +22,8 @@ from qgan_jax.training.trainable import Trainable
 from qgan_jax.variants import Variant
 
 PyTree = Any
-Report = dict[str, dict[str, float]]  # 'NETWORK/LAYER/ROLE' → numbers
+# The numbers of each tensor, by 'NETWORK/LAYER/ROLE'.
+Report = dict[str, dict[str, float]]
 Diagnose = Callable[[TrainState, Mapping[str, Any]], Report]
 _COLUMNS = {
   'bits': '{:g}',

@@ -20,7 +20,8 @@ from qgan_jax.variants import Variant
 _BATCH = 64
 _HELD_OUT = 1000  # Images that are measured, at most.
 
-Images = tuple[np.ndarray, np.ndarray | None]  # uint8 [N, H, W, C], labels
+# Images, uint8 [N, H, W, C], and their labels where they have any.
+Images = tuple[np.ndarray, np.ndarray | None]
 
 
 @dataclasses.dataclass(frozen=True)

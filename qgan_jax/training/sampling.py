@@ -18,10 +18,10 @@ _BATCH = 256
 CALIBRATION_IMAGES = 1024  # For BatchNorm's statistics.
 _CALIBRATION_SIZE = 64  # Images in a batch of these.
 _CALIBRATION_SEED = 0xCA11B
-# Seed of the latents by which the best state or bit widths are chosen. Reported
-# scores use other latents (seed 0 by default): with the same ones, the chosen
-# state would look better than it is. A network that is called with images is
-# given those of the training, and for scores those held out.
+# Seed of the latents by which the best state, or the best bits, are chosen.
+# Reported scores use other latents (seed 0 by default); with the same ones the
+# chosen state would look better than it is. In the same way, a network that is
+# called with images is chosen by training images, and scored by held-out ones.
 CHOICE_SEED = 2**31 - 1
 _OF_TRAINING = (CHOICE_SEED, _CALIBRATION_SEED)
 

@@ -15,8 +15,8 @@ from qgan_jax.variants.vae import vae
 from qgan_jax.variants.vae_gan import CLASSES as _VAE_GAN
 from qgan_jax.variants.vae_gan import vae_gan
 
-# Of every variant that a config can name, its networks, and by what name each
-# is found in a family of `models`.
+# The networks of every variant that a config can name. The value is the name
+# under which a network is found in a family of `models`.
 CLASSES = {
   'gan': _GAN,
   'vae': _VAE,
@@ -24,16 +24,16 @@ CLASSES = {
   'pix2pix': _PIX2PIX,
   'cyclegan': _CYCLEGAN,
 }
-# The networks that a family's generator is.
+# The networks that are made by a family's `Generator`.
 GENERATORS = frozenset(
   name
   for classes in CLASSES.values()
   for name, role in classes.items()
   if role == 'Generator'
 )
-# Those whose delivered network is called with images.
+# Variants whose delivered network turns images into images.
 FROM_IMAGES = ('pix2pix', 'cyclegan')
-# Of these, those that need no pairs.
+# Those of `FROM_IMAGES` that train without pairs.
 UNPAIRED = ('cyclegan',)
 
 __all__ = [

@@ -238,7 +238,8 @@ AUGMENTATIONS = {
 }
 
 
-# ADA's probability, and what has been seen since its last change.
+# What ADA starts with: the probability of its changes, and the sum of the signs
+# of D's logits and the number of steps since that probability last changed.
 ADAPTED = {'augment_p': 0.0, 'augment_signs': 0.0, 'augment_steps': 0.0}
 
 

@@ -16,9 +16,11 @@ import jax
 
 Array = jax.Array
 PyTree = Any
-Batch = Mapping[str, Any]  # 'images', float [B, H, W, C] in [−1, 1]; 'labels'
+# 'images', float [B, H, W, C] in [−1, 1], and maybe 'labels', int [B].
+Batch = Mapping[str, Any]
 Metrics = dict[str, Array]
-Call = Callable[..., Any]  # The arguments of a network's module → its output.
+# Calls a network: takes the arguments of its module, and returns its output.
+Call = Callable[..., Any]
 
 
 class Nets(Protocol):
@@ -81,14 +83,16 @@ class Round(NamedTuple):
   loss: Callable[[Nets, Batch, Any, Array], tuple[Array, Metrics]]
 
 
-# (networks by name, hyperparameters, batch, key) → numbers [B] by name.
+# Takes the networks by name, hyperparameters, a batch and a random key; returns
+# a number for each image, [B], by the name of the measure.
 Measure = Callable[
   [Mapping[str, Call], Mapping[str, Any], Batch, Array], Metrics
 ]
 
 
-# (hyperparameters and adapted numbers, the step's metrics, images of a batch
-# over all devices) → adapted numbers for the next step.
+# Takes hyperparameters, among them the adapted numbers, the step's metrics, and
+# the number of images in a batch of all devices; returns the adapted numbers of
+# the next step.
 Adapt = Callable[[Mapping[str, Any], Metrics, int], dict[str, Array]]
 
 

@@ -26,7 +26,7 @@ from qgan_jax.variants.losses import Loss, Penalty, SIGNED
 from qgan_jax.variants.named import named
 from qgan_jax.variants.penalties import penalty_function, penalty_of
 
-# By which networks of a family it is made.
+# Its networks, and the name of each in a family of `models`.
 CLASSES = {'generator': 'Generator', 'discriminator': 'Discriminator'}
 
 

@@ -72,9 +72,10 @@ LOSSES = {
 SIGNED = tuple(name for name, loss in LOSSES.items() if loss.signed)
 
 Logits = Callable[[Array], Array]
-# (D, real images [B, H, W, C], fakes, numbers in [0, 1) [B, 1, 1, 1]) → [B]. D
-# judges B images with the labels of the real ones, and 2B images as real ones
-# and fakes, with the labels of either.
+# Takes D, real and generated images [B, H, W, C], and random numbers in [0, 1),
+# [B, 1, 1, 1]; returns the penalty of each image, [B]. Given B images, D takes
+# them to have the labels of the real ones; given 2B, it takes the first half as
+# real and the second as generated.
 Penalty = Callable[[Logits, Array, Array, Array], Array]
 
 
@@ -111,8 +112,8 @@ PENALTIES: dict[str, Penalty] = {
   'r1_r2': r1_r2,
   'gradient_penalty': gradient_penalty,
 }
-# γ of Mescheder et al., 1801.04406, and in R3GAN's code; λ of Gulrajani et al.,
-# 1704.00028.
+# γ of Mescheder et al., https://arxiv.org/abs/1801.04406, and in R3GAN's code;
+# λ of Gulrajani et al., https://arxiv.org/abs/1704.00028.
 PENALTY_WEIGHTS = {
   'none': 0.0,
   'r1': 1.0,

@@ -21,7 +21,7 @@ from qgan_jax.variants.base import (
 from qgan_jax.variants.losses import Loss, Penalty
 from qgan_jax.variants.penalties import penalty_function
 
-# By which networks of a family it is made.
+# Its networks, and the name of each in a family of `models`.
 CLASSES = {'generator': 'Generator', 'discriminator': 'Discriminator'}
 
 

@@ -20,7 +20,7 @@ from qgan_jax.variants.latents import labels_of, latent_inputs
 from qgan_jax.variants.likelihoods import kl_to_normal, LIKELIHOODS
 from qgan_jax.variants.named import named
 
-# By which networks of a family it is made.
+# Its networks, and the name of each in a family of `models`.
 CLASSES = {'encoder': 'Encoder', 'decoder': 'Generator'}
 _SAMPLES = 32  # Latents of an image that its bounds are measured with.
 

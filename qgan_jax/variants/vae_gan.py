@@ -22,7 +22,7 @@ from qgan_jax.variants.likelihoods import kl_to_normal
 from qgan_jax.variants.losses import Loss, Penalty
 from qgan_jax.variants.penalties import penalty_function, penalty_of
 
-# By which networks of a family it is made.
+# Its networks, and the name of each in a family of `models`.
 CLASSES = {
   'encoder': 'Encoder',
   'decoder': 'Generator',
