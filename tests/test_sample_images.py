@@ -13,7 +13,7 @@ from qgan_jax.artifacts.formats import export
 from qgan_jax.errors import UserError
 
 SIZE = 8
-FITTED = {'input_images': {'fit': 'pad', 'pixel_art': True}}
+FITTED = {'input_images': {'fit': 'pad', 'pixel_art': True, 'white': 4095}}
 
 
 class Negative(nn.Module):
@@ -164,4 +164,10 @@ def test_two_pictures_of_one_name_are_not_lost(folder, pictures, tmp_path):
 )
 def test_a_fitting_that_is_none_is_the_usual_one(said):
   assert fitting_of({'input_images': said}) == Fitting('crop', False)
-  assert fitting_of(FITTED) == Fitting('pad', True)
+  assert fitting_of(FITTED) == Fitting('pad', True, 4095)
+
+
+@pytest.mark.parametrize('white', [None, 0, -1, 65536, True, '255', [255]])
+def test_a_white_that_is_none_is_that_of_16_bits(white):
+  said = FITTED['input_images'] | {'white': white}
+  assert fitting_of({'input_images': said}) == Fitting('pad', True)

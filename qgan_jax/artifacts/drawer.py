@@ -23,10 +23,12 @@ class Fitting(NamedTuple):
   Attributes:
     fit: how they get the right proportions: 'crop', 'pad' or 'stretch'.
     pixel_art: whether they are scaled by whole numbers without smoothing.
+    white: the value that becomes 255, of pictures with 16 bits.
   """
 
   fit: str = 'crop'
   pixel_art: bool = False
+  white: int = 65535
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,21 +83,71 @@ def fitting_of(metadata: Any) -> Fitting:
   said = metadata.get('input_images') if isinstance(metadata, dict) else None
   if not isinstance(said, dict) or said.get('fit') not in FITS:
     return Fitting()
-  return Fitting(said['fit'], said.get('pixel_art') is True)
+  found = Fitting(said['fit'], said.get('pixel_art') is True)
+  white: Any = said.get('white')
+  if type(white) is int and 0 < white <= found.white:
+    found = found._replace(white=white)
+  return found
 
 
 def image_shape_of(shapes: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
-  """The shape of the images that a network takes.
+  """The shape of the images that a network takes, or gives.
 
   Args:
-    shapes: of one example of each of its inputs.
+    shapes: of one example of each of its inputs, or outputs.
 
   Returns:
-    (H, W, C); None if its inputs are anything but one image.
+    (H, W, C); None if they are anything but one image.
   """
   if len(shapes) != 1 or len(shapes[0]) != 3:
     return None
   return tuple(shapes[0])
+
+
+def checked_inputs(
+  inputs: Sequence[Any],
+  expected: Sequence[tuple[Sequence[int], str]],
+  num_classes: int,
+) -> list[np.ndarray]:
+  """The inputs of a network as arrays of its own types.
+
+  Args:
+    inputs: what it is to be called with, [N, …] each, N > 0.
+    expected: (shape of one example, dtype) of each.
+    num_classes: of its labels; 0 if that is not known.
+
+  Raises:
+    ValueError: their number or shapes are others, or labels are out of range.
+  """
+  found = [np.asarray(x) for x in inputs]
+  shapes = ', '.join(str(list(x.shape)) for x in found)
+  needed = ', '.join(str(['N', *s]).replace("'", '') for s, _ in expected)
+  fits = len(found) == len(expected) and all(
+    x.ndim and len(x) == len(found[0]) > 0 and x.shape[1:] == tuple(shape)
+    for x, (shape, _) in zip(found, expected, strict=True)
+  )
+  if not fits:
+    raise ValueError(f'inputs of shape {shapes}: {needed} is needed')
+  for x, (shape, dtype) in zip(found, expected, strict=True):
+    is_label = not shape and np.issubdtype(dtype, np.integer)
+    if (
+      is_label and num_classes and not (x.min() >= 0 and x.max() < num_classes)
+    ):
+      raise ValueError(
+        f'labels from {x.min()} to {x.max()}: of {num_classes} classes, '
+        'counted from 0'
+      )
+  return [x.astype(d) for x, (_, d) in zip(found, expected, strict=True)]
+
+
+def is_image(shapes: Sequence[Sequence[int]]) -> bool:
+  """Whether a network gives one image, with as many channels as pictures have.
+
+  Args:
+    shapes: of all that it gives for one example.
+  """
+  shape = image_shape_of(shapes)
+  return shape is not None and shape[2] in (1, 3, 4)
 
 
 def label_of(drawer: Drawer, text: str) -> int:
@@ -154,7 +206,11 @@ def part_of(shape: Sequence[int]) -> int:
 
 
 def batches(
-  drawer: Drawer, *, num: int, seed: int, label: int | None = None
+  drawer: Drawer,
+  *,
+  num: int,
+  seed: int,
+  label: int | np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
   """Draws images in batches of `BATCH`.
 
@@ -162,7 +218,8 @@ def batches(
     drawer: what to draw with.
     num: number of images.
     seed: of the latents; image i depends on the seed and on i alone.
-    label: the class of all images; None uses the classes in turn.
+    label: the class of all images, or that of each, [num]; None uses the
+      classes in turn.
 
   Yields:
     (images uint8 [B, H, W, C], labels int32 [B] or None).
@@ -172,8 +229,9 @@ def batches(
     z = latents(seed, start // BATCH, drawer.latent_dim)
     labels = None
     if drawer.num_classes:
-      turn = (start + np.arange(BATCH)) % drawer.num_classes
-      labels = (turn if label is None else np.full(BATCH, label)).astype('i4')
+      classes = np.arange(drawer.num_classes) if label is None else label
+      numbers = start + np.arange(BATCH)
+      labels = np.take(np.atleast_1d(classes), numbers, mode='wrap').astype('i')
     images = to_uint8(drawer.draw(z, labels))
     size = min(BATCH, num - start)
     yield images[:size], None if labels is None else labels[:size]
@@ -193,6 +251,20 @@ def made_of(drawer: Drawer, images: np.ndarray) -> np.ndarray:
   # What `training.to_float` makes of bytes.
   given = (part.astype(np.float32) / np.float32(127.5) - 1 for part in parts)
   return np.concatenate([to_uint8(drawer.draw(x, None)) for x in given])
+
+
+def no_images(path: Path, shapes: Sequence[Sequence[int]]) -> UserError:
+  """The error for a file whose network gives something else than `is_image`.
+
+  Args:
+    path: of the file.
+    shapes: of all that it gives for one example.
+  """
+  found = ' and '.join(str(list(shape)) for shape in shapes)
+  return UserError(
+    f'{path} gives {found} for each example, and an image has a height, a '
+    'width and 1, 3 or 4 channels: call it in Python'
+  )
 
 
 def not_from_latents(path: Path, shapes: Sequence[Sequence[int]]) -> UserError:

@@ -31,9 +31,12 @@ class ImageDataset:
     pictures: A digest of each picture's file, sorted; empty if the name alone
       identifies the data.
     input_channels: For pairs, the number of channels of the input; otherwise 0.
-    is_unpaired: Whether inputs and targets are unrelated, and not pairs.
+    domains: For inputs and targets that are not pairs, how many different ones
+      there are: inputs and targets to train on, and those held out. The first
+      so many rows of the images hold each once. None for anything else.
     pixel_art: Whether its pictures were scaled as pixel art, see
       `images.to_array`.
+    white: The value of 16 bits that became 255.
   """
 
   name: str
@@ -46,28 +49,38 @@ class ImageDataset:
   is_standin: bool = False
   pictures: tuple[str, ...] = ()
   input_channels: int = 0
-  is_unpaired: bool = False
+  domains: tuple[int, int, int, int] | None = None
   pixel_art: bool = False
+  white: int = 65535
+
+  @property
+  def is_unpaired(self) -> bool:
+    """Whether inputs and targets are unrelated, and not pairs."""
+    return self.domains is not None
 
   @property
   def train_inputs(self) -> np.ndarray:
-    """The inputs of pairs, uint8 `[N, H, W, input_channels]`."""
-    return self.train_images[..., : self.input_channels]
-
-  @property
-  def test_inputs(self) -> np.ndarray:
-    """The same for the held-out images."""
-    return self.test_images[..., : self.input_channels]
+    """The inputs, each once, uint8 `[N, H, W, input_channels]`."""
+    return self._different(self.train_images, 0)[..., : self.input_channels]
 
   @property
   def train_targets(self) -> np.ndarray:
-    """What generators learn to draw: the images, or the targets of pairs."""
-    return self.train_images[..., self.input_channels :]
+    """What generators learn to draw, each once: the images, or the targets."""
+    return self._different(self.train_images, 1)[..., self.input_channels :]
+
+  @property
+  def test_inputs(self) -> np.ndarray:
+    """As `train_inputs`, of the held-out images."""
+    return self._different(self.test_images, 2)[..., : self.input_channels]
 
   @property
   def test_targets(self) -> np.ndarray:
-    """The same for the held-out images."""
-    return self.test_images[..., self.input_channels :]
+    """As `train_targets`, of the held-out images."""
+    return self._different(self.test_images, 3)[..., self.input_channels :]
+
+  def _different(self, images: np.ndarray, which: int) -> np.ndarray:
+    """The rows that hold the pictures of one of `domains`, each once."""
+    return images if self.domains is None else images[: self.domains[which]]
 
 
 def hold_out(
@@ -121,16 +134,53 @@ def hold_out_by_content(
   }
   limit = min(fraction, _MAX_HELD_OUT / max(1, len(keys)))
   held_out = {key for key, place in places.items() if place < limit}
-  classes = collections.defaultdict(set)
+  found = collections.defaultdict(set)
   for key, label in zip(
     keys, np.zeros(len(keys)) if labels is None else labels, strict=True
   ):
-    classes[label].add(key)
-  for label in sorted(classes):
-    ordered = sorted(classes[label], key=places.__getitem__)
-    held_out.add(ordered[0])
-    held_out.discard(ordered[-1])
+    found[label].add(key)
+  classes = [
+    sorted(found[label], key=places.__getitem__) for label in sorted(found)
+  ]
+  # Classes may share keys: first what has to be trained on, then the rest.
+  alone = {ordered[0] for ordered in classes if len(ordered) == 1}
+  held_out -= alone
+  for ordered in classes:
+    free = [key for key in ordered if key not in alone]
+    if free and held_out.isdisjoint(ordered):
+      held_out.add(free[0])
+  for ordered in classes:
+    if held_out.issuperset(ordered):
+      held_out.discard(ordered[-1])
   return np.array([key in held_out for key in keys])
+
+
+def labels_in_proportion(labels: np.ndarray, num: int) -> np.ndarray:
+  """Labels for `num` images, as frequent as among given ones, and well mixed.
+
+  Each class comes at even distances. So classes that are equally frequent come
+  in turn, and the first labels are in proportion, too.
+
+  Args:
+    labels: Integers `[N]` from 0 up.
+    num: How many to return.
+
+  Returns:
+    int32 `[num]`. Each class has its share of them, to within a few images.
+  """
+  shares = np.bincount(labels) / len(labels)
+  found = np.flatnonzero(shares)
+  # The k-th image of a class with the share p belongs at (k + 1/2) / p.
+  counts = np.ceil(shares[found] * num).astype(int) + 1
+  classes = np.repeat(found, counts)
+  places = np.concatenate(
+    [
+      (np.arange(count) + 0.5) / share
+      for count, share in zip(counts, shares[found], strict=True)
+    ]
+  )
+  order = np.lexsort((classes, places))[:num]
+  return classes[order].astype(np.int32)
 
 
 def split_off_test(

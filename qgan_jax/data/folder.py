@@ -26,7 +26,7 @@ _DIGITS = 16
 _WHOLE_DIGEST = 64
 # Increase it where pixels or files of `mapped` change: old ones are then not
 # used.
-_FORMAT = 1
+_FORMAT = 2
 
 # One picture, or a pair of them.
 Example = tuple[Picture, ...]
@@ -63,7 +63,8 @@ def load(
       files, or `'name'`, files of the same name apart from the extension.
     fit: How an image is fitted into that size, see `images.to_array`.
     pixel_art: Whether images are scaled as pixel art. None means yes if at
-      least half of those to be scaled have at most 64 colours.
+      least half of those to be scaled have at most 64 colours, in both folders
+      of `pairs` or `domains`.
     pairs: Two folders, `'A/B'`, whose pictures of the same name are an input
       and its target; see `pairs.find_pairs`. The folders are then not classes,
       and a pair is held out by its input. None for single pictures.
@@ -131,7 +132,15 @@ def _decode(
     pixel_art=bool(pixel_art),
   )
   good = reading.readable(path, to_array, files)
-  options = reading.options_of(path, good, pixel_art)
+  both = pairs or domains
+  options = reading.options_of(
+    path,
+    good,
+    channels=channels,
+    fit=fit,
+    pixel_art=pixel_art,
+    folders=both.split('/') if both else (),
+  )
   if options:
     # What all of them are like decides how each is read.
     to_array = functools.partial(to_array, **options)
@@ -155,14 +164,28 @@ def _decode(
       'part is to be held out, and one to train on; add others.'
     )
   dataset = _dataset(examples, layout, held_out, files)
+  dataset = dataclasses.replace(
+    dataset,
+    pixel_art=bool(options.get('pixel_art', pixel_art)),
+    white=options.get('white', dataset.white),
+  )
+  if not both:
+    return dataset
   return dataclasses.replace(
     dataset,
-    input_channels=dataset.train_images.shape[-1] // 2
-    if pairs or domains
-    else 0,
-    is_unpaired=domains is not None,
-    pixel_art=bool(options.get('pixel_art', pixel_art)),
+    input_channels=dataset.train_images.shape[-1] // 2,
+    domains=None if domains is None else _sizes(found, held_out),
   )
+
+
+def _sizes(
+  found: list[tuple[int, int]], held_out: np.ndarray
+) -> tuple[int, int, int, int]:
+  """How many different inputs and targets there are, see `ImageDataset`."""
+  both = np.array(found)
+  train, test = both[~held_out], both[held_out]
+  a, b, c, d = (len({*x}) for part in (train, test) for x in part.T.tolist())
+  return a, b, c, d
 
 
 def _joined(

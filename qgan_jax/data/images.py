@@ -45,7 +45,8 @@ def to_array(
       `'pad'` scales the whole picture into the middle, `'stretch'` changes its
       proportions.
     pixel_art: Whether to scale by whole numbers without smoothing, and to pad
-      the rest. If that cannot make it smaller, it is resized like others.
+      the rest. What would have to become smaller and lose pixels is resized
+      like others.
 
   Returns:
     uint8 `[H, W, C]`.
@@ -97,6 +98,8 @@ def _scaled(
   if fit == 'pad':
     scales = [min(scales)] * 2
   if pixel_art and min(scales) >= 1:
+    if fit != 'stretch':  # Its pixels stay square.
+      scales = [min(scales)] * 2
     scales = [math.floor(scale) for scale in scales]
   width, height = (
     max(1, round(x * scale))
@@ -104,13 +107,14 @@ def _scaled(
   )
   if image.size == (width, height):
     return image
-  pairs = zip(image.size, (width, height), strict=True)
-  is_whole = all(x % y == 0 or y % x == 0 for x, y in pairs)
-  nearest = pixel_art and is_whole
-  return image.resize(
-    (width, height),
-    Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC,
-  )
+  if pixel_art:
+    pairs = zip(image.size, (width, height), strict=True)
+    if all(x % y == 0 or y % x == 0 for x, y in pairs):
+      scaled = image.resize((width, height), Image.Resampling.NEAREST)
+      back = scaled.resize(image.size, Image.Resampling.NEAREST)
+      if image.tobytes() == back.tobytes():  # Nothing is lost.
+        return scaled
+  return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _padded(pixels: np.ndarray, size: Size) -> np.ndarray:

@@ -5,7 +5,10 @@ import os
 from pathlib import PurePath
 from typing import NamedTuple
 
+from absl import logging
 import numpy as np
+
+from qgan_jax.errors import UserError
 
 Parts = tuple[str, ...]
 
@@ -47,13 +50,21 @@ def layout_of(paths: Sequence[Parts]) -> Layout:
   the classes, in the order of their numbers if all names are numbers, otherwise
   of the alphabet.
 
+  A warning tells of pictures beside two or more folders, which are then no
+  classes.
+
   Args:
     paths: of the pictures, inside the folder or archive.
+
+  Raises:
+    UserError: pictures lie beside a split, which would be lost.
   """
   paths = _unwrapped(paths)
   splits = _splits(paths)
+  _check_beside(paths)
   if splits is not None:
     paths = [path[1:] for path in paths]
+    _check_beside(paths)
   names = {path[0] for path in paths}
   if len(names) < 2 or any(len(path) == 1 for path in paths):
     return Layout(splits, None, ())
@@ -73,6 +84,36 @@ def _unwrapped(paths: Sequence[Parts]) -> Sequence[Parts]:
   ):
     paths = [path[1:] for path in paths]
   return paths
+
+
+def _check_beside(paths: Sequence[Parts]) -> None:
+  """Tells of pictures that keep folders from being classes or a split."""
+  folders = {path[0] for path in paths if len(path) > 1}
+  beside = sorted(path[0] for path in paths if len(path) == 1)
+  parts = {_SPLITS.get(name.lower()) for name in folders}
+  is_split = 'train' in parts and len(parts - {None}) > 1
+  names = ', '.join(map(repr, sorted(folders)))
+  if beside and len(folders) > 1:
+    message = (
+      f'{len(beside)} picture(s) lie beside the folders {names}, such as '
+      f'{beside[0]!r}'
+    )
+    if is_split:
+      raise UserError(
+        f'{message}: are they to be trained on or held out? Move them into a '
+        'folder, or away'
+      )
+    logging.warning(
+      '%s, so that these folders are no classes; move them into one, or away, '
+      'if they should be',
+      message,
+    )
+  elif is_split and None in parts:
+    logging.warning(
+      'the folders %s are taken for classes, not for a split, because there '
+      'are others than those of a split',
+      names,
+    )
 
 
 def _splits(paths: Sequence[Parts]) -> tuple[str, ...] | None:

@@ -24,18 +24,23 @@ def find_pairs(layout: Layout, pairs: str) -> list[tuple[int, int]]:
     Indices of pictures, in the order of the inputs.
 
   Raises:
-    UserError: there is no such folder, or no pair.
+    UserError: there is no such folder, no pair, or two pictures of one name.
   """
   names = _folders(layout, 'pairs', pairs)
   assert layout.labels is not None
   splits = layout.splits or [''] * len(layout.names)
-  inputs, targets = (
-    {
-      (splits[i], layout.names[i]): int(i)
-      for i in np.flatnonzero(layout.labels == layout.class_names.index(name))
-    }
-    for name in names
-  )
+  sides: list[dict[tuple[str, str], int]] = []
+  for name in names:
+    side = np.flatnonzero(layout.labels == layout.class_names.index(name))
+    keys = [(splits[i], layout.names[i]) for i in side.tolist()]
+    if len({*keys}) < len(keys):
+      twice = max(keys, key=keys.count)[1]
+      raise UserError(
+        f'pairs={pairs}: two pictures in {name!r} are called {twice!r}, apart '
+        'from their extensions: which one is of the pair? Take the other away'
+      )
+    sides.append(dict(zip(keys, side.tolist(), strict=True)))
+  inputs, targets = sides
   found = [(i, targets[key]) for key, i in inputs.items() if key in targets]
   if not found:
     raise UserError(

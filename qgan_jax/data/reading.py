@@ -1,7 +1,7 @@
 """Reads all pictures of a folder or an archive, in threads."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 import functools
 import hashlib
@@ -149,29 +149,55 @@ def readable(
 
 
 def options_of(
-  path: str, pictures: list[Picture], pixel_art: bool | None
+  path: str,
+  pictures: list[Picture],
+  *,
+  channels: int | None,
+  fit: str,
+  pixel_art: bool | None,
+  folders: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Arguments of `images.to_array` that pictures show together, each said."""
+  """Arguments of `images.to_array` that pictures show together, each said.
+
+  Args:
+    path: of the folder or archive, for warnings.
+    pictures: what was read without these arguments.
+    channels: of all images; None for the most that an image needs.
+    fit: how they are fitted.
+    pixel_art: whether they are pixel art; None decides by their colours.
+    folders: names of folders whose pictures all have to seem pixel art, each by
+      a majority; by default the pictures are counted together.
+  """
   options: dict[str, Any] = {}
   brightest = max(picture.brightest for picture in pictures)
   for bits in (12, 8):
     if 0 < brightest < 2**bits:
       options['white'] = 2**bits - 1
-  if options:
+  if 'white' in options:
     logging.warning(
       'The images of 16 bits in %r have no value above %d, which is taken for '
       'white',
       path,
       options['white'],
     )
-  flat = [p.is_flat for p in pictures if p.is_flat is not None]
-  if pixel_art is None and flat and 2 * sum(flat) >= len(flat):
+  groups = [[p for p in pictures if name in p.parts[:-1]] for name in folders]
+  flat = [
+    [p.is_flat for p in group if p.is_flat is not None]
+    for group in groups or [pictures]
+  ]
+  seem = [2 * sum(group) >= len(group) for group in flat]
+  if pixel_art is None and any(flat) and all(seem):
     options['pixel_art'] = True
     logging.warning(
       'Images in %r have few colours: as pixel art, they are scaled by whole '
       'numbers, where these fit, and not smoothed (pixel_art=false for others)',
       path,
     )
+  may_pad = fit == 'pad' or pixel_art or 'pixel_art' in options
+  found = {p.pixels.shape[-1] for p in pictures if p.pixels is not None}
+  if channels is None and may_pad and 4 in found and len(found) > 1:
+    # Else the border around opaque ones would be opaque.
+    options['channels'] = 4
   return options
 
 
@@ -193,7 +219,9 @@ def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> Picture:
       brightest = int(np.asarray(upright).max()) if is_deep else 0
       is_flat = None
       if upright.size != pixels.shape[1::-1]:
-        is_flat = upright.getcolors(_FEW_COLOURS) is not None
+        # Pillow counts no colours of the other modes with 16 bits.
+        counted = upright.convert('I') if is_deep else upright
+        is_flat = counted.getcolors(_FEW_COLOURS) is not None
   # Pillow raises many types for broken files; one must not stop the loading.
   except Exception as error:  # noqa: BLE001
     return Picture(file.parts, digest, fault=str(error))

@@ -101,7 +101,7 @@ def load(
 
   The held-out images are the split `test`, else `validation`, else those that
   `dataset.hold_out` draws from `train`. There are labels if the set has a class
-  feature `label`.
+  feature `label`; classes without an image in `train` are left out.
 
   Args:
     builder: What `find_prepared` returned.
@@ -149,6 +149,13 @@ def load(
     )
 
   train_images, train_labels = read('train')
+  there = np.arange(num_classes)
+  if train_labels is not None:
+    # Some sets declare classes that they do not have, such as EMNIST's letters.
+    there = np.unique(train_labels)
+    train_labels = np.searchsorted(there, train_labels).astype(np.int32)
+    num_classes = len(there)
+    class_names = tuple(class_names[i] for i in there)
   held_out = [s for s in ('test', 'validation') if s in info.splits]
   if not held_out:
     return split_off_test(
@@ -159,6 +166,10 @@ def load(
       class_names=class_names,
     )
   test_images, test_labels = read(held_out[0])
+  if test_labels is not None:
+    known = np.isin(test_labels, there)
+    test_images, test_labels = test_images[known], test_labels[known]
+    test_labels = np.searchsorted(there, test_labels).astype(np.int32)
   return ImageDataset(
     name=name,
     train_images=train_images,

@@ -304,6 +304,19 @@ class Setup:
     inputs = self.examples(jax.random.PRNGKey(0))
     return Refit(self.networks, self.schedule, inputs)
 
+  def labels_to_draw(self, num: int) -> np.ndarray | None:
+    """Classes of images for scores: in the proportions of the training images.
+
+    Args:
+      num: of the images.
+
+    Returns:
+      int32 [num]; None for networks without classes.
+    """
+    if self.labels is None:
+      return None
+    return data.labels_in_proportion(self.labels, num)
+
   def sampler(self) -> Sampler:
     """The sampler that draws from the states of a run on one device."""
     name = self.variant.delivered

@@ -43,7 +43,11 @@ def deliver(
   # Names of labels, for a network that takes some.
   names = {'class_names': list(dataset.class_names)}
   # How pictures are fitted, for a network that is called with some.
-  fitting = {'fit': config.data.fit, 'pixel_art': dataset.pixel_art}
+  fitting = {
+    'fit': config.data.fit,
+    'pixel_art': dataset.pixel_art,
+    'white': dataset.white,
+  }
   sizes = artifacts.save(
     path,
     network,

@@ -124,6 +124,8 @@ def train(
   return Run(folder, setup.sampler().quantized(best), scores)
 
 
+# Part of the definition of the order of a run's images: never change it.
+_ORDER_KEY = 0x4F574E
 # Groups, and last parts, of keys that speak of what is given in Python.
 _GIVEN_GROUPS = ('model.', 'loss.', 'data.')
 _GIVEN = (
@@ -172,9 +174,36 @@ def _dataset(images: np.ndarray, labels: np.ndarray | None) -> ImageDataset:
     labels = labels.astype(np.int32)
     digest.update(labels.tobytes())
     classes = int(labels.max()) + 1
-  return split_off_test(
+    empty = np.setdiff1d(np.arange(classes), labels)
+    if len(empty):
+      raise ValueError(
+        f'no image has the label {empty[0]}: number the {classes - len(empty)} '
+        'classes from 0 up, without gaps'
+      )
+  dataset = split_off_test(
     name=f'arrays-{digest.hexdigest()[:12]}',
     images=images,
     labels=labels,
     num_classes=classes,
   )
+  # Arrays may be sorted, and the first images stand for all in several places.
+  train_images, train_labels = _mixed(
+    dataset.train_images, dataset.train_labels
+  )
+  test_images, test_labels = _mixed(dataset.test_images, dataset.test_labels)
+  return dataclasses.replace(
+    dataset,
+    train_images=train_images,
+    train_labels=train_labels,
+    test_images=test_images,
+    test_labels=test_labels,
+  )
+
+
+def _mixed(
+  images: np.ndarray, labels: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Images and labels in a random order, always the same for their number."""
+  words = np.random.Philox(key=_ORDER_KEY).random_raw(len(images))
+  order = np.argsort(words, kind='stable')
+  return images[order], None if labels is None else labels[order]

@@ -67,7 +67,9 @@ def periodic(
   def evaluate(step: int, state: TrainState) -> dict[str, float]:
     extractor, reference = features()
     count = config.logging.eval_samples
-    fake = extractor.extract(run.sampler(state, count, seed=CHOICE_SEED))
+    labels = run.setup.labels_to_draw(count)
+    drawn = run.sampler(state, count, seed=CHOICE_SEED, labels=labels)
+    fake = extractor.extract(drawn)
     distance = metrics.frechet_distance(reference.features, fake.features)
     run.checkpoints.save_best(step, state, distance)
     values = {

@@ -75,14 +75,20 @@ def warn(dataset: ImageDataset, *, conditional: bool) -> None:
   """
   if not dataset.pictures:
     return
-  alike = near_duplicates(dataset.train_images, dataset.test_images)
+  parts = [(dataset.train_images, dataset.test_images)]
+  if dataset.is_unpaired:
+    parts = [
+      (dataset.train_inputs, dataset.test_inputs),
+      (dataset.train_targets, dataset.test_targets),
+    ]
+  alike = sum(near_duplicates(train, test) for train, test in parts)
   if alike:
     logging.warning(
       '%d of %d held-out pictures look like one that is trained on, so that '
       'scores see less of what is new: take out copies, or keep views of one '
       'thing together (group=name)',
       alike,
-      len(dataset.test_images),
+      sum(len(test) for _, test in parts),
     )
   if conditional and dataset.train_labels is not None:
     counts = np.bincount(dataset.train_labels)

@@ -8,7 +8,7 @@ import numpy as np
 
 from qgan_jax import artifacts, metrics, records
 from qgan_jax.artifacts import drawer as drawer_lib
-from qgan_jax.data import ImageDataset
+from qgan_jax.data import ImageDataset, labels_in_proportion
 from qgan_jax.errors import UserError
 from qgan_jax.runs import build, inputs, memory, pictures
 from qgan_jax.runs.folder import read_run
@@ -43,17 +43,19 @@ def score_state(
     and what was scored.
   """
   dataset = setup.dataset
-  fake = setup.sampler()(state, samples, seed=seed)
+  labels = setup.labels_to_draw(samples)
+  fake = setup.sampler()(state, samples, seed=seed, labels=labels)
   return {
     'step': int(state.step),
     'weights': 'moving average',
     'latents_seed': seed,
-    **_against_held_out(dataset, fake, extractor, nearest),
+    **_against_held_out(setup.config, dataset, fake, extractor, nearest),
     **setup.measure(state, seed=seed),
   }
 
 
 def _against_held_out(
+  config: Any,
   dataset: ImageDataset,
   fake: np.ndarray,
   extractor: metrics.Extractor,
@@ -65,7 +67,11 @@ def _against_held_out(
   if dataset.input_channels and not dataset.is_unpaired:
     scores |= metrics.similarity(targets[: len(fake)], fake)
   if nearest is not None:
-    scores |= _beside_nearest(nearest, dataset, fake, extractor)
+    shown = dataset.train_targets
+    if config.data.flip:  # Trained on as well.
+      shown = np.concatenate([shown, shown[:, :, ::-1]])
+    held_out = dataset.test_targets
+    scores |= _beside_nearest(nearest, shown, held_out, fake, extractor)
   return {
     'reference': f'{dataset.name}, held-out',
     **scores,
@@ -75,7 +81,8 @@ def _against_held_out(
 
 def _beside_nearest(
   path: str,
-  dataset: ImageDataset,
+  train: np.ndarray,
+  held_out: np.ndarray,
   fake: np.ndarray,
   extractor: metrics.Extractor,
 ) -> dict[str, float]:
@@ -84,17 +91,14 @@ def _beside_nearest(
   Each row is a sample and what is nearest to it: rows of the first samples, and
   then of those that are nearest to any training image.
   """
-  train, held_out, drawn = (
-    extractor.extract(images).features
-    for images in (dataset.train_targets, dataset.test_targets, fake)
-  )
+  features = [extractor.extract(x).features for x in (train, held_out, fake)]
   # As many rows as columns, which is how a grid lays them out.
   side = min(_SIDE, 1 + len(train))
-  found = metrics.copying(train, held_out, drawn, k=side - 1)
+  found = metrics.copying(*features, k=side - 1)
   suspects = np.argsort(found.distances[:, 0], kind='stable')
   first = side - side // 2
   rows = [
-    np.concatenate([fake[i : i + 1], dataset.train_targets[found.nearest[i]]])
+    np.concatenate([fake[i : i + 1], train[found.nearest[i]]])
     for i in (*range(first), *suspects[: side - first])
   ]
   artifacts.save_grid(
@@ -114,7 +118,10 @@ def check_samples(count: int, dataset: ImageDataset) -> None:
   Raises:
     UserError: the number is too small or too large.
   """
-  metrics.check_counts(len(dataset.test_images), count)
+  held_out = len(dataset.test_targets)
+  if dataset.input_channels:  # As many are drawn as there are inputs.
+    held_out = min(held_out, len(dataset.test_inputs))
+  metrics.check_counts(held_out, count)
   memory.check_samples(count, dataset)
 
 
@@ -192,7 +199,11 @@ def score_artifact(
   check_samples(samples, dataset)
   extractor = build.make_extractor(config, dataset)
   if drawer.input_shape is None:
-    drawn = drawer_lib.batches(drawer, num=samples, seed=seed)
+    label = None
+    is_same = drawer.num_classes == dataset.num_classes
+    if dataset.train_labels is not None and is_same:
+      label = labels_in_proportion(dataset.train_labels, samples)
+    drawn = drawer_lib.batches(drawer, num=samples, seed=seed, label=label)
     fake = np.concatenate([images for images, _ in drawn])
   else:
     fake = drawer_lib.made_of(drawer, dataset.test_inputs[:samples])
@@ -200,7 +211,7 @@ def score_artifact(
     'artifact': path,
     'weights': f'as exported, drawn in {drawer.runtime}',
     'latents_seed': seed,
-    **_against_held_out(dataset, fake, extractor, nearest),
+    **_against_held_out(config, dataset, fake, extractor, nearest),
   }
 
 

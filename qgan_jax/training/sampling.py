@@ -64,8 +64,8 @@ class Sampler:
     name: of the network that is drawn from.
     network: that network, on one device.
     schedule: of its bits in training.
-    inputs: (keys [N], indices [N]) → its arguments for N images; None of a
-      network that is called with images.
+    inputs: (keys [N], classes [N]) → its arguments for N images, see
+      `Variant.inputs`; None of a network that is called with images.
     seen: these images among those of the training, uint8 [N, H, W, C].
     held_out: and among those held out.
   """
@@ -115,7 +115,12 @@ class Sampler:
     } | {self.name: self.quantized(state).variables}
 
   def __call__(
-    self, state: TrainState, num: int, *, seed: int = 0
+    self,
+    state: TrainState,
+    num: int,
+    *,
+    seed: int = 0,
+    labels: np.ndarray | None = None,
   ) -> np.ndarray:
     """Draws images from a state.
 
@@ -123,7 +128,8 @@ class Sampler:
       state: of the run, on the host.
       num: how many; of a network that is called with images, at most as many
         as there are of these.
-      seed: of the latents; image i depends on it and on i alone.
+      seed: of the latents; image i depends on it, on i and on its class alone.
+      labels: classes of the images, int32 [num]; None for all classes in turn.
 
     Returns:
       uint8 [num, H, W, C]; of what is held out, in its order.
@@ -135,7 +141,7 @@ class Sampler:
     network = jax.device_put(self.quantized(state))
     batches = [
       _draw_batch(network, *inputs)
-      for inputs in self._inputs(num, _BATCH, seed)
+      for inputs in self._inputs(num, _BATCH, seed, labels)
     ]
     return np.concatenate(jax.device_get(batches))[:num]
 
@@ -143,7 +149,9 @@ class Sampler:
     """What a network that is called with images is given."""
     return self.seen if seed in _OF_TRAINING else self.held_out
 
-  def _inputs(self, num: int, size: int, seed: int) -> list[Any]:
+  def _inputs(
+    self, num: int, size: int, seed: int, labels: np.ndarray | None = None
+  ) -> list[Any]:
     """Arguments of the network for at least so many images, in batches."""
     images = self._images(seed)
     if images is not None:
@@ -153,23 +161,25 @@ class Sampler:
         for start in range(0, min(num, len(images)), size)
       ]
     key = jax.random.PRNGKey(seed)
+    starts = range(0, num, size)
+    indices = np.arange(len(starts) * size, dtype=np.int32)
+    classes = indices if labels is None else np.resize(labels, len(indices))
     return [
-      _inputs(self.inputs, size, key, np.int32(start))
-      for start in range(0, num, size)
+      _inputs(self.inputs, key, *(x[i : i + size] for x in (indices, classes)))
+      for i in starts
     ]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _inputs(
   inputs: Callable[[jax.Array, jax.Array], tuple[Any, ...]],
-  size: int,
   key: jax.Array,
-  start: jax.Array,
+  indices: jax.Array,
+  classes: jax.Array,
 ) -> tuple[Any, ...]:
-  """Arguments for `size` images, from number `start` on."""
-  indices = start + jax.numpy.arange(size)
+  """Arguments for the images of these numbers, [N], and classes, [N]."""
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
-  return inputs(keys, indices)
+  return inputs(keys, classes)
 
 
 @jax.jit

@@ -8,6 +8,7 @@ updates the moving averages.
 
 from collections.abc import Callable, Mapping
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -227,7 +228,7 @@ def make_step(
 
     adapted = state.adapted
     if variant.adapt is not None:
-      images = batch['images'].shape[1] * replicas.place[1]
+      images = math.prod(batch['images'].shape[:2]) * replicas.place[1]
       adapted = variant.adapt(numbers, metrics, images)
 
     for name, grads in last_grads.items():

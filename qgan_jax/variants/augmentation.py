@@ -257,7 +257,7 @@ def adapt(
   Args:
     numbers: those of `ADAPTED`, 'augment_target' and 'augment_images'.
     metrics: of the step; 'd_real_sign', the mean of the signs, is used.
-    images: how many images this is the mean of.
+    images: how many real images D has seen in the step.
 
   Returns:
     The numbers of `ADAPTED` for the next step.

@@ -91,8 +91,8 @@ Measure = Callable[
 
 
 # Takes hyperparameters, among them the adapted numbers, the step's metrics, and
-# the number of images in a batch of all devices; returns the adapted numbers of
-# the next step.
+# the number of images that the first round has seen on all devices; returns the
+# adapted numbers of the next step.
 Adapt = Callable[[Mapping[str, Any], Metrics, int], dict[str, Array]]
 
 
@@ -120,9 +120,10 @@ class Variant:
     delivered: name of the network that is drawn from, scored and packed.
     see_images: names of the networks whose first argument is images with the
       values k/127.5 − 1 of bytes k.
-    inputs: (keys [N], indices [N]) → arguments of the delivered network for N
-      images. An image depends on its own key and index alone. None if the
-      network takes images.
+    inputs: (keys [N], classes [N]) → arguments of the delivered network for N
+      images. An image depends on its own key and class alone. Classes are whole
+      numbers from 0 up, to be taken modulo the number of classes; where classes
+      come in turn, they are just 0, 1, 2… None if the network takes images.
     input_channels: if the delivered network takes images, how many channels of
       a batch's images are its input: the first ones. The other channels are an
       image of the kind that it makes. 0 if it is called with `inputs`.

@@ -76,7 +76,7 @@ def cyclegan(
     loss: a name in `losses.LOSSES`, or a `Loss`.
     penalty: of the discriminators' gradients: a name in `losses.PENALTIES`, a
       function, or None. Logits of an image's patches are averaged for it.
-    penalty_weight: factor of the penalty; None for that of its paper.
+    penalty_weight: factor of the penalty; None for that of `PENALTY_WEIGHTS`.
     penalty_fraction: share of the batch that the penalty is computed on.
     d_steps: updates of the discriminators for each update of the generators.
     flip: whether each row is mirrored, left to right, with probability ½.

@@ -60,7 +60,7 @@ def gan(
     num_classes: 0 for an unconditional GAN.
     loss: a name in `losses.LOSSES`, or a `Loss`.
     penalty: of D's gradient: a name in `losses.PENALTIES`, a function, or None.
-    penalty_weight: factor of the penalty; None for that of its paper.
+    penalty_weight: factor of the penalty; None for that of `PENALTY_WEIGHTS`.
     penalty_fraction: share of the batch that the penalty is computed on. Its
       cost shrinks in proportion; the expected penalty stays the same.
     d_steps: updates of D for each update of G.

@@ -15,18 +15,18 @@ def labels_of(batch: Batch, num_classes: int) -> Array | None:
 
 
 def latent_inputs(latent_dim: int, num_classes: int) -> Inputs:
-  """A function for `Variant.inputs`: normal latents, and classes in turn.
+  """A function for `Variant.inputs`: normal latents, and labels.
 
   Args:
     latent_dim: length of a latent.
     num_classes: 0 for none.
 
   Returns:
-    (keys [N], indices [N]) → latents [N, latent_dim] and labels [N] or None.
+    (keys [N], classes [N]) → latents [N, latent_dim] and labels [N] or None.
   """
 
-  def inputs(keys: Array, indices: Array) -> tuple[Array, Array | None]:
+  def inputs(keys: Array, classes: Array) -> tuple[Array, Array | None]:
     latents = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
-    return latents, indices % num_classes if num_classes else None
+    return latents, classes % num_classes if num_classes else None
 
   return inputs

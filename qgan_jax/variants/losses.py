@@ -112,8 +112,9 @@ PENALTIES: dict[str, Penalty] = {
   'r1_r2': r1_r2,
   'gradient_penalty': gradient_penalty,
 }
-# γ of Mescheder et al., https://arxiv.org/abs/1801.04406, and in R3GAN's code;
-# λ of Gulrajani et al., https://arxiv.org/abs/1704.00028.
+# The weights that are taken where none is given: of γ of Mescheder et al.,
+# https://arxiv.org/abs/1801.04406 (their own code takes 10), and of λ of
+# Gulrajani et al., https://arxiv.org/abs/1704.00028, which is theirs.
 PENALTY_WEIGHTS = {
   'none': 0.0,
   'r1': 1.0,

@@ -58,7 +58,7 @@ def pix2pix(
     penalty: of D's gradient with respect to a pair: a name in
       `losses.PENALTIES`, a function, or None. D's logits of an image's patches
       are averaged for it.
-    penalty_weight: factor of the penalty; None for that of its paper.
+    penalty_weight: factor of the penalty; None for that of `PENALTY_WEIGHTS`.
     penalty_fraction: share of the batch that the penalty is computed on.
     d_steps: updates of D for each update of G.
     flip: whether each pair is mirrored, left to right, with probability ½.

@@ -66,7 +66,7 @@ def vae_gan(
     gamma: factor of L in the decoder's loss.
     loss: a name in `losses.LOSSES`, or a `Loss`; not a relativistic one.
     penalty: of D's gradient: a name in `losses.PENALTIES`, a function, or None.
-    penalty_weight: factor of the penalty; None for that of its paper.
+    penalty_weight: factor of the penalty; None for that of `PENALTY_WEIGHTS`.
     penalty_fraction: share of the batch that the penalty is computed on.
     flip: whether each image is mirrored, left to right, with probability ½.
 

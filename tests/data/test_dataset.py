@@ -50,3 +50,41 @@ def test_the_split_is_for_ever():
   """Runs of earlier versions are scored with the same pictures."""
   held_out = dataset.hold_out_by_content(_keys(30))
   assert np.flatnonzero(held_out).tolist() == [5, 10, 12, 27]
+
+
+@given(
+  st.lists(
+    st.lists(st.integers(0, 30), min_size=1, max_size=9, unique=True),
+    min_size=1,
+    max_size=6,
+  )
+)
+def test_classes_that_share_keys_can_all_be_trained_on(classes):
+  labels = np.repeat(np.arange(len(classes)), [len(x) for x in classes])
+  keys = [f'{key}'.encode() for found in classes for key in found]
+  held_out = dataset.hold_out_by_content(keys, labels)
+  for label in range(len(classes)):
+    assert not held_out[labels == label].all()
+  sides = {}
+  for key, side in zip(keys, held_out, strict=True):
+    assert sides.setdefault(key, side) == side
+
+
+@given(
+  st.lists(st.integers(0, 9), min_size=1, max_size=80), st.integers(1, 500)
+)
+def test_labels_are_in_proportion(labels, num):
+  found = dataset.labels_in_proportion(np.array(labels), num)
+  assert found.shape == (num,)
+  counts = np.bincount(found, minlength=10)
+  shares = np.bincount(labels, minlength=10) / len(labels)
+  assert np.abs(counts - num * shares).max() <= 5
+  assert not counts[shares == 0].any()
+  np.testing.assert_array_equal(
+    found[: num // 2], dataset.labels_in_proportion(np.array(labels), num // 2)
+  )
+
+
+def test_labels_of_equal_classes_come_in_turn():
+  found = dataset.labels_in_proportion(np.repeat(np.arange(4), 25), 30)
+  np.testing.assert_array_equal(found, np.arange(30) % 4)

@@ -255,6 +255,15 @@ def test_16_bit_files_of_fewer_bits(tmp_path, caplog, most, bits):
   assert ('taken for white' in caplog.text) == (bits < 16)
 
 
+def test_16_bit_files_of_any_size(tmp_path):
+  rng = np.random.default_rng(0)
+  for i in range(4):
+    values = rng.integers(0, 65536, (12, 12), np.uint16)
+    Image.fromarray(values).save(tmp_path / f'{i}.png')
+  for size in (6, 24):
+    assert _everything(_load(tmp_path, image_size=size)).shape[:2] == (4, size)
+
+
 def test_pixel_art_is_recognized_by_its_colours(tmp_path, caplog):
   rng = np.random.default_rng(0)
   art = rng.choice(np.array([0, 80, 255], np.uint8), (4, 9, 9))
@@ -298,3 +307,24 @@ def test_a_class_needs_pictures_to_train_on(tmp_path):
     _save(tmp_path / place / '1.png', 1)
   with pytest.raises(UserError, match="class 'wasp' has no images"):
     _load(tmp_path)
+
+
+def test_opaque_pictures_among_transparent_ones_have_a_transparent_border(
+  tmp_path,
+):
+  for i in range(3):
+    _save(tmp_path / f'opaque{i}.png', 10 + i, mode='RGB', size=(6, 3))
+    layer = Image.new('RGBA', (6, 3), (50, 60, 70, 100 + i))
+    layer.save(tmp_path / f'layer{i}.png')
+  found = _everything(_load(tmp_path, fit='pad'))
+  assert found.shape[-1] == 4
+  assert not found[:, 0].any()
+  assert found[:, 2].all()
+
+
+def test_what_was_taken_for_white_is_known(tmp_path):
+  for i, value in enumerate((4095, 1000)):
+    Image.fromarray(np.full((6, 6), value, np.uint16)).save(
+      tmp_path / f'{i}.png'
+    )
+  assert _load(tmp_path).white == 4095

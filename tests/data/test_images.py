@@ -267,3 +267,26 @@ def test_enlarged_pixel_art_is_reduced_to_what_it_was():
     images.to_array(large, image_size=12, pixel_art=True),
     images.to_array(large, image_size=12),
   )
+
+
+@pytest.mark.parametrize(
+  ('shape', 'scale'), [((16, 11), 2), ((4, 3), 10), ((9, 6), 5)]
+)
+def test_pixels_of_pixel_art_stay_square(shape, scale):
+  art = _noise(*shape)
+  got = images.to_array(_picture(art), image_size=(48, 32), pixel_art=True)
+  large = art.repeat(scale, 0).repeat(scale, 1)
+  height, width = large.shape[:2]
+  top, left = (48 - height) // 2, (32 - width) // 2
+  inside = got[top : top + height, left : left + width]
+  np.testing.assert_array_equal(inside, large)
+
+
+def test_fine_lines_are_not_pixel_art_to_be_reduced():
+  drawing = np.full((64, 64), 255, np.uint8)
+  drawing[:, 30:33] = 0
+  got = images.to_array(_picture(drawing), image_size=8, pixel_art=True)
+  np.testing.assert_array_equal(
+    got, images.to_array(_picture(drawing), image_size=8)
+  )
+  assert len(np.unique(got)) > 2

@@ -1,6 +1,7 @@
 import pytest
 
 from qgan_jax.data.layout import layout_of
+from qgan_jax.errors import UserError
 
 
 def _layout(*paths):
@@ -48,9 +49,30 @@ def test_validation_beside_a_test_is_not_used():
   assert found.labels is None
 
 
-def test_what_is_no_split():
+@pytest.mark.parametrize(
+  'paths',
+  [
+    ('ant/a', 'bee/a', 'preview.png'),
+    ('train/ant/a', 'train/bee/a', 'train/preview.png', 'test/ant/a'),
+  ],
+)
+def test_a_picture_beside_classes_is_named(paths, caplog):
+  assert _layout(*paths).labels is None
+  assert '1 picture(s) lie beside the folders' in caplog.text
+  assert "'ant', 'bee', such as 'preview.png'" in caplog.text
+
+
+def test_a_picture_beside_a_split_is_refused():
+  with pytest.raises(
+    UserError, match=r"'test', 'train', such as 'preview.png'"
+  ):
+    _layout('data/train/a', 'data/test/a', 'data/preview.png')
+
+
+def test_what_is_no_split(caplog):
   # A class may be called `test`.
   assert _layout('train/1', 'test/1', 'plane/1').splits is None
+  assert "'plane', 'test', 'train' are taken for classes" in caplog.text
   assert _layout('train/1', 'train/2').splits is None
   assert _layout('val/1', 'test/1').splits is None
   assert _layout('train', 'test/1').splits is None

@@ -154,3 +154,39 @@ def test_domains_that_cannot_be_used(tmp_path):
   make_domains(tmp_path / 'split' / 'test', (3, 0))
   with pytest.raises(UserError, match="no picture in 'out' to hold out"):
     read(tmp_path / 'split', None, domains='in/out')
+
+
+def test_each_picture_of_a_domain_is_there_once(tmp_path):
+  make_domains(tmp_path, (30, 70))
+  found = read(tmp_path, None, domains='in/out')
+  sides = [
+    getattr(found, f'{part}_{side}')[:, 0, 0, 0].tolist()
+    for part in ('train', 'test')
+    for side in ('inputs', 'targets')
+  ]
+  for side in sides:
+    assert len(side) == len({*side})
+  assert sorted(sides[0] + sides[2]) == list(range(30))
+  assert sorted(sides[1] + sides[3]) == list(range(100, 170))
+  assert found.domains == tuple(map(len, sides))
+
+
+def test_photographs_paired_with_flat_pictures_are_smoothed(tmp_path):
+  rng = np.random.default_rng(0)
+  for i in range(6):
+    photo = rng.integers(0, 256, (24, 24), np.uint8)
+    for name, pixels in (('in', photo), ('out', photo // 200 * 100)):
+      path = tmp_path / name / f'{i}.png'
+      path.parent.mkdir(exist_ok=True)
+      Image.fromarray(pixels).save(path)
+  found = read(tmp_path)
+  assert not found.pixel_art
+  smooth = read(tmp_path, pixel_art=False)
+  np.testing.assert_array_equal(found.train_images, smooth.train_images)
+
+
+def test_two_pictures_of_one_name_are_no_pair(tmp_path):
+  make(tmp_path)
+  save(tmp_path / 'in' / '7.bmp', 200)
+  with pytest.raises(UserError, match="two pictures in 'in' are called '7'"):
+    read(tmp_path)

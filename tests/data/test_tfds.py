@@ -99,6 +99,23 @@ def test_without_labels_or_test_split_a_tenth_is_held_out(tmp_path):
   assert sorted(map(bytes, together)) == sorted(map(bytes, pixels))
 
 
+def test_classes_without_an_image_are_left_out(tmp_path):
+  pixels, examples = _examples(12)
+  train = [(picture, label + 1) for picture, label in examples]
+  test = [*train[:6], (examples[6][0], 5)]
+  kinds = tfds.features.ClassLabel(names=list('abcdef'))
+  _write(
+    tmp_path,
+    {'train': train, 'test': test},
+    features={'image': COLOUR, 'label': kinds},
+  )
+  found = _load(tmp_path)
+  assert (found.num_classes, found.class_names) == (3, ('b', 'c', 'd'))
+  np.testing.assert_array_equal(found.train_labels, np.arange(12) % 3)
+  np.testing.assert_array_equal(found.test_labels, np.arange(6) % 3)
+  np.testing.assert_array_equal(found.test_images, pixels[:6])
+
+
 def test_any_shape_is_cropped_and_resized_and_channels_forced(tmp_path):
   # More than a thread's share, and noise large enough for several threads.
   pixels, examples = _examples(300, shape=(60, 90, 3))

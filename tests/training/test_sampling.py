@@ -83,6 +83,7 @@ def test_quick_scores_choose_by_latents_of_their_own(tmp_path):
   run = types.SimpleNamespace(
     config=config,
     workdir=tmp_path,
+    setup=types.SimpleNamespace(labels_to_draw=lambda num: np.arange(num)),
     sampler=draw,
     checkpoints=types.SimpleNamespace(
       save_best=lambda *args: best.append(args)
@@ -97,3 +98,28 @@ def test_quick_scores_choose_by_latents_of_their_own(tmp_path):
   assert len(best) == 1
   assert len(drawn[0]) == 100
   assert not drawn[0] & rows(show(make_state(), 100))
+
+
+class ShowLabels(nn.Module):
+  """A generator whose images are grey as their label says."""
+
+  @nn.compact
+  def __call__(self, latents, labels):
+    scale = self.param('scale', nn.initializers.ones, ())
+    grey = scale * labels.astype('float32') / 127.5 - 1
+    return jnp.broadcast_to(grey[:, None, None, None], (len(latents), 2, 2, 1))
+
+
+def test_images_have_the_classes_that_are_asked_for():
+  state = make_state()
+  sampler = Sampler(
+    'generator',
+    Trainable(ShowLabels(), Precision(), optax.identity()),
+    Schedule(),
+    gan(ShowLabels(), ShowLabels(), latent_dim=64, num_classes=7).inputs,
+  )
+  in_turn = sampler(state, 300)[:, 0, 0, 0]
+  np.testing.assert_array_equal(in_turn, np.arange(300) % 7)
+  labels = np.random.default_rng(0).integers(0, 7, 300).astype('int32')
+  chosen = sampler(state, 300, labels=labels)[:, 0, 0, 0]
+  np.testing.assert_array_equal(chosen, labels)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import flax.linen as nn
 import jax
@@ -258,3 +260,19 @@ def test_a_share_of_the_rate_is_a_share_of_the_update():
     strict=True,
   ):
     np.testing.assert_array_equal(old, new)
+
+
+def test_adaptation_counts_all_images_that_the_discriminator_has_seen():
+  seen = []
+
+  def adapt(numbers, metrics, images):
+    seen.append(images)
+    return {}
+
+  variant = dataclasses.replace(
+    gan(G(), D(), latent_dim=3, d_steps=3), adapt=adapt
+  )
+  networks = {'generator': network(G()), 'discriminator': network(D())}
+  state, _ = make(*networks.values())
+  jax.eval_shape(step_lib.make_step(variant, networks), state, batch(3))
+  assert seen == [3 * 4]

@@ -61,7 +61,7 @@ def make_pairs(size=16, input_channels=2):
     None,
     0,
     input_channels=input_channels,
-    is_unpaired=input_channels == 1,
+    domains=(40, 40, 40, 40) if input_channels == 1 else None,
   )
 
 
