@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> None:
     values,
   )
   errors.define_time_limit(TIME_LIMIT, values)
-  if not any(a.startswith(('--config', '-config')) for a in argv):
+  of_configs = ('--config', '-config', '--help_config', '-help_config')
+  if not any(a.startswith(of_configs) for a in argv):
     errors.parse_flags(argv, values, __doc__)
     if not values.workdir or values.artifact:
       raise errors.UserError(

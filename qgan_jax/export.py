@@ -31,10 +31,11 @@ from pathlib import Path
 from absl import flags, logging
 
 from qgan_jax import errors
+from qgan_jax.artifacts.drawer import is_image
 from qgan_jax.artifacts.drawing import open_drawer, TIME_LIMIT
 from qgan_jax.artifacts.formats import export, FORMATS, PAGE
 from qgan_jax.artifacts.gallery import path_of
-from qgan_jax.artifacts.inference import images_of, latents_of
+from qgan_jax.artifacts.inference import images_of, latents_of, outputs_of
 from qgan_jax.artifacts.packed import read
 from qgan_jax.errors import UserError
 
@@ -70,6 +71,11 @@ def main(argv: Sequence[str]) -> None:
   if values.workdir:
     # Named for the network that the run delivers.
     found = sorted(Path(values.workdir).glob('*.qgan'))
+    if len(found) > 1:
+      names = ', '.join(path.name for path in found)
+      raise UserError(
+        f'{values.workdir} holds {names}: say which, --artifact=FILE'
+      )
     if not found:
       raise UserError(
         f'{values.workdir} holds no .qgan file: a run leaves it when it ends; '
@@ -87,7 +93,8 @@ def main(argv: Sequence[str]) -> None:
   errors.import_module(values.module)
   ort_web = Path(values.ort_web) if values.ort_web else None
   network = read(source).network
-  drawn = latents_of(network) or images_of(network)
+  called = latents_of(network) or images_of(network)
+  drawn = called and is_image(outputs_of(network))
   for path in export(source, values.format, folder, ort_web=ort_web):
     if path.suffix == PAGE:
       use = 'drawn from in a browser'

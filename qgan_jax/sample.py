@@ -25,6 +25,7 @@ name. Pictures are fitted as in training:
 
 from collections.abc import Iterator, Sequence
 import functools
+from pathlib import Path
 
 from absl import flags, logging
 import numpy as np
@@ -79,9 +80,14 @@ def main(argv: Sequence[str]) -> None:
   errors.import_module(values.module)
   artifact = path_of(values.artifact)
   if values.images:
-    for name in ('num', 'label'):
+    for name in ('num', 'label', 'seed'):
       if values[name].present:
         raise UserError(f'--{name} does nothing with --images; leave it out')
+    if Path(values.out).resolve().is_relative_to(Path(values.images).resolve()):
+      raise UserError(
+        f'--out={values.out} lies inside --images={values.images}, whose '
+        'pictures are read while images are written: name another folder'
+      )
     translate(
       artifact=artifact,
       read=functools.partial(_read, values.images),

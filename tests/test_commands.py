@@ -141,6 +141,22 @@ def test_two_commands_in_turn_with_other_flags_each_time(workdir, tmp_path):
   assert turns[:4].tolist() == [0, 1, 2, 0]
 
 
+def test_a_folder_of_several_artifacts_needs_the_name_of_one(tmp_path):
+  for name in 'decoder.qgan', 'generator.qgan':
+    (tmp_path / name).touch()
+  with pytest.raises(
+    UserError, match='holds decoder.qgan, generator.qgan: say'
+  ):
+    export.main([f'--workdir={tmp_path}'])
+
+
+@pytest.mark.parametrize('arguments', [[], ['--workdir=runs/mnist/bits=8-s0']])
+def test_the_keys_of_a_config_are_listed_without_one(arguments, capsys):
+  with pytest.raises(SystemExit, match='0'):
+    MODULES['evaluate'].main(['--help_config', *arguments])
+  assert '  steps\n' in capsys.readouterr().out
+
+
 STRANGER = """
 import flax.linen as nn
 

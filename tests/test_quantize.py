@@ -45,10 +45,10 @@ def trained(commands, tmp_path_factory):
 )
 def test_a_quantized_run(commands, trained, arguments, name):
   before = sorted(p.name for p in trained.rglob('*'))
-  out, _ = finish(commands('quantize', f'--workdir={trained}', *arguments))
+  out, _ = finish(commands('quantize', '--workdir=.', *arguments, cwd=trained))
   assert sorted(p.name for p in trained.rglob('*')) == before
   folder = trained.with_name(f'float+{name}')
-  assert 'to the float generator' in out
+  assert "to the run's generator" in out
   scores = json.loads((folder / 'scores.json').read_text())
   assert scores['best']['num_fake'] == 64
   assert (folder / 'samples/step_0000008.png').exists()

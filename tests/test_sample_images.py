@@ -131,6 +131,7 @@ def test_each_picture_is_translated_under_its_name(
     ('noise.qgan', (), 'draws from latents, and not of images: leave --images'),
     ('negative.qgan', ('--num=3',), '--num does nothing with --images'),
     ('negative.qgan', ('--label=x',), '--label does nothing with --images'),
+    ('negative.qgan', ('--seed=5',), '--seed does nothing with --images'),
     ('negative.qgan', ('--images=/nowhere',), "no image folder '/nowhere'"),
     ('negative.qgan', ('--out=x.png',), 'give a folder'),
   ],
@@ -141,6 +142,14 @@ def test_what_does_not_fit_is_refused(
   with pytest.raises(UserError, match=says):
     run(folder, name, pictures, tmp_path / 'out', *more)
   assert not (tmp_path / 'out').exists()
+
+
+def test_what_is_written_is_not_read(folder, pictures, tmp_path):
+  (tmp_path / 'link').symlink_to(pictures)
+  for out in (pictures / 'made', tmp_path / 'link' / 'made', pictures):
+    with pytest.raises(UserError, match='lies inside --images=.*name another'):
+      run(folder, 'negative.qgan', pictures, out)
+  assert not (pictures / 'made').exists()
 
 
 def test_an_artifact_of_images_needs_some(folder, tmp_path):

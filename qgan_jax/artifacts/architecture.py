@@ -25,9 +25,9 @@ def record_of(module: nn.Module) -> dict[str, Any]:
 
   Returns:
     'model': its family in `models`, or its class as 'module:Class';
-    'model_kwargs': its attributes, or None if JSON cannot hold them all, such
-    as a function or a module. An attribute that has its default value may be
-    left out for that reason.
+    'model_kwargs': its attributes, or None if a file cannot hold them all, such
+    as a function, a module, or a size that `module_of` refuses. An attribute
+    that has its default value may be left out for that reason.
   """
   cls = type(module)
   family = [n for n in models.NAMES if models.find(n, 'Generator') is cls]
@@ -36,7 +36,11 @@ def record_of(module: nn.Module) -> dict[str, Any]:
     for field in dataclasses.fields(module)
     if field.init and field.name not in _FLAX_FIELDS
   }
-  plain = {name: value for name, value in kwargs.items() if _is_plain(value)}
+  plain = {
+    name: value
+    for name, value in kwargs.items()
+    if _is_plain(value) and not (family and _is_above_limit(name, value))
+  }
   try:
     held = cls(**plain) == module.clone(parent=None, name=None)
   except TypeError:  # One that has no default is missing.
@@ -72,10 +76,11 @@ def module_of(record: Mapping[str, Any], path: Path) -> nn.Module:
   for value in kwargs.values():
     _check_size(value)
   if name in models.NAMES:
-    for key, most in models.LIMITS.items():
-      value = kwargs.get(key, 0)
-      if (max(value) if isinstance(value, list) else value) > most:
-        raise ValueError(f'{key} is {value}, and at most {most} are read')
+    for key, value in kwargs.items():
+      if _is_above_limit(key, value):
+        raise ValueError(
+          f'{key} is {value}, and at most {models.LIMITS[key]} are read'
+        )
   # A module is hashable, and a list is not.
   module = cls(**{key: _with_tuples(value) for key, value in kwargs.items()})
   hash(module)
@@ -110,15 +115,25 @@ def _imported(name: str, path: Path) -> type[nn.Module]:
 
 
 def _is_plain(value: Any) -> bool:
-  """Whether JSON holds a value, tuples as lists."""
+  """Whether a file holds a value: JSON, tuples as lists, and no huge number."""
   if isinstance(value, tuple):
     return all(map(_is_plain, value))
-  return value is None or type(value) in (bool, int, float, str)
+  if type(value) is int:
+    return abs(value) <= MAX_SIZE
+  return value is None or type(value) in (bool, float, str)
 
 
 def _with_tuples(value: Any) -> Any:
   """A value as it was before JSON, which knows no tuples."""
   return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def _is_above_limit(key: str, value: Any) -> bool:
+  """Whether a family's attribute is larger than in training."""
+  if key not in models.LIMITS:
+    return False
+  largest = max(value) if isinstance(value, list | tuple) else value
+  return largest > models.LIMITS[key]
 
 
 def _check_size(value: Any) -> None:

@@ -46,6 +46,9 @@ def join(header: Mapping[str, Any], tensors: Tensors) -> np.ndarray:
 
   Returns:
     uint8 [bytes].
+
+  Raises:
+    ValueError: the header is longer than `split` reads.
   """
   index: dict[str, Any] = {}
   parts = []
@@ -59,7 +62,13 @@ def join(header: Mapping[str, Any], tensors: Tensors) -> np.ndarray:
       index[name] = {'shape': list(x.shape)}
     parts.append(content)
   # Names and numbers repeat: the header deflates to less than half.
-  text = zlib.compress(to_json({**header, 'tensors': index}).encode(), 9)
+  content = to_json({**header, 'tensors': index}).encode()
+  if len(content) > _MAX_HEADER:
+    raise ValueError(
+      f'its header, which holds the metadata, has {len(content)} bytes, and at '
+      f'most {_MAX_HEADER} are read'
+    )
+  text = zlib.compress(content, 9)
   body = b''.join((len(text).to_bytes(_LENGTH, 'little'), text, *parts))
   content = hashlib.sha256(body).digest() + body
   return np.frombuffer(content, np.uint8)

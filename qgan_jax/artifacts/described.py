@@ -4,9 +4,11 @@ A file may come from a stranger. So everything in its record is checked here,
 once: types, sizes, and that it agrees with the file's program.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import json
 from typing import Any, NamedTuple
 
+from qgan_jax.artifacts.container import to_json
 from qgan_jax.records import parse
 from qgan_jax.records.schemas import (
   anything,
@@ -73,6 +75,15 @@ _SCHEMA = table(
 )
 
 
+def check_metadata(metadata: Mapping[str, Any]) -> None:
+  """Checks metadata as those of a file that is read.
+
+  Raises:
+    ValueError: no file that holds them can be read.
+  """
+  mapping(anything)(json.loads(to_json(metadata)), 'metadata')
+
+
 def read_record(data: bytes) -> dict[str, Any]:
   """Reads and checks the record of a file.
 
@@ -108,7 +119,7 @@ def check_signature(
       f'it says {said}, and its program takes {_shown(found.inputs)}'
     )
   shape = tuple(record.get('image_shape', found.output))
-  if found.output != shape or len(shape) != 3:
+  if found.output != shape:
     raise ValueError(
       f'it says images of {list(shape)}, and its program gives '
       f'{list(found.output)}'

@@ -17,10 +17,13 @@ import numpy as np
 
 from qgan_jax.artifacts.described import check_signature
 from qgan_jax.artifacts.drawer import (
+  checked_inputs,
   class_names_of,
   Drawer,
   fitting_of,
   image_shape_of,
+  is_image,
+  no_images,
   not_from_latents,
 )
 from qgan_jax.artifacts.onnx_file import read_onnx
@@ -127,6 +130,7 @@ def _open_packed(path: Path) -> Drawer:
     images_of,
     latents_of,
     memory_of,
+    outputs_of,
   )
   from qgan_jax.artifacts.packed import read
 
@@ -135,6 +139,9 @@ def _open_packed(path: Path) -> Drawer:
   latents, input_shape = latents_of(network), images_of(network)
   if latents is None and input_shape is None:
     raise not_from_latents(path, [x.shape for x in network.inputs or ()])
+  outputs = outputs_of(network)
+  if not is_image(outputs):
+    raise no_images(path, outputs)
   needed = memory_of(network)
   most = MEMORY + MEMORY_PER_BYTE * path.stat().st_size
   if needed > most:
@@ -236,13 +243,20 @@ def _open_program(
     except (ProgramError, ValueError) as error:
       reasons.append(f'{name}: {error}')
       continue
+    outputs = [program.signature.output]
+    if not is_image(outputs):
+      raise no_images(path, outputs)
 
     def draw(
       latents: np.ndarray,
       labels: np.ndarray | None,
       program: Program = program,
     ) -> np.ndarray:
-      inputs = (latents,) if labels is None else (latents, labels)
+      inputs = checked_inputs(
+        [x for x in (latents, labels) if x is not None],
+        program.signature.inputs,
+        record['num_classes'] or 0,
+      )
       try:
         return program(*inputs)
       except ProgramError as error:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from qgan_jax.artifacts import tflite_builder
+from qgan_jax.artifacts.described import check_metadata
+from qgan_jax.artifacts.drawer import is_image, no_images
 from qgan_jax.artifacts.files import replacing
-from qgan_jax.artifacts.inference import describe, latents_of
+from qgan_jax.artifacts.inference import describe, latents_of, outputs_of
 from qgan_jax.artifacts.onnx_builder import require
 from qgan_jax.artifacts.onnx_graphs import onnx_model
 from qgan_jax.artifacts.packed import Artifact, read
@@ -127,11 +129,21 @@ def export(
   if any(name.startswith('tflite') for name in formats):
     tflite_builder.require('ai_edge_litert.schema_py_generated')
   artifact = read(path)
+  if set(formats) != {'packed'}:
+    try:
+      check_metadata(artifact.metadata)
+    except ValueError as error:
+      raise UserError(
+        f'{path} has metadata that only a .qgan file holds ({error}): save it '
+        'again without them'
+      ) from None
   if 'web' in formats and latents_of(artifact.network) is None:
     raise UserError(
       '--format=web: the page draws from latents, and what is in '
       f'{path} is called with something else; leave it out'
     )
+  if 'web' in formats and not is_image(outputs_of(artifact.network)):
+    raise no_images(path, outputs_of(artifact.network))
   runtime = find_runtime(ort_web) if 'web' in formats else None
   contents = {
     out / (path.stem + ending): make(artifact)

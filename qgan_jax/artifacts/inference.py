@@ -7,7 +7,12 @@ import jax
 from jax.extend.core import jaxprs_in_params
 import numpy as np
 
-from qgan_jax.artifacts.drawer import BATCH, image_shape_of, part_of
+from qgan_jax.artifacts.drawer import (
+  BATCH,
+  checked_inputs,
+  image_shape_of,
+  part_of,
+)
 from qgan_jax.precision import FLOAT_BITS, Quantized, QuantizerSpec
 from qgan_jax.precision.spec import Width
 
@@ -34,7 +39,11 @@ def images(network: Quantized, *inputs: Any) -> np.ndarray:
     ValueError: the inputs do not have the shapes of the network's, or labels
       are out of range.
   """
-  given = _checked(network, [x for x in inputs if x is not None])
+  given = checked_inputs(
+    [x for x in inputs if x is not None],
+    network.inputs or (),
+    classes_of(network),
+  )
   count = len(given[0])
   batches = []
   batch = 1 if count == 1 else _part(network)
@@ -53,6 +62,12 @@ def run(network: Quantized, *inputs: Any) -> Any:
   return network(*inputs)
 
 
+def outputs_of(network: Quantized) -> list[tuple[int, ...]]:
+  """Shapes of all that a network gives for one example."""
+  drawn = jax.eval_shape(run, network, *_batch(network, BATCH))
+  return [x.shape[1:] for x in jax.tree.leaves(drawn)]
+
+
 def memory_of(network: Quantized) -> int:
   """Bytes that the largest operation of `images` reads and writes.
 
@@ -64,8 +79,7 @@ def memory_of(network: Quantized) -> int:
 
 def _part(network: Quantized) -> int:
   """How many images it makes at a time."""
-  drawn = jax.eval_shape(run, network, *_batch(network, BATCH))
-  return part_of(drawn.shape[1:])
+  return part_of(outputs_of(network)[0])
 
 
 def _batch(network: Quantized, size: int) -> list[jax.ShapeDtypeStruct]:
@@ -85,27 +99,6 @@ def _largest(jaxpr: Any) -> int:
     )
     most = max(most, size, *map(_largest, jaxprs_in_params(equation.params)))
   return most
-
-
-def _checked(network: Quantized, inputs: list[Any]) -> list[np.ndarray]:
-  """The inputs as arrays of the network's own types."""
-  expected = network.inputs or ()
-  found = [np.asarray(x) for x in inputs]
-  shapes = ', '.join(str(list(x.shape)) for x in found)
-  needed = ', '.join(str(['N', *x.shape]).replace("'", '') for x in expected)
-  fits = len(found) == len(expected) and all(
-    x.ndim and len(x) == len(found[0]) > 0 and x.shape[1:] == own.shape
-    for x, own in zip(found, expected, strict=True)
-  )
-  if not fits:
-    raise ValueError(f'inputs of shape {shapes}: {needed} is needed')
-  classes = classes_of(network)
-  for x, own in zip(found, expected, strict=True):
-    is_label = not own.shape and np.issubdtype(own.dtype, np.integer)
-    if is_label and classes and not (x.min() >= 0 and x.max() < classes):
-      raise ValueError(f'labels from {x.min()} to {x.max()}: of {classes} '
-                       'classes, counted from 0')  # fmt: skip
-  return [x.astype(own.dtype) for x, own in zip(found, expected, strict=True)]
 
 
 def classes_of(network: Quantized) -> int:

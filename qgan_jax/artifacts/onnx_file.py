@@ -131,7 +131,8 @@ def read_onnx(content: bytes) -> dict[str, Any]:
       raise ValueError(f'{operation!r} is no operation that is exported')
     for attribute in fields['attribute']:
       _read(attribute, _ATTRIBUTE)
-    if operation == 'OneHot':
+    # Only a network that draws from latents says how many classes it has.
+    if operation == 'OneHot' and record['num_classes'] is not None:
       _check_classes(bytes(fields['input'][1]), constants, record)
   return record
 

@@ -42,6 +42,7 @@ import safetensors.numpy
 from qgan_jax.artifacts import architecture
 from qgan_jax.artifacts import header as header_lib
 from qgan_jax.artifacts.container import ChecksumError, join, split, to_json
+from qgan_jax.artifacts.described import check_metadata
 from qgan_jax.artifacts.files import replacing
 from qgan_jax.artifacts.variables import (
   check_number,
@@ -155,7 +156,8 @@ def save(
     The sizes of the float parameters and of the file.
 
   Raises:
-    UserError: a value is not finite, or the file cannot be written.
+    UserError: a value is not finite, what could not be read again would be
+      written, or the file cannot be written.
     ValueError: the variables are not those of the module, or it is not known
       what the network is called with.
   """
@@ -192,10 +194,11 @@ def save(
     'metadata': dict(metadata or {}),
   }
   header_lib.read_inputs(header['inputs'])  # What cannot be read is not saved.
-  data = safetensors.numpy.save(
-    {_CONTENT: join(header, tensors)}, {_CONTENT: str(FORMAT_VERSION)}
-  )
   try:
+    check_metadata(header['metadata'])
+    data = safetensors.numpy.save(
+      {_CONTENT: join(header, tensors)}, {_CONTENT: str(FORMAT_VERSION)}
+    )
     check_number(expected, len(data))
   except ValueError as error:
     raise UserError(f'{path} cannot be written: {error}') from None

@@ -19,7 +19,7 @@ from qgan_jax.artifacts.activation_steps import (
   described,
   REMEDY,
 )
-from qgan_jax.artifacts.inference import classes_of
+from qgan_jax.artifacts.inference import latents_of
 from qgan_jax.artifacts.layer import (
   codes_of,
   Layer,
@@ -64,7 +64,7 @@ class Plan:
     output: images.
     layers: in the order of their nodes.
     steps: of the quantizers.
-    num_classes: of its labels; 0 without labels.
+    latents: as `latents_of` returns it; None if it is not called with latents.
   """
 
   inputs: tuple[Tensor, ...]
@@ -72,7 +72,7 @@ class Plan:
   output: Tensor
   layers: tuple[Layer, ...]
   steps: tuple[Steps | None, ...] = ()
-  num_classes: int = 0
+  latents: tuple[int, int] | None = None
 
   @property
   def needs_vnni(self) -> bool:
@@ -92,15 +92,13 @@ class Plan:
 
   def record(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The record of the graph in a file, beside other metadata."""
-    from_latents = list(self.named_inputs()) in (
-      ['latents'], ['latents', 'labels']
-    )  # fmt: skip
+    latent_dim, num_classes = self.latents or (None, None)
     return {
       **metadata,
       'version': 1,
       'integer': any(layer.codes is not None for layer in self.layers),
-      'latent_dim': self.inputs[0].shape[1] if from_latents else None,
-      'num_classes': self.num_classes,
+      'latent_dim': latent_dim,
+      'num_classes': num_classes,
       'inputs': [[x.shape[1:], x.dtype.name] for x in self.inputs],
       'image_shape': self.output.shape[1:],
     }
@@ -134,7 +132,7 @@ def make_plan(network: Quantized, *, integer: bool, split: bool = True) -> Plan:
     traced.output,
     tuple(planner.layers),
     tuple(planner.steps),
-    classes_of(network),
+    latents_of(network),
   )
   return dataclasses.replace(plan, layers=tuple(
     dataclasses.replace(layer, split=split and layer.needs_vnni)

@@ -99,8 +99,14 @@ class Program:
     )
 
   def _run(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-    for x, (_, dtype) in zip(inputs, self.signature.inputs, strict=True):
-      self._send(np.ascontiguousarray(x, dtype).tobytes())
+    contents = [
+      np.ascontiguousarray(x, dtype).tobytes()
+      for x, (_, dtype) in zip(inputs, self.signature.inputs, strict=True)
+    ]
+    # Sent only when all are ready: one that fails leaves nothing behind, which
+    # the other process would take for a part of the next call.
+    for content in contents:
+      self._send(content)
     shape = len(inputs[0]), *self.signature.output
     size = 4 * math.prod(shape)
     answer = self._answer(max(size, _MAX_ANSWER))

@@ -269,6 +269,14 @@ def _tensor(aval: Any) -> Tensor:
   return Tensor(shape, np.dtype(aval.dtype))
 
 
+def _constant_of(value: Any, weight: str = '') -> Constant:
+  """A constant of float32 where it is of floats: see `_Reader._apply`."""
+  value = np.asarray(value)
+  if jax.numpy.issubdtype(value.dtype, np.floating):
+    value = value.astype(np.float32)
+  return Constant(value, weight)
+
+
 class _Reader:
   """Turns jaxprs into nodes; calls are taken in, constants computed."""
 
@@ -282,13 +290,13 @@ class _Reader:
     known: dict[Any, Operand] = dict(
       zip(jaxpr.invars, operands, strict=True)
     ) | {
-      var: Constant(np.asarray(value))
+      var: _constant_of(value)
       for var, value in zip(jaxpr.constvars, closed.consts, strict=True)
     }
 
     def look_up(var: Any) -> Operand:
       if isinstance(var, jex.core.Literal):
-        return Constant(np.asarray(var.val))
+        return _constant_of(var.val)
       return known[var]
 
     for eqn in jaxpr.eqns:
@@ -309,15 +317,16 @@ class _Reader:
       return self.read(inner, inputs, where)
     if name in _NOTHING:
       return inputs
+    if name == 'convert_element_type' and all(
+      jax.numpy.issubdtype(x.dtype, np.floating)
+      for x in (*inputs, *(v.aval for v in eqn.outvars))
+    ):
+      return inputs  # Graphs compute in float32 throughout.
     if all(isinstance(x, Constant) for x in inputs):
       computed = self._compute(eqn, inputs)
       if computed is not None:
         return computed
     outputs = [_tensor(v.aval) for v in eqn.outvars]
-    if name == 'convert_element_type' and all(
-      jax.numpy.issubdtype(x.dtype, np.floating) for x in (*inputs, *outputs)
-    ):
-      return inputs  # Graphs compute in float32 throughout.
     if name == 'split':
       axis, sizes = eqn.params['axis'], eqn.params['sizes']
       starts = np.cumsum([0, *sizes[:-1]])
@@ -348,4 +357,4 @@ class _Reader:
       return [inputs[0].moved(lambda x: bind(x)[0])]
     # A weight that is computed with has other steps, to be found again.
     weight = next((x.weight for x in inputs if x.weight), '')
-    return [Constant(x, weight) for x in bind(*(x.value for x in inputs))]
+    return [_constant_of(x, weight) for x in bind(*(x.value for x in inputs))]

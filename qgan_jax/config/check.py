@@ -132,8 +132,9 @@ def _check_pairs(config: ConfigDict) -> None:
 def _check_precision(config: ConfigDict, networks: Collection[str]) -> None:
   p = config.precision
   # Whether each rule catches a layer is known once there are networks.
-  rules.parse_rules(p.rules, networks)
-  if p.quantizer == 'grid' and p.anneal_steps:
+  parsed = rules.parse_rules(p.rules, networks)
+  named = (p.quantizer, *(rule.settings.get('quantizer') for rule in parsed))
+  if 'grid' in named and p.anneal_steps:
     raise UserError(
       f'precision.anneal_steps={p.anneal_steps} is of bit widths, and '
       'quantizer=grid has an exponent; choose another quantizer, such as '

@@ -45,6 +45,7 @@ from qgan_jax.config.keys import (
 )
 from qgan_jax.config.kinds import PATH, size_of
 from qgan_jax.errors import expand_home, UserError
+from qgan_jax.precision.spec import GRID_NEEDS_BITS
 from qgan_jax.variants import losses
 
 
@@ -218,10 +219,7 @@ def _bits(
       )
     bits = _first(a, b, given[everything])
   if bits is None and grid and role == 'weights':
-    raise UserError(
-      'quantizer=grid needs bits=b, the exponent of its step 2^b: -6 is a step '
-      'of 1/64, and 8 one of 256, on which every weight is 0'
-    )
+    raise UserError(GRID_NEEDS_BITS)
   bits = _first(bits, _fixed_bits(quantizer), DEFAULT_BITS)
   return int(bits) if float(bits).is_integer() else bits
 

@@ -169,7 +169,7 @@ def _eight_bit(image: Image.Image, white: int) -> Image.Image:
   if image.mode.startswith('I'):
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-      raise ValueError(f'32-bit values up to {values.max()}')
+      raise ValueError(f'values from {values.min()} to {values.max()}')
     scaled = np.round(np.minimum(values / white, 1) * 255).astype(np.uint8)
     alpha = np.uint8(255) * (values != image.info.get('transparency'))
     image = Image.fromarray(scaled)

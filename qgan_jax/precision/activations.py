@@ -24,7 +24,8 @@ def fit_to_batch(
 
   The quantizer's `fit` is applied to the part of each replica, and the mean of
   the results is used. A learned quantizer uses a part of the batch's range
-  instead, if that leaves a smaller squared error.
+  instead, if that leaves a smaller squared error. Parameters that belong to
+  single rows (`Quantizer.of_rows`) are each replica's own.
 
   Args:
     spec: the quantizer.
@@ -33,7 +34,10 @@ def fit_to_batch(
     replicas: the devices that hold the parts of the batch.
   """
   quantizer = spec.quantizer
-  own = replicas.mean(quantizer.fit(x, bits))
+  own = quantizer.fit(x, bits)
+  if quantizer.of_rows:
+    return own
+  own = replicas.mean(own)
   if not quantizer.learned or quantizer.from_range is None:
     return own
   low, high = replicas.span(*quantizers.tensor_range(x))

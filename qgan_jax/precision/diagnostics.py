@@ -9,7 +9,8 @@ For each quantized tensor:
   dead       number of levels without a value;
   entropy    of the levels' occupancy, in bits: at most n.
 
-All levels of a tensor are counted together, whatever scales it has.
+All levels of a tensor are counted together, whatever scales it has. `used` and
+`dead` are left out for `grid`, which has as many levels as the tensor needs.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from qgan_jax.precision.network import is_weight, Precision, Ranges
-from qgan_jax.precision.spec import Bits, FLOAT_BITS, Learned, Params, width
+from qgan_jax.precision.spec import (
+  Bits,
+  FLOAT_BITS,
+  Learned,
+  Params,
+  QuantizerSpec,
+  width,
+)
 
 Array = jax.Array
 PyTree = Any
@@ -66,12 +74,12 @@ def observe(
     w = w * masks[path] if masks else w
     n = width(bits.weights, path)
     fitted = precision.weight_params(path, w, n, learned)
-    found['weights'][path] = _observe(spec.quantizer, w, fitted, n)
+    found['weights'][path] = _observe(spec, w, fitted, n)
 
   def seen(path: str, x: Array, params: Params, n: Array) -> None:
     spec = precision.spec('activations', path)
     if spec is not None:
-      found['activations'][path] = _observe(spec.quantizer, x, params, n)
+      found['activations'][path] = _observe(spec, x, params, n)
 
   weights = precision.quantize_weights(params, bits, learned=learned)
   precision.apply(
@@ -87,14 +95,17 @@ def observe(
 
 
 def _observe(
-  quantizer: Any, x: Array, params: Params, bits: Array
+  spec: QuantizerSpec, x: Array, params: Params, bits: Array
 ) -> dict[str, Array]:
+  quantizer = spec.quantizer
   y, pull_back = jax.vjp(lambda x: quantizer.apply(x, params, bits), x)
   (slope,) = pull_back(jnp.ones_like(y))
   x, y = x.astype(jnp.float32), y.astype(jnp.float32)
   codes = quantizer.encode(x, params, bits)
+  n = jnp.float32(quantizer.fixed_bits or bits)
   return {
-    'bits': jnp.float32(quantizer.fixed_bits or bits),
+    'bits': n,
+    'levels': jnp.inf if spec.name == 'grid' else jnp.exp2(n),
     'signal': jnp.sum(jnp.square(x)),
     'noise': jnp.sum(jnp.square(x - y)),
     'clipped': jnp.mean(slope == 0),
@@ -117,17 +128,20 @@ def summarize(tensors: Tensors) -> dict[str, dict[str, float]]:
         continue
       _, counts = np.unique(np.asarray(seen['codes']), return_counts=True)
       share = counts / counts.sum()
-      levels = 2.0**bits
+      levels = float(seen['levels'])
       # Nothing to divide by, where all is 0 or exact.
       noise, signal = (max(float(seen[k]), 1e-38) for k in ('noise', 'signal'))
       summaries[f'{layer}/{role}'] = {
         'bits': bits,
         'sqnr_db': float(10 * np.log10(signal / noise)),
         'clipped': float(seen['clipped']),
-        'used': len(counts) / levels,
-        'dead': float(max(levels - len(counts), 0.0)),
         'entropy': float(-np.sum(share * np.log2(share))),
       }
+      if np.isfinite(levels):
+        summaries[f'{layer}/{role}'] |= {
+          'used': len(counts) / levels,
+          'dead': float(max(levels - len(counts), 0.0)),
+        }
   return summaries
 
 

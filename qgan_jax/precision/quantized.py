@@ -216,7 +216,7 @@ class Quantized(struct.PyTreeNode):
       role,
       spec.name,
       spec.quantizer.fixed_bits or n,
-      role == 'weights' and spec.axis is not None,
+      role == 'weights' and spec.per_channel,
       ranges,
       layer.shape(role),
       '',

@@ -34,6 +34,7 @@ from qgan_jax.precision.spec import (
   allowed_bits,
   Bits,
   FLOAT_BITS,
+  GRID_NEEDS_BITS,
   QuantizerSpec,
   ROLES,
   takes_bits,
@@ -252,6 +253,10 @@ def _choose(
   quantizer = quantizers.by_name(name)
   n = settings['bits']
   if 'quantizer' in said and 'bits' not in said and n < FLOAT_BITS:
+    if name == 'grid' != spec.name:
+      raise UserError(
+        f'precision.rules: {said["quantizer"].text!r}: {GRID_NEEDS_BITS}'
+      )
     n = quantizer.fixed_bits or n
   if not layer.known and not said.keys() & {'bits', 'quantizer'}:
     n = FLOAT_BITS
@@ -273,13 +278,18 @@ def _choose(
         f'{network} have {name}, whose range is {_WHY[ranges]}; say '
         'quantizer=affine as well'
       )
+  # Rows of weights are their output channels: blocks lie in single ones.
+  per_channel = quantizer.of_rows or settings['per_channel']
   return Choice(
     network,
     layer.path,
     role,
     name if quantized else '',
     n,
-    role == 'weights' and settings['per_channel'] and quantized,
+    role == 'weights'
+    and quantized
+    and per_channel
+    and name not in quantizers.PER_TENSOR,
     ranges,
     layer.shape(role),
     last.text if last else '',
@@ -357,6 +367,8 @@ def _together(
   for role in ROLES:
     mine = [choice for choice in choices if choice.role == role]
     default = getattr(base, role)
+    if default and not default.per_channel:
+      default = dataclasses.replace(default, axis=None)
     specs = {c.layer: _spec(c, layers[c.layer], default) for c in mine}
     if not any(specs.values()):
       default = None

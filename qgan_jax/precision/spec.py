@@ -16,6 +16,11 @@ Learned = dict[str, dict[str, Params]]
 Width = Array | dict[str, Array]
 FLOAT_BITS = 32  # With so many bits or more, a tensor is not quantized.
 ROLES = ('weights', 'activations', 'gradients')
+# Why `quantizer=grid` cannot use the bits that other quantizers have.
+GRID_NEEDS_BITS = (
+  'quantizer=grid needs bits=b, the exponent of its step 2^b: -6 is a step of '
+  '1/64, and 8 one of 256, on which every weight is 0'
+)
 
 
 class Bits(NamedTuple):
@@ -88,6 +93,11 @@ class QuantizerSpec:
   name: str
   axis: quantizers.Axis = None
   ranges: str | None = None
+
+  @property
+  def per_channel(self) -> bool:
+    """Whether each index of the axis has its own parameters."""
+    return self.axis is not None and self.name not in quantizers.PER_TENSOR
 
   @property
   def quantizer(self) -> quantizers.Quantizer:

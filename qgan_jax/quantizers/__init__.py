@@ -23,6 +23,7 @@ from qgan_jax.quantizers.registry import (
   by_name,
   GRADIENTS,
   NAMES,
+  PER_TENSOR,
   WEIGHTS,
 )
 from qgan_jax.quantizers.stochastic import stochastic
@@ -40,6 +41,7 @@ __all__ = [
   'Axis',
   'GRADIENTS',
   'NAMES',
+  'PER_TENSOR',
   'Quantizer',
   'WEIGHTS',
   'apot',

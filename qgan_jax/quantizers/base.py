@@ -51,6 +51,8 @@ class Quantizer(NamedTuple):
       ignored. None if `bits` gives the width.
     most_bits: if `bits` gives the width, the largest width that has codes of
       its own; more bits give no more levels.
+    of_rows: whether params belong to rows of one tensor, such as the scales of
+      blocks in them. Those of different tensors have no meaningful mean.
   """
 
   fit: Callable[[Array, Array], Params]
@@ -62,6 +64,7 @@ class Quantizer(NamedTuple):
   stochastic: bool = False
   fixed_bits: int | None = None
   most_bits: int = 16
+  of_rows: bool = False
 
   @property
   def widths(self) -> range:

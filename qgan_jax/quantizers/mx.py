@@ -95,4 +95,12 @@ def mx(number: FloatFormat, *, axis: Axis = None) -> Quantizer:
     y = decode(encode(x, params, bits), params, bits)
     return straight_through(x, y, jnp.ones(()))
 
-  return Quantizer(fit, None, apply, encode, decode, fixed_bits=number.bits)
+  return Quantizer(
+    fit,
+    None,
+    apply,
+    encode,
+    decode,
+    fixed_bits=number.bits,
+    of_rows=True,
+  )

@@ -83,6 +83,9 @@ NAMES = tuple(_ENTRIES)
 WEIGHTS = _serving('w')
 ACTIVATIONS = _serving('a')
 GRADIENTS = _serving('g')
+# The names of those that have one set of parameters for a tensor, or none,
+# whatever the axis.
+PER_TENSOR = ('grid', 'dorefa_activation', 'pixels', 'codebook')
 
 
 def by_name(name: str, *, axis: Axis = None) -> Quantizer:

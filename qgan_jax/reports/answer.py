@@ -60,14 +60,13 @@ def answer(
       'no spread: small differences say nothing.'
     )
   floats = settings[settings['is_float']]
+  learned = settings.drop(noise.index)
   if floats.empty:
-    best = settings.loc[settings['score'].idxmin()]
-    return Answer(
-      'No float run',
-      f'There is no float run (bits=32) to compare with. Best is '
-      f'{best["setting"]}: {describe(best)}.',
-      notes,
-    )
+    sentence = 'There is no float run (bits=32) to compare with.'
+    if len(learned):
+      best = learned.loc[learned['score'].idxmin()]
+      sentence += f' Best is {best["setting"]}: {describe(best)}.'
+    return Answer('No float run', sentence, notes)
   baseline = floats.loc[floats['score'].idxmin()]
   if not records.has_learned(baseline['coverage']):
     return Answer(
@@ -78,11 +77,12 @@ def answer(
       notes,
     )
   percent = share(tolerance)
-  quantized = settings[~settings['is_float'] & settings['x'].notna()]
+  quantized = learned[learned['is_quantized']]
   if quantized.empty:
     return Answer(
       'Only float',
-      f'Nothing is quantized yet. Float: {describe(baseline)}.',
+      'There is no quantized generator yet that has learned. Float: '
+      f'{describe(baseline)}.',
       notes,
     )
   limit = baseline['score'] * (1 + tolerance)

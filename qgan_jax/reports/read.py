@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 import dataclasses
+import math
 import os
 from pathlib import Path
 import shlex
@@ -10,7 +11,16 @@ from typing import Any
 
 from qgan_jax import records
 from qgan_jax.errors import UserError
+from qgan_jax.records.schemas import count, list_of, number, table, text
 
+# What variants call the network that is drawn from, scored and packed.
+DELIVERED = ('generator', 'decoder')
+# What precision.json has to hold.
+_PRECISION = list_of(
+  table(
+    {'network': text, 'role': text, 'bits': number, 'shape': list_of(count)}
+  )
+)
 # A metric's steps and values, in order.
 Curve = tuple[list[int], list[float]]
 
@@ -32,6 +42,8 @@ class Run:
     scores: `scores.json`; empty as long as there is none.
     curves: what was logged while it trained, by metric.
     samples: its sample grids by step.
+    weight_bits: of the delivered network, the mean over its weights; None if
+      not known.
   """
 
   folder: Path
@@ -45,6 +57,7 @@ class Run:
   scores: dict[str, Any]
   curves: dict[str, Curve]
   samples: dict[int, Path]
+  weight_bits: float | None = None
 
   @property
   def step(self) -> int:
@@ -127,7 +140,7 @@ def _find(top: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
       yield folder, {}
 
 
-def _load(path: Path, schema: records.Schema) -> tuple[dict[str, Any], str]:
+def _load(path: Path, schema: records.Schema) -> tuple[Any, str]:
   """(what a file holds, or nothing; what is wrong with it, or '')."""
   try:
     return records.read(path, schema) or {}, ''
@@ -155,7 +168,10 @@ def _read(folder: Path, name: str, known: dict[str, Any]) -> Run:
   record, in_record = _load(folder / 'config.json', records.RUN)
   scores, in_scores = _load(folder / 'scores.json', records.SCORES)
   curves, in_curves = _curves(folder / 'metrics.jsonl')
-  problems = [known.get('damage', ''), in_record, in_scores, in_curves]
+  tensors, in_tensors = _load(folder / 'precision.json', _PRECISION)
+  problems = [
+    known.get('damage', ''), in_record, in_scores, in_curves, in_tensors
+  ]  # fmt: skip
   damage = '; '.join(filter(None, problems))
   trial = known.get('trial', {})
   # The scores are the last thing that a run writes.
@@ -174,7 +190,19 @@ def _read(folder: Path, name: str, known: dict[str, Any]) -> Run:
     scores=scores,
     curves=curves,
     samples=_samples(folder / 'samples'),
+    weight_bits=_weight_bits(tensors),
   )
+
+
+def _weight_bits(tensors: Iterable[dict[str, Any]]) -> float | None:
+  """The mean bits of the delivered network's weights."""
+  sizes = [
+    (math.prod(tensor['shape']), tensor['bits'])
+    for tensor in tensors
+    if tensor['role'] == 'weights' and tensor['network'] in DELIVERED
+  ]
+  total = sum(size for size, _ in sizes)
+  return sum(size * bits for size, bits in sizes) / total if total else None
 
 
 def _flat(value: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from qgan_jax.reports.settings import settings_of
 
 CHECKPOINTS = ('best', 'last')
 SCORES = 'score', *QUALITIES, *MEASURED
+_OF_SETTINGS = ('series', 'bits', 'x', 'is_float', 'is_quantized')
 # Scores that differ in one of these cannot be compared.
 _COMPARED = (
   'dataset', 'score_name', 'extractor', 'extractor_hash', 'num_real', 'num_fake'
@@ -51,6 +52,7 @@ def _row(run: Run, setting: Any) -> dict[str, Any]:
     'bits': setting.bits,
     'x': setting.x,
     'is_float': setting.is_float,
+    'is_quantized': setting.is_quantized,
     'g_w_bits': config.get('generator.bits.weights'),
     'g_a_bits': config.get('generator.bits.activations'),
     'd_w_bits': config.get('discriminator.bits.weights'),
@@ -160,7 +162,7 @@ def settings_table(trials: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
       'trials': len(group),
       'seeds': max(1, group['seed'].nunique()),
     }
-    row |= {key: first[key] for key in ('series', 'bits', 'x', 'is_float')}
+    row |= {key: first[key] for key in _OF_SETTINGS}
     for name in numbers:
       values = pd.to_numeric(group[name], errors='coerce').dropna()
       # Rounding may move the mean of equal values off their value.
@@ -172,7 +174,7 @@ def settings_table(trials: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
         f'{name}_std': values.std(),
       }
     rows.append(row)
-  columns = ['setting', 'trials', 'seeds', 'series', 'bits', 'x', 'is_float']
+  columns = ['setting', 'trials', 'seeds', *_OF_SETTINGS]
   if not rows:
     return pd.DataFrame(columns=[*columns, *numbers, 'pareto'])
   table = pd.DataFrame(rows)

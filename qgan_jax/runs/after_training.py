@@ -125,7 +125,10 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
     value = getattr(options, name)
     if value != getattr(Options, name):
       how += f',{name}={value}'
-  folder = Path(out or f'{workdir.rstrip("/")}+{how}')
+  place = Path(workdir)
+  if place.name in ('', '..'):  # No name that could be made longer.
+    place = place.resolve()
+  folder = Path(out or place.with_name(f'{place.name}+{how}'))
   with records.alone(folder):
     open_folder(
       folder,
@@ -155,7 +158,7 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
       extractor.extract(run.sampler(run.state, count)).features,
       extractor.extract(sampler(state, count)).features,
     )
-    print(f'  to the float generator, same latents: Fréchet {qfd:.3f}')
+    print(f"  to the run's {run.sampler.name}, same latents: Fréchet {qfd:.3f}")
 
 
 def _complete(options: Options) -> Options:
@@ -293,7 +296,8 @@ def _fewest_bits(
   ).features
 
   def distance(sampler: Sampler, state: TrainState) -> float:
-    fake = sampler(state, _EVALUATED, seed=CHOICE_SEED)
+    labels = run.setup.labels_to_draw(_EVALUATED)
+    fake = sampler(state, _EVALUATED, seed=CHOICE_SEED, labels=labels)
     return metrics.frechet_distance(reference, extractor.extract(fake).features)
 
   def quantized(mean: float) -> float:

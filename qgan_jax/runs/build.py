@@ -345,7 +345,13 @@ class Setup:
 
   def diagnosis(self) -> diagnosis.Diagnose:
     """The function that measures quantization in a state, on one device."""
-    return diagnosis.make_diagnose(self.variant, self.networks)
+    decay = make_decay(self.config.learning_rate_decay, self.config.steps)
+    return diagnosis.make_diagnose(
+      self.variant,
+      self.networks,
+      # Of the step that led to the state: the next one may have no rate left.
+      rate_at=lambda step: decay(jnp.maximum(step - 1, 0)),
+    )
 
 
 def set_up(

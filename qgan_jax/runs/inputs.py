@@ -10,8 +10,26 @@ from qgan_jax.runs.folder import read_start
 from qgan_jax.training.writers import check_tracker
 
 
+def check_for_training(configs: Iterable[Any]) -> None:
+  """Like `check`, with what only training needs: trackers, runs to start from.
+
+  Args:
+    configs: resolved.
+
+  Raises:
+    UserError: something is missing that cannot be downloaded.
+  """
+  configs = list(configs)
+  check(configs)
+  for tracker in dict.fromkeys(c.logging.tracker for c in configs):
+    check_tracker(tracker)
+  for folder in dict.fromkeys(c.init_from for c in configs):
+    if folder:
+      read_start(folder)
+
+
 def check(configs: Iterable[Any]) -> None:
-  """Checks for data sets, weights of extractors, and runs to start from.
+  """Checks for data sets and weights of extractors, which scores need.
 
   Args:
     configs: resolved.
@@ -33,11 +51,6 @@ def check(configs: Iterable[Any]) -> None:
       )
   if len(files) < len(configs):
     cache_folder('cache classifiers', 'classifiers')  # It needs one.
-  for tracker in dict.fromkeys(c.logging.tracker for c in configs):
-    check_tracker(tracker)
-  for folder in dict.fromkeys(c.init_from for c in configs):
-    if folder:
-      read_start(folder)
 
 
 def uses_inception(config: Any) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 import dataclasses
 from typing import Any
 
+from qgan_jax.config import NETWORKS
 from qgan_jax.precision import (
   Bits,
   FLOAT_BITS,
@@ -70,15 +71,37 @@ def plan_precision(
 
 
 def describe_schedule(config: Any) -> str:
-  """The step from which a config quantizes, in words."""
-  p = config.precision
-  parts = [f'quantized from step {p.start_step:,} of {config.steps:,}']
+  """When a config quantizes and prunes, in words.
+
+  They tell the step from which it quantizes, and what the last step has where
+  the steps end before a schedule does.
+  """
+  p, schedule, last = config.precision, make_schedule(config), config.steps - 1
+  networks = [config[name] for name in NETWORKS]
   if p.start_step >= config.steps:
     parts = [f'in float for all {config.steps:,} steps, and rounded afterwards']
-  if p.anneal_steps:
-    parts.append(
-      f'from {p.anneal_from} bits down to these in {p.anneal_steps:,} steps'
+  else:
+    parts = [f'quantized from step {p.start_step:,} of {config.steps:,}']
+    widths = {n for network in networks for n in network.bits.values()}
+    widths.add(p.gradient_bits)
+    if p.anneal_steps and min(widths) < p.anneal_from:
+      parts.append(
+        f'from {p.anneal_from} bits down to these in {p.anneal_steps:,} steps'
+      )
+    for n in sorted(widths):
+      end, target = (f'{float(x):g}' for x in (schedule.bits_at(n, last), n))
+      if end != target:
+        parts.append(
+          f'but the last step still has {end} bits where these are {target}'
+        )
+  for share in sorted({network.sparsity for network in networks}):
+    end, target = (
+      f'{float(x):.1%}' for x in (schedule.sparsity_at(share, last), share)
     )
+    if end != target:
+      parts.append(
+        f'but the last step still prunes {end} of the weights, not {target}'
+      )
   return ', '.join(parts)
 
 

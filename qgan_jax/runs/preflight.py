@@ -93,7 +93,7 @@ def check(
   Raises:
     UserError: a run is not possible in this way.
   """
-  inputs.check(configs)
+  inputs.check_for_training(configs)
   datasets: dict[Any, ImageDataset] = {}
   for config in configs:
     if config.data not in datasets:

@@ -175,7 +175,7 @@ def check(sweep: Sweep, session: Session) -> None:
     UserError: something is missing.
   """
   if session.launcher == 'local':
-    inputs.check(
+    inputs.check_for_training(
       FrozenConfigDict(trial.config)
       for trial in sweep.trials
       if not (sweep.folder / trial.name / 'scores.json').exists()

@@ -72,7 +72,7 @@ def _train_and_deliver(
   alone = jax.process_count() == 1
 
   # What configs name; data, and the folders that are named for it.
-  inputs.check(configs)
+  inputs.check_for_training(configs)
   with phase('reading the data', shown=primary):
     dataset = trials[0].dataset or build.load_dataset(
       config, standin=alone and len(trials) == 1
@@ -106,7 +106,7 @@ def _train_and_deliver(
   features = None
   if primary:
     few = records.too_few(
-      len(dataset.test_images),
+      len(dataset.test_targets),
       config.scores.samples,
       metrics.NUM_FEATURES[config.scores.extractor],
     )

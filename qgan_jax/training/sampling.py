@@ -107,11 +107,13 @@ class Sampler:
     """The variables of each network, for another run to start from.
 
     Of the delivered network they are the moving average that images are drawn
-    from, before it is quantized; of the others, the trained weights.
+    from, before it is quantized; of the others, the moving average where they
+    have one, such as an encoder, or else the trained weights.
     """
+    parts = {name: state.averaged(name) for name in state.networks}
     return {
       name: {'params': part.params, **part.stats}
-      for name, part in state.networks.items()
+      for name, part in parts.items()
     } | {self.name: self.quantized(state).variables}
 
   def __call__(

@@ -121,14 +121,24 @@ def init_network(
     *example: arguments of the module, to which the activations' ranges and the
       learned quantizers are fitted.
     quantizer_optimizer: of learned quantizers' parameters.
-    variables: to start from; None for the module's own initialization.
+    variables: to start from; None for the module's own initialization, with
+      which BatchNorm normalizes the example by its own statistics, as in
+      training.
 
   Returns:
     Its state, on the default device.
   """
   args, kwargs = arguments_for(module, example, {})
-  variables = dict(variables or module.init(key, *args, **kwargs))
-  ranges, learned = precision.init(module, variables, bits, *example)
+  training: dict[str, Any] = {}
+  if not variables:
+    variables = module.init(key, *args, **kwargs)
+    if 'batch_stats' in variables:
+      moved = [name for name in variables if name != 'params']
+      training = {'train': True, 'mutable': moved, 'rngs': {'dropout': key}}
+  variables = dict(variables)
+  ranges, learned = precision.init(
+    module, variables, bits, *example, **training
+  )
   params = variables.pop('params')
   return NetworkState(
     params=params,

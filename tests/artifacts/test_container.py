@@ -48,7 +48,12 @@ def test_a_small_file_cannot_become_a_large_one(monkeypatch):
   assert bomb.size < 20_000
   with pytest.raises(ValueError, match='10000000 bytes in'):
     container.split(bomb)
-  bomb = container.join({'metadata': 'x' * 2**21}, {})
+  header = {'metadata': 'x' * 2**21}
+  with pytest.raises(ValueError, match='at most 1048576 are read'):
+    container.join(header, {})
+  with monkeypatch.context() as patched:
+    patched.setattr(container, '_MAX_HEADER', 2**22)
+    bomb = container.join(header, {})
   assert bomb.size < 5_000
   with pytest.raises(ValueError, match='do not end where they should'):
     container.split(bomb)

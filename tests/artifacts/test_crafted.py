@@ -21,7 +21,7 @@ KERNEL = 'params/up0/kernel'
 
 
 class Wide(nn.Module):
-  """Has no parameter that its output's size shows in."""
+  """Has no parameter that shows the size of what it computes."""
 
   width: int = 10
   layers: int = 1
@@ -30,7 +30,8 @@ class Wide(nn.Module):
   def __call__(self, z):
     for _ in range(self.layers):
       z = nn.Dense(5)(z)
-    return jnp.broadcast_to(z[:, :, None], (*z.shape, self.width))
+    x = jnp.broadcast_to(z[:, :, None], (*z.shape, self.width))
+    return x.max(-1)[:, :, None, None]
 
 
 def wide(**kwargs):

@@ -104,6 +104,25 @@ def test_the_same_seed_draws_the_same_images_from_all(folder, tmp_path, label):
         assert (off == 0).mean() > 0.999
 
 
+@pytest.mark.parametrize('name', ['generator.qgan', *FILES[1:]])
+def test_a_refused_call_changes_nothing_that_is_drawn_later(folder, name):
+  draw = drawing.open_drawer(folder / name).draw
+  z, labels = drawer.latents(3, 0, 8)[:4], np.arange(4) % 3
+  expected = draw(z, labels)
+  for inputs, message in (
+    ((z, None), r'shape \[4, 8\]: \[N, 8\], \[N\] is needed'),
+    ((z, labels[:3]), 'is needed'),
+    ((z[:, :7], labels), 'is needed'),
+    ((z.T, np.arange(8) % 3), 'is needed'),
+    ((z[:0], labels[:0]), 'is needed'),
+    ((z, labels + 1), 'labels from 1 to 3: of 3 classes'),
+    ((z, labels - 1), 'labels from -1 to 1: of 3 classes'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      draw(*inputs)
+    np.testing.assert_array_equal(draw(z, labels), expected)
+
+
 def test_latents_are_normal_and_fixed_for_good():
   z = drawer.latents(3, 1, 4)
   assert (z.shape, z.dtype) == ((64, 4), np.float32)

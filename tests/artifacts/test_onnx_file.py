@@ -213,7 +213,7 @@ def test_a_graph_that_fails_is_one_sentence(tmp_path, content):
     for node in model.graph.node:
       if node.op_type == 'OneHot':
         model.graph.node.append(
-          helper.make_node('Gather', ['latents', 'labels'], ['none'], axis=1)
+          helper.make_node('Gather', ['latents', 'labels'], ['none'], axis=0)
         )
         return
 
@@ -232,5 +232,6 @@ def test_a_graph_that_fails_is_one_sentence(tmp_path, content):
   drawer = artifacts.open_drawer(path, 'onnxruntime')
   z = np.zeros((4, 8), np.float32)
   assert drawer.draw(z, np.zeros(4)).shape == (4, 28, 28, 1)
+  # Of one latent, there is none of the index 2.
   with pytest.raises(UserError, match=r'x\.onnx does not run .*Gather'):
-    drawer.draw(z, np.full(4, 100))
+    drawer.draw(z[:1], np.full(1, 2))

@@ -20,14 +20,24 @@ from own_modules import (
 )
 import pytest
 from runtimes import run_onnxruntime, run_openvino
-from test_packed import assert_trees_equal, read
+from test_packed import assert_trees_equal, read, rewrite
 
-from qgan_jax import artifacts
+from qgan_jax import artifacts, export
 from qgan_jax.artifacts import formats, inference, sinks
 from qgan_jax.artifacts.sinks import sample
 from qgan_jax.errors import UserError
 from qgan_jax.post_training import quantize
 from qgan_jax.precision import Bits, Precision, Quantized, QuantizerSpec
+
+
+class Seeded(nn.Module):
+  """Has a number that is no size."""
+
+  seed: int = 0
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(2)(x) + self.seed % 7
 
 
 class Holding(nn.Module):
@@ -158,6 +168,32 @@ def test_inputs_that_could_not_be_read_are_not_saved(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+  ('metadata', 'message'),
+  [
+    ({'fid': float('nan')}, 'metadata.fid is nan, and should be a finite'),
+    ({'where': 'caf\udce9'}, 'metadata.where is .* of valid characters'),
+    ({'history': list(range(200_000))}, 'at most 1048576 are read'),
+  ],
+)
+def test_metadata_that_could_not_be_read_are_not_saved(
+  tmp_path, attending, metadata, message
+):
+  path = tmp_path / 'g.qgan'
+  with pytest.raises(UserError, match=f'g.qgan cannot be written: .*{message}'):
+    artifacts.save(path, attending, metadata=metadata)
+  assert not path.exists()
+
+
+def test_metadata_of_old_files_are_not_exported_unread(tmp_path, attending):
+  path = tmp_path / 'g.qgan'
+  artifacts.save(path, attending)
+  rewrite(path, lambda header, _: header['metadata'].update(fid=float('nan')))
+  assert np.isnan(artifacts.read(path).metadata['fid'])
+  with pytest.raises(UserError, match='metadata.fid is nan'):
+    formats.export(path, ['stablehlo'], tmp_path)
+
+
 def test_types_of_variables_come_back(tmp_path):
   class Narrow(nn.Module):
     @nn.compact
@@ -191,6 +227,7 @@ def test_what_a_file_cannot_name_is_given(tmp_path):
     (Local(), 'Local.* import .test_own_modules. first .*or give the network'),
     (Holding(nn.Dense(2)), 'not hold all attributes of its network, a .*:Hold'),
     (Attending(activation=nn.tanh), 'not hold all attributes'),
+    (Seeded(20240101), 'not hold all attributes'),
   ):
     path = tmp_path / 'g.qgan'
     network = quantized(module, LATENTS)
@@ -292,8 +329,9 @@ class Two(nn.Module):
 def test_what_is_not_drawn_from_latents_says_so(tmp_path):
   path = tmp_path / 'two.qgan'
   artifacts.save(path, quantized(Two(), LATENTS, LABELS))
-  with pytest.raises(UserError, match=r'shape \[5\] and \[\], and images'):
-    artifacts.open_drawer(path)
+  for file in (path, *formats.export(path, ['onnx', 'stablehlo'], tmp_path)):
+    with pytest.raises(UserError, match=r'shape \[5\] and \[\], and images'):
+      artifacts.open_drawer(file)
   path = tmp_path / 'filter.qgan'
   artifacts.save(path, quantized(Filter(), IMAGES))
   (program,) = formats.export(path, ['stablehlo'], tmp_path)
@@ -307,3 +345,35 @@ def test_what_is_not_drawn_from_latents_says_so(tmp_path):
         label=None,
       )
   assert artifacts.images(artifacts.load(path), IMAGES).shape == IMAGES.shape
+
+
+class Channels(nn.Module):
+  """Latents to images of any number of channels."""
+
+  channels: int
+
+  @nn.compact
+  def __call__(self, z):
+    x = nn.Dense(16 * self.channels)(z)
+    return jnp.tanh(x).reshape(-1, 4, 4, self.channels)
+
+
+@pytest.mark.parametrize(
+  ('module', 'shape'),
+  [(nn.Dense(16), r'\[16\]'), (Channels(2), r'\[4, 4, 2\]')],
+)
+def test_what_gives_no_images_is_not_drawn_from(
+  tmp_path, capsys, module, shape
+):
+  path = tmp_path / 'x.qgan'
+  artifacts.save(path, quantized(module, LATENTS))
+  export.main([f'--artifact={path}', '--format=onnx,stablehlo'])
+  files = sorted(tmp_path.iterdir())
+  assert len(files) == 4
+  told = capsys.readouterr().out
+  assert told.count('to be called with what its network takes') == 3
+  for file in files:
+    with pytest.raises(UserError, match=f'gives {shape} for each example'):
+      artifacts.open_drawer(file)
+  with pytest.raises(UserError, match=f'gives {shape} for each example'):
+    formats.export(path, ['web'], tmp_path)

@@ -665,3 +665,10 @@ def test_a_file_of_images_that_are_not_square_comes_back(tmp_path):
   record['model_kwargs']['image_size'] = [20, 257]
   with pytest.raises(ValueError, match='at most 256'):
     architecture.module_of(record, tmp_path)
+
+
+def test_a_family_above_its_limits_has_to_be_given():
+  module = models.make_generator('dcgan', image_size=512, channels=1)
+  assert architecture.record_of(module) == {
+    'model': 'dcgan', 'model_kwargs': None
+  }  # fmt: skip

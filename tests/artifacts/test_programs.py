@@ -105,6 +105,16 @@ def test_all_parts_are_given_in_their_order(count):
   assert (drawn == z[:, :, None, None]).all()
 
 
+def test_inputs_that_fail_are_not_sent(harmless):
+  found = program.Program('jax', harmless, seconds=100)
+  z = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+  with pytest.raises(ValueError, match='shorter than'):
+    found(z + 1, z)
+  np.testing.assert_allclose(
+    found(z), np.tanh(z).reshape(5, 4, 2, 1), atol=1e-6
+  )
+
+
 def calls_python(latents):
   shape = jax.ShapeDtypeStruct(latents.shape, latents.dtype)
   call = jax.ffi.ffi_call(CALLBACK, shape)

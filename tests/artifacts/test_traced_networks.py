@@ -164,6 +164,28 @@ def test_integer_graphs(name, split, tmp_path):
     assert len(floats) <= FLOAT_PRODUCTS.get(name, 0), executed
 
 
+@pytest.mark.parametrize('integer', [True, False])
+def test_networks_that_compute_in_bfloat16(integer, tmp_path):
+  class Half(nn.Module):
+    @nn.compact
+    def __call__(self, z):
+      x = nn.Dense(2 * 2 * 8, dtype=jnp.bfloat16)(z).reshape(-1, 2, 2, 8)
+      x = nn.GroupNorm(4, dtype=jnp.bfloat16)(x)
+      x = nn.ConvTranspose(3, (4, 4), (2, 2), dtype=jnp.bfloat16)(nn.relu(x))
+      gain = self.param('gain', nn.initializers.ones, (3,), jnp.float32)
+      x = x * (1 + gain.astype(jnp.bfloat16) * 0.5)
+      return jnp.tanh(x).astype(jnp.float32)
+
+  network, inputs = strange_generators.make(
+    Half, bits=(8, 8) if integer else (8, 32)
+  )
+  expected = images(network, *inputs)
+  model = onnx_model(make_plan(network, integer=integer), 'gathered', {})
+  drawn, _ = run_onnxruntime(model, feeds(inputs), tmp_path)
+  # Of bfloat16, which has 8 digits, and of what it rounds to other codes.
+  assert np.abs(drawn - expected).max() < 0.1
+
+
 def test_what_a_graph_cannot_hold_is_refused_by_its_place():
   class Sorted(nn.Module):
     @nn.compact

@@ -157,6 +157,10 @@ def test_a_resolved_config_is_frozen_complete_and_a_copy():
     ('w_bits=8.5', r'generator.bits.weights=8.5 \(set by bits .* g_w_bits\)'),
     ('quantizer=grid,bits=-40', 'exponent of the grid'),
     (
+      'anneal_steps=5,rules=*/weights/up0: quantizer=grid bits=-6',
+      'precision.anneal_steps=5 is of bit widths, and quantizer=grid',
+    ),
+    (
       'quantizer=ternary,bits=8',
       r'w_bits\) is .* 2 alone, or 32 for float, with ternary',
     ),

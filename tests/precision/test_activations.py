@@ -7,7 +7,7 @@ import pytest
 from qgan_jax.precision import Bits, make_precision, Precision, QuantizerSpec
 from qgan_jax.precision.gradients import quantize_cotangent
 from qgan_jax.precision.replicas import Replicas
-from qgan_jax.quantizers import by_name
+from qgan_jax.quantizers import ACTIVATIONS, by_name
 
 KEY = jax.random.PRNGKey(0)
 
@@ -89,6 +89,24 @@ def test_fitted_ranges_are_the_quantizers_own():
     y, ranges = quantized(precision(name, 'uniform_mse'), x, 3)
     np.testing.assert_allclose(y, expected, rtol=1e-5)
     assert ranges == {}
+
+
+@pytest.mark.parametrize('name', ACTIVATIONS)
+def test_fitted_activations_are_the_same_on_one_and_two_devices(name):
+  p, x = precision('fitted', name), jax.random.normal(KEY, (4, 64))
+  x = x * jnp.float32([[1], [100], [1e-3], [10]])
+  # What is fitted to a tensor is the same for both parts; rows are in another
+  # order.
+  dealt = jnp.stack([x, x[::-1]])
+
+  def on_shard(x):
+    return quantized(p, x, 4, replicas=Replicas('devices'))[0]
+
+  found = jax.jit(jax.vmap(on_shard, axis_name='devices'))(dealt)
+  whole = dealt.swapaxes(0, 1).reshape(8, 64)
+  alone = jax.jit(lambda x: quantized(p, x, 4)[0])(whole)
+  expected = alone.reshape(4, 2, 64).swapaxes(0, 1)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
 
 
 def test_stochastic_rounding_of_activations():

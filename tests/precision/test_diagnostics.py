@@ -68,6 +68,17 @@ def test_fixed_widths_and_learned_quantizers_are_seen():
   assert summary['/activations']['sqnr_db'] > 20
 
 
+def test_a_grid_has_no_number_of_levels():
+  w, seen = look(Precision(QuantizerSpec('grid')), Bits(-2.0, 32.0))
+  numbers = diagnostics.summarize(seen)['/weights']
+  assert numbers.keys() == {'bits', 'sqnr_db', 'clipped', 'entropy'}
+  _, counts = np.unique(np.rint(np.asarray(w) * 4), return_counts=True)
+  share = counts / w.size
+  np.testing.assert_allclose(
+    numbers['entropy'], -np.sum(share * np.log2(share)), rtol=1e-6
+  )
+
+
 def test_float_and_pruned_tensors():
   assert diagnostics.summarize(look(Precision(), Bits(32.0, 32.0))[1]) == {}
   precision = Precision(QuantizerSpec('uniform'))

@@ -173,6 +173,28 @@ def test_the_last_rule_wins_key_by_key(layers):
   assert 'bits=6 per_channel=false' in text
 
 
+def test_per_channel_is_said_of_those_that_have_it(layers):
+  precision, _, table = resolve(
+    layers,
+    '*/weights/*: quantizer=codebook; */weights/up: quantizer=grid bits=-6; '
+    '*/weights/dense: quantizer=mxfp4 per_channel=false; '
+    '*/weights/logit: quantizer=lsq',
+  )
+  said = {c.quantizer: c.per_channel for c in table if c.role == 'weights'}
+  assert said == {'codebook': False, 'grid': False, 'mxfp4': True, 'lsq': True}
+  assert 'codebook per channel' not in format_table(table)
+  # Fewer than 32 inputs are one block: a scale of 2^(⌊log2 max|x|⌋ − 2) for
+  # each output channel, on whose grid of E2M1 are 0, ½, 1, 1½, 2, 3, 4 and 6.
+  w = np.random.default_rng(0).normal(size=(6, 5)) * 10.0 ** np.arange(5)
+  scale = 2 ** (np.floor(np.log2(np.abs(w).max(0))) - 2)
+  levels = np.float64([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+  nearest = np.abs(np.abs(w / scale)[..., None] - levels).argmin(-1)
+  quantizer = precision.spec('weights', 'dense').quantizer
+  x, n = jnp.float32(w), jnp.float32(4)
+  found = quantizer.apply(x, quantizer.fit(x, n), n)
+  np.testing.assert_allclose(found, np.sign(w) * levels[nearest] * scale)
+
+
 def test_learned_ranges_are_those_inside_the_network(layers):
   _, _, table = resolve(layers, '*/activations/*: quantizer=lsq')
   assert [c.ranges for c in table if c.role == 'activations'] == [
@@ -200,6 +222,7 @@ def test_gradients_only_where_a_rule_says_so(layers):
     ('*/weights/up: bits=x', "bits takes .*not 'x'"),
     ('*/weights/up: quantizer=unifrm', "did you mean 'uniform'"),
     ('*/activations/up: quantizer=grid', "no quantizer 'grid'"),
+    ('*/weights/up: quantizer=grid', "up: quantizer=grid': .* needs bits=b"),
     ('*/activations/up: ranges=fixed', 'one of moving, dynamic, mse, fitted'),
     (
       '*/activations/*: quantizer=pact; */activations/up: ranges=mse',

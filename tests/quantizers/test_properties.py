@@ -261,6 +261,16 @@ def test_several_axes_are_one_axis_of_all_their_indices(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
+def test_an_axis_changes_nothing_for_those_per_tensor(name):
+  x = jax.ShapeDtypeStruct((6, 4), jnp.float32)
+  one, each = (
+    jax.eval_shape(quantizers.by_name(name, axis=axis).fit, x, jnp.float32(4))
+    for axis in (None, -1)
+  )
+  assert (one == each) == (name in quantizers.PER_TENSOR)
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_from_range_is_of_the_kind_that_fit_gives(name):
   quantizer = quantizers.by_name(name)
   if quantizer.from_range is None:

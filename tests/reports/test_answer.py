@@ -1,3 +1,5 @@
+import json
+
 from fake_runs import make_run, make_sweep, scores_of
 import pytest
 
@@ -91,6 +93,45 @@ def test_quantized_noise_is_no_reason_not_to_answer(tmp_path):
   found = answer_of(tmp_path)
   assert found.headline == '8 bits'
   assert any('1 of 3 settings have learned nothing' in n for n in found.notes)
+
+
+def test_what_has_not_learned_is_not_recommended(tmp_path):
+  make_run(tmp_path / 'float', 32, score=2.0)
+  make_run(tmp_path / '8', 8, score=2.1)
+  make_run(tmp_path / '1', 1, scores=scores_of(2.0, 1, coverage=0.01))
+  assert answer_of(tmp_path).headline == '8 bits'
+  (tmp_path / '8' / 'scores.json').unlink()
+  assert answer_of(tmp_path).headline == 'Only float'
+  (tmp_path / 'float' / 'scores.json').unlink()
+  assert 'Best is' not in answer_of(tmp_path).sentence
+
+
+def test_a_float_generator_is_no_answer(tmp_path):
+  make_run(tmp_path / 'float', 32, score=2.0)
+  bits = {'weights': 8, 'activations': 8}
+  make_run(tmp_path / 'd', 32, score=2.0, discriminator__bits=bits)
+  assert answer_of(tmp_path).headline == 'Only float'
+
+
+def test_bits_by_rules_are_the_mean_over_the_weights(tmp_path):
+  make_run(tmp_path / 'float', 32, score=2.0)
+  make_run(tmp_path / '4', 4, score=2.1)
+  rules = 'generator/weights/up: bits=2; generator/weights/out: bits=6'
+  ruled = make_run(tmp_path / 'r', 8, score=2.1, precision__rules=rules)
+  assert answer_of(tmp_path).headline == '4 bits'  # Those of r are not known.
+  rows = [
+    {'network': network, 'role': role, 'bits': bits, 'shape': shape}
+    for network, role, bits, shape in (
+      ('generator', 'weights', 2, [3, 3, 10]),
+      ('generator', 'weights', 6, [30]),
+      ('generator', 'activations', 8, [7]),
+      ('discriminator', 'weights', 8, [500]),
+    )
+  ]
+  (ruled / 'precision.json').write_text(json.dumps(rows))
+  assert answer_of(tmp_path).headline == '8 bits + rules'
+  trials = trials_table(read_runs([ruled]))
+  assert trials['x'][0] == (2 * 90 + 6 * 30) / 120
 
 
 @pytest.mark.parametrize('num_real', [30, 300])

@@ -1,3 +1,5 @@
+import dataclasses
+
 from fake_runs import config_of
 import pytest
 
@@ -47,6 +49,47 @@ def test_bits_in_words(bits, label, series):
   assert setting.is_float == (min(bits) == 32)
   if series:
     assert setting.series == series
+
+
+def ruled(rules, *bits, weight_bits=None, **changes):
+  config = bits_of(*bits)
+  config['precision'] |= {'rules': rules, **changes}
+  (run,) = runs_of(config)
+  return dataclasses.replace(run, weight_bits=weight_bits)
+
+
+@pytest.mark.parametrize(
+  ('rules', 'bits', 'text', 'is_float', 'is_quantized', 'x'),
+  [
+    # By hand: what of it is quantized, and whose weights have other bits.
+    ('generator/*/*: bits=2', 32, 'float + rules', False, True, 3.5),
+    ('decoder/weights/up: bits=2', 32, 'float + rules', False, True, 3.5),
+    ('*/activations/*: bits=2', 32, 'float + rules', False, True, 32),
+    ('*/gradients/*: bits=2', 32, 'float + rules', False, False, 32),
+    ('discriminator/*/*: bits=4', 32, 'float + rules', False, False, 32),
+    ('*/*/logit: per_channel=false', 32, 'float', True, False, 32),
+    ('*/*/logit: quantizer=affine', 32, 'float + rules', True, False, 3.5),
+    ('a/*/b: bits=32; gen*/w*/up: bits=2', 8, '8 bits + rules', 0, 1, 3.5),
+    ('discriminator/*/logit: bits=32', 8, '8 bits + rules', False, True, 8),
+    (None, 8, '8 bits', False, True, 8),
+  ],
+)
+def test_rules_that_say_bits(rules, bits, text, is_float, is_quantized, x):
+  (setting,) = settings_of([ruled(rules, *[bits] * 4, weight_bits=3.5)])
+  assert (setting.label, setting.x) == (text, x)
+  assert (setting.is_float, setting.is_quantized) == (is_float, is_quantized)
+
+
+def test_bits_that_rules_choose_are_no_place_on_the_axis_if_unknown():
+  run = ruled('generator/weights/up: bits=2', 8, 8, 8, 8)
+  assert settings_of([run])[0].x is None
+
+
+def test_quantized_gradients_are_not_float():
+  (setting,) = settings_of([ruled(None, *[32] * 4, gradient_bits=4)])
+  assert setting.label == 'float + gradients of 4 bits'
+  assert not setting.is_float
+  assert not setting.is_quantized
 
 
 def test_one_series_whatever_the_bits_of_g_where_d_stays():

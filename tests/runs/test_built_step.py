@@ -1,4 +1,4 @@
-"""What `build` makes of a config whose networks are in float."""
+"""What `build` makes of a config: its step, and its look at a state."""
 
 import dataclasses
 import re
@@ -9,7 +9,7 @@ import tiny_run
 
 from qgan_jax.precision import Precision
 from qgan_jax.runs import build
-from qgan_jax.training import devices
+from qgan_jax.training import devices, step
 
 
 def build_step(arg, precision=None, state=None):
@@ -29,6 +29,40 @@ def build_step(arg, precision=None, state=None):
   )
   jaxpr = jax.make_jaxpr(program)(program.put([state]), batch)
   return state, re.sub('0x[0-9a-f]+', '', str(jaxpr))
+
+
+def test_flips_are_of_an_update_at_the_decayed_learning_rate():
+  """SGD from 2-bit `uniform`, whose codes are −1, 0 and 1 in units of max|w|.
+
+  After three of four steps of a linear decay, the step had half of the rate.
+  """
+  config = tiny_run.make_config(
+    'steps=4,learning_rate_decay=linear,quantizer=uniform,per_channel=false,'
+    'w_bits=2,activation_quantizer=affine,penalty=none,start_step=0,'
+    'd_learning_rate=9'
+  )
+  setup = build.set_up(config, tiny_run.make_dataset())
+  state = setup.init_state().replace(step=np.int32(3))
+  images = tiny_run.make_dataset().train_images[None, : tiny_run.BATCH]
+  report = setup.diagnosis()(state, {'images': images})
+
+  def flips(rate):
+    take = step.make_step(
+      setup.variant, setup.networks, rate_at=lambda step: rate
+    )
+    new, _ = jax.jit(take)(state, {'images': images})
+    before, after = (
+      np.rint(kernel / np.abs(kernel).max())
+      for kernel in (
+        x.networks['discriminator'].params['down0']['kernel']
+        for x in (state, new)
+      )
+    )
+    return np.mean(before != after)
+
+  found = report['discriminator/down0/weights']['flips']
+  np.testing.assert_allclose(found, flips(0.5), atol=1e-3)
+  assert abs(flips(1.0) - found) > 0.01
 
 
 def test_32_bits_are_the_unquantized_program():

@@ -195,6 +195,22 @@ def test_the_table_says_from_which_step_on():
   assert said('steps=100,start_step=0,anneal_steps=40') == (
     'quantized from step 0 of 100, from 8 bits down to these in 40 steps'
   )
+  # Six stretches of 133 steps for 8, 7 … 3 bits: step 999 is the 500th of them,
+  # in the fourth. Of pruning, it is at t = 0.099: 0.9 · (1 − 0.901³) = 0.242.
+  assert said('bits=2,steps=1000,anneal_steps=800').endswith(
+    'in 800 steps, but the last step still has 5 bits where these are 2'
+  )
+  assert said('steps=1000,sparsity=0.9,prune_start=900,prune_steps=1000') == (
+    'quantized from step 500 of 1,000, but the last step still prunes 24.2% of '
+    'the weights, not 90.0%'
+  )
+  for fits in (
+    'bits=2,anneal_steps=499', 'sparsity=0.9,prune_steps=999',
+    'quantizer=grid,bits=-6.3',
+  ):  # fmt: skip
+    assert 'still' not in said(f'steps=1000,{fits}')
+  in_float = said('bits=2,steps=9,start_step=9,anneal_steps=9')
+  assert in_float == 'in float for all 9 steps, and rounded afterwards'
 
 
 GREYS = np.arange(256) / 127.5 - 1

@@ -1,6 +1,7 @@
 """A run that starts from the networks of another."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import tiny_run
 
 from qgan_jax import quantizers
 from qgan_jax.errors import UserError
-from qgan_jax.runs import build
+from qgan_jax.runs import build, inputs
 from qgan_jax.runs.folder import identity
 from qgan_jax.runs.start import load_start
 from qgan_jax.training.checkpoints import Checkpoints
@@ -37,6 +38,18 @@ def ended(tmp_path_factory):
   record = identity(setup.config, 'digits')
   (folder / 'config.json').write_text(json.dumps(record))
   return folder, state
+
+
+def test_what_only_training_needs_is_not_needed_for_scores(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'wandb', None)
+  for arg, message in (
+    ('source=digits,init_from=/gone', '/gone'),
+    ('source=digits,logging.tracker=wandb', 'wandb'),
+  ):
+    config = tiny_run.make_config(arg)
+    inputs.check([config])
+    with pytest.raises(UserError, match=message):
+      inputs.check_for_training([config])
 
 
 def test_networks_are_taken_and_all_else_starts_anew(ended):

@@ -1,5 +1,6 @@
 """Learned quantizers, noise and schedules, in the step."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +69,42 @@ def make(
 
 def leaves(tree):
   return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+class Normalized(nn.Module):
+  """Two layers, with BatchNorm between them."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.BatchNorm(use_running_average=not train)(nn.Dense(3)(x))
+    return nn.Dense(2)(nn.relu(x))
+
+
+def test_batch_norm_does_not_mislead_what_is_fitted_before_the_first_step():
+  x = 5 + 20 * jax.random.normal(KEY, (64, 4))
+  # So many bits that what the first layer does is exact but for a little.
+  bits = Bits(jnp.float32(16), jnp.float32(16))
+
+  def init(activations, variables=None):
+    precision = Precision(None, QuantizerSpec(activations))
+    return state_lib.init_network(
+      Normalized(), precision, optax.sgd(1.0), bits, KEY, x, variables=variables
+    )
+
+  state = init('affine')
+  layer = state.params['Dense_0']
+  y = np.float64(x) @ np.float64(layer['kernel']) + layer['bias']
+  y = np.maximum(0, (y - y.mean(0)) / np.sqrt(y.var(0) + 1e-5))
+  np.testing.assert_allclose(state.ranges['Dense_1'], [0, y.max()], rtol=1e-3)
+  scale = init('lsq').learned['activations']['Dense_1']['scale']
+  fitted = by_name('lsq').fit(jnp.float32(y), jnp.float32(16))['scale']
+  np.testing.assert_allclose(scale, fitted, rtol=1e-2)
+  # Training starts from the module's own statistics, as ever.
+  start = Normalized().init(KEY, x)
+  assert_close(state.stats, {'batch_stats': start['batch_stats']}, rtol=0)
+  # Of a trained network they are those that it has.
+  ranges = init('affine', start).ranges['Dense_1']
+  assert ranges[1] > 5 * y.max()
 
 
 def test_they_start_from_the_weights_and_from_the_first_batch():

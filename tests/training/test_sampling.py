@@ -123,3 +123,16 @@ def test_images_have_the_classes_that_are_asked_for():
   labels = np.random.default_rng(0).integers(0, 7, 300).astype('int32')
   chosen = sampler(state, 300, labels=labels)[:, 0, 0, 0]
   np.testing.assert_array_equal(chosen, labels)
+
+
+def test_other_runs_start_from_every_moving_average():
+  part = make_state().networks['generator']
+  names = ('generator', 'encoder', 'discriminator')
+  state = init_state(
+    KEY, dict.fromkeys(names, part), averaged=('generator', 'encoder')
+  )
+  trained = part.replace(params={'scale': jnp.float32(3)})
+  state = state.replace(networks=dict.fromkeys(names, trained))
+  found = make_show().variables(state)
+  scales = {name: float(found[name]['params']['scale']) for name in names}
+  assert scales == {'generator': 1, 'encoder': 1, 'discriminator': 3}
