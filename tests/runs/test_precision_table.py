@@ -192,9 +192,11 @@ def test_the_table_says_from_which_step_on():
     return describe_schedule(config_lib.resolve(config))
 
   assert said('') == 'quantized from step 8,000 of 16,000'
-  assert said('steps=100,start_step=0,anneal_steps=40') == (
+  falling = 'steps=100,start_step=0,anneal_steps=40'
+  assert said(f'bits=4,{falling}') == (
     'quantized from step 0 of 100, from 8 bits down to these in 40 steps'
   )
+  assert said(falling) == 'quantized from step 0 of 100'  # From 8 bits to 8.
   # Six stretches of 133 steps for 8, 7 … 3 bits: step 999 is the 500th of them,
   # in the fourth. Of pruning, it is at t = 0.099: 0.9 · (1 − 0.901³) = 0.242.
   assert said('bits=2,steps=1000,anneal_steps=800').endswith(
