@@ -142,8 +142,8 @@ def export(
       '--format=web: the page draws from latents, and what is in '
       f'{path} is called with something else; leave it out'
     )
-  if 'web' in formats and not is_image(outputs_of(artifact.network)):
-    raise no_images(path, outputs_of(artifact.network))
+  if 'web' in formats and not is_image(outputs := outputs_of(artifact.network)):
+    raise no_images(path, outputs)
   runtime = find_runtime(ort_web) if 'web' in formats else None
   contents = {
     out / (path.stem + ending): make(artifact)

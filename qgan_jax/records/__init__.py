@@ -24,6 +24,7 @@ from qgan_jax.records.files import (
 from qgan_jax.records.lock import alone, LOCK, LOCK_VARIABLE, try_lock
 from qgan_jax.records.schemas import (
   PICTURES,
+  PRECISION,
   RUN,
   Schema,
   SCORES,
@@ -37,6 +38,7 @@ __all__ = [
   'LOCK',
   'LOCK_VARIABLE',
   'PICTURES',
+  'PRECISION',
   'RUN',
   'SCORES',
   'STATES',

@@ -200,6 +200,12 @@ RUN = table(
 )
 # What pictures.json has to hold.
 PICTURES = table({'pictures': list_of(text)})
+# What precision.json has to hold.
+PRECISION = list_of(
+  table(
+    {'network': text, 'role': text, 'bits': number, 'shape': list_of(count)}
+  )
+)
 # What scores.json has to hold.
 SCORES = table(
   {

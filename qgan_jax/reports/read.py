@@ -11,16 +11,9 @@ from typing import Any
 
 from qgan_jax import records
 from qgan_jax.errors import UserError
-from qgan_jax.records.schemas import count, list_of, number, table, text
 
 # What variants call the network that is drawn from, scored and packed.
 DELIVERED = ('generator', 'decoder')
-# What precision.json has to hold.
-_PRECISION = list_of(
-  table(
-    {'network': text, 'role': text, 'bits': number, 'shape': list_of(count)}
-  )
-)
 # A metric's steps and values, in order.
 Curve = tuple[list[int], list[float]]
 
@@ -168,7 +161,7 @@ def _read(folder: Path, name: str, known: dict[str, Any]) -> Run:
   record, in_record = _load(folder / 'config.json', records.RUN)
   scores, in_scores = _load(folder / 'scores.json', records.SCORES)
   curves, in_curves = _curves(folder / 'metrics.jsonl')
-  tensors, in_tensors = _load(folder / 'precision.json', _PRECISION)
+  tensors, in_tensors = _load(folder / 'precision.json', records.PRECISION)
   problems = [
     known.get('damage', ''), in_record, in_scores, in_curves, in_tensors
   ]  # fmt: skip

@@ -70,8 +70,7 @@ def _against_held_out(
     shown = dataset.train_targets
     if config.data.flip:  # Trained on as well.
       shown = np.concatenate([shown, shown[:, :, ::-1]])
-    held_out = dataset.test_targets
-    scores |= _beside_nearest(nearest, shown, held_out, fake, extractor)
+    scores |= _beside_nearest(nearest, shown, targets, fake, extractor)
   return {
     'reference': f'{dataset.name}, held-out',
     **scores,
