@@ -1,6 +1,6 @@
 """Runs as tables: one row for each trial, and one for each setting."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 import statistics
 from typing import Any
@@ -17,7 +17,8 @@ SCORES = 'score', *QUALITIES, *MEASURED
 _OF_SETTINGS = ('series', 'bits', 'x', 'is_float', 'is_quantized')
 # Scores that differ in one of these cannot be compared.
 _COMPARED = (
-  'dataset', 'score_name', 'extractor', 'extractor_hash', 'num_real', 'num_fake'
+  'dataset', 'images', 'score_name', 'extractor', 'extractor_hash', 'num_real',
+  'num_fake',
 )  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def _row(run: Run, setting: Any) -> dict[str, Any]:
     'state': run.state,
     'message': run.message.partition('\n')[0],
     'dataset': run.record.get('dataset') or config.get('data.source') or '?',
+    'images': _images(config),
     'setting': setting.label,
     'series': setting.series,
     'bits': setting.bits,
@@ -102,6 +104,13 @@ def _row(run: Run, setting: Any) -> dict[str, Any]:
   return row
 
 
+def _images(config: Mapping[str, Any]) -> str:
+  """How pictures of the data were prepared, the held-out ones, too."""
+  keys = ('image_size', 'image_channels', 'fit')
+  values = (config.get(f'data.{key}') for key in keys)
+  return ' × '.join(str(value) for value in values if value is not None)
+
+
 def _devices(kinds: list[str]) -> str:
   return ', '.join(
     kind if kinds.count(kind) == 1 else f'{kinds.count(kind)} × {kind}'
@@ -123,7 +132,8 @@ def comparisons_of(trials: pd.DataFrame) -> dict[str, pd.DataFrame]:
   """
   names = trials[list(_COMPARED)].apply(
     lambda row: (
-      f'{row["dataset"]}: {row["extractor"]} {row["extractor_hash"]}, '
+      f'{row["dataset"]} as {row["images"]}: '
+      f'{row["extractor"]} {row["extractor_hash"]}, '
       f'{row["num_fake"]:,.0f} images against {row["num_real"]:,.0f}'
       if isinstance(row["score_name"], str)
       else None

@@ -1,3 +1,5 @@
+import json
+
 from fake_runs import make_run, make_sweep, scores_of
 import numpy as np
 import pandas as pd
@@ -103,6 +105,19 @@ def test_scores_of_other_images_or_features_are_not_compared(tmp_path):
   members = [sorted(group['trial']) for group in groups.values()]
   assert members[0] == ['a', 'b', 'unfinished']
   assert sorted(members[1:]) == [['fewer'], ['other']]
+
+
+def test_images_of_two_sizes_are_not_compared_in_the_same_features(tmp_path):
+  # Inception takes images of any size, and real ones differ with it.
+  for seed, size in enumerate((28, '64x48', 28)):
+    make_run(tmp_path / str(seed), seed=seed, score=3.0)
+    config = tmp_path / str(seed) / 'config.json'
+    record = json.loads(config.read_text())
+    record['config']['data']['image_size'] = size
+    config.write_text(json.dumps(record))
+  groups = comparisons_of(trials_table(read_runs([tmp_path])))
+  members = [sorted(group['trial']) for group in groups.values()]
+  assert members == [['0', '2'], ['1']]
 
 
 def test_nothing_scored_is_an_empty_table(tmp_path):
