@@ -132,12 +132,14 @@ def describe(run: Opened, dataset: ImageDataset, state: TrainState) -> str:
     return f'{name}: {count:,} parameters'
 
   shape = '×'.join(map(str, dataset.train_images.shape[1:]))
+  setup = run.setup
+  when = describe_schedule(run.config, setup.bits)
   return '\n'.join(
     (
       f'{dataset.name}: {len(dataset.train_images):,} training images {shape}',
       *(line(name, part.params) for name, part in state.networks.items()),
-      format_table(run.setup.table),
-      *([describe_schedule(run.config)] if run.setup.is_quantized else []),
+      format_table(setup.table),
+      *([when] if setup.is_quantized else []),
       f'{jax.device_count()} × {jax.devices()[0].device_kind}, {run.workdir}',
     )
   )

@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 import dataclasses
 from typing import Any
 
+import jax
+
 from qgan_jax.config import NETWORKS
 from qgan_jax.precision import (
   Bits,
@@ -70,11 +72,15 @@ def plan_precision(
   return rules_lib.resolve_rules(layers, defaults, rules)
 
 
-def describe_schedule(config: Any) -> str:
+def describe_schedule(config: Any, bits: Mapping[str, Bits]) -> str:
   """When a config quantizes and prunes, in words.
 
   They tell the step from which it quantizes, and what the last step has where
   the steps end before a schedule does.
+
+  Args:
+    config: resolved.
+    bits: of `plan_precision`: rules give layers bits of their own.
   """
   p, schedule, last = config.precision, make_schedule(config), config.steps - 1
   networks = [config[name] for name in NETWORKS]
@@ -82,8 +88,8 @@ def describe_schedule(config: Any) -> str:
     parts = [f'in float for all {config.steps:,} steps, and rounded afterwards']
   else:
     parts = [f'quantized from step {p.start_step:,} of {config.steps:,}']
-    widths = {n for network in networks for n in network.bits.values()}
-    widths.add(p.gradient_bits)
+    targets = [found._replace(sparsity=None) for found in bits.values()]
+    widths = set(jax.tree.leaves(targets))
     if p.anneal_steps and min(widths) < p.anneal_from:
       parts.append(
         f'from {p.anneal_from} bits down to these in {p.anneal_steps:,} steps'

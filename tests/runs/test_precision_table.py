@@ -187,9 +187,14 @@ def test_the_table_says_from_which_step_on():
   text = format_table(table)
   assert 'pixels' in text
 
+  layers = find_layers(Net(), jax.ShapeDtypeStruct((1, SIZE), jnp.float32))
+
   def said(string):
     config = config_lib.override(config_lib.base(), string)
-    return describe_schedule(config_lib.resolve(config))
+    config = config_lib.resolve(config)
+    networks = dict.fromkeys(('generator', 'discriminator'), layers)
+    _, bits, _ = plan_precision(config, config, networks)
+    return describe_schedule(config, bits)
 
   assert said('') == 'quantized from step 8,000 of 16,000'
   falling = 'steps=100,start_step=0,anneal_steps=40'
@@ -200,6 +205,11 @@ def test_the_table_says_from_which_step_on():
   # Six stretches of 133 steps for 8, 7 … 3 bits: step 999 is the 500th of them,
   # in the fourth. Of pruning, it is at t = 0.099: 0.9 · (1 − 0.901³) = 0.242.
   assert said('bits=2,steps=1000,anneal_steps=800').endswith(
+    'in 800 steps, but the last step still has 5 bits where these are 2'
+  )
+  # Of the layer alone that a rule gives 2 bits; the others are annealed to 8.
+  rule = 'precision.rules=generator/weights/first: bits=2'
+  assert said(f'{rule},steps=1000,anneal_steps=800').endswith(
     'in 800 steps, but the last step still has 5 bits where these are 2'
   )
   assert said('steps=1000,sparsity=0.9,prune_start=900,prune_steps=1000') == (
