@@ -85,6 +85,18 @@ class Schedule:
     share = jnp.clip(since / self.prune_steps, 0.0, 1.0)
     return target * (1 - (1 - share) ** 3)
 
+  def fitted_to(self, bits: Bits, step: Array | int) -> Bits:
+    """The bits that the quantizers of a state were last fitted to.
+
+    They are those of the last step. What a run starts with is fitted to the
+    bits of the first step that is not in float.
+
+    Args:
+      bits: the target.
+      step: number of steps done before, of any shape.
+    """
+    return self.at(bits, jnp.where(step > 0, step - 1, self.start_step))
+
   def refits(self, bits: Bits, step: Array) -> Array:
     """Whether quantizers have to be fitted anew before a step.
 
@@ -98,23 +110,17 @@ class Schedule:
     Returns:
       Booleans of the shape of `step`.
     """
-    now = self.at(bits, step)
-    # What a run starts with is fitted to the target's bits.
-    changed = jnp.where(
-      step > 0, _differ(now, self.at(bits, step - 1)), _differ(now, bits)
-    )
+    changed = _differ(self.at(bits, step), self.fitted_to(bits, step))
     return changed & ~self.is_float(step)
 
   def is_on_the_way(self, bits: Bits, step: Array) -> Array:
-    """Whether the last step had other bits than the target.
-
-    If so, what quantizers have learned does not fit the target's bits.
+    """Whether quantizers of a state are fitted to other bits than the target.
 
     Args:
       bits: the target.
       step: number of steps done before.
     """
-    return (step > 0) & _differ(self.at(bits, step - 1), bits)
+    return _differ(self.fitted_to(bits, step), bits)
 
 
 def _differ(a: Bits, b: Bits) -> Array:

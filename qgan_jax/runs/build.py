@@ -214,6 +214,7 @@ class Setup:
         *inputs[name],
         quantizer_optimizer=network.quantizer_optimizer,
         variables=start[name] if start else None,
+        fitted_to=self.schedule.fitted_to(bits[name], 0),
       )
       for (name, network), own_key in zip(
         self.networks.items(), keys, strict=True

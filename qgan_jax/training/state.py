@@ -109,6 +109,7 @@ def init_network(
   *example: Array | None,
   quantizer_optimizer: optax.GradientTransformation | None = None,
   variables: PyTree = None,
+  fitted_to: Bits | None = None,
 ) -> NetworkState:
   """The state of a network before its first step.
 
@@ -124,6 +125,8 @@ def init_network(
     variables: to start from; None for the module's own initialization, with
       which BatchNorm normalizes the example by its own statistics, as in
       training.
+    fitted_to: bits that learned quantizers are fitted to, and ranges of least
+      squared error; None for `bits`.
 
   Returns:
     Its state, on the default device.
@@ -137,7 +140,7 @@ def init_network(
       training = {'train': True, 'mutable': moved, 'rngs': {'dropout': key}}
   variables = dict(variables)
   ranges, learned = precision.init(
-    module, variables, bits, *example, **training
+    module, variables, fitted_to or bits, *example, **training
   )
   params = variables.pop('params')
   return NetworkState(

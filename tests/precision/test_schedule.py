@@ -58,9 +58,21 @@ def test_one_trace_serves_all_steps_and_every_structure():
 def test_nothing_is_refitted_in_float():
   schedule = Schedule(start_step=2)
   bits = Bits(jnp.float32(4), jnp.float32(8))
-  # Not at its first step either, whose state is fitted to the target's bits.
   refits = [bool(schedule.refits(bits, jnp.int32(s))) for s in range(4)]
   assert refits == [False, False, True, False]
+
+
+def test_a_run_starts_with_the_bits_of_its_first_quantized_step():
+  bits = Bits(jnp.float32(4), jnp.float32(8))
+  for start in (0, 5):
+    schedule = Schedule(start_step=start, anneal_steps=8)
+    found = schedule.fitted_to(bits, 0)
+    assert (float(found.weights), float(found.activations)) == (8, 8)
+    assert bool(schedule.refits(bits, jnp.int32(start))) == (start > 0)
+    assert bool(schedule.is_on_the_way(bits, jnp.int32(0)))
+  at_once = Schedule(start_step=5)
+  assert at_once.fitted_to(bits, 0) == bits
+  assert not at_once.is_on_the_way(bits, jnp.int32(0))
 
 
 def test_the_default_changes_nothing():

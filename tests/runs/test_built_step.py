@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import chex
 import jax
 import numpy as np
 import tiny_run
@@ -78,3 +79,20 @@ def test_32_bits_are_the_unquantized_program():
   quantized = build_step(f'{arg},w_bits=8,a_bits=32', state=state)[1]
   assert 'round' in quantized
   assert 'round' not in program
+
+
+def test_learned_quantizers_start_at_the_bits_of_the_first_step():
+  # Fitted anew before it, those of a network with BatchNorm would see features
+  # that its initial statistics do not normalize.
+  text = (
+    'quantizer=lsq,activation_quantizer=lsq,g_norm=batch,start_step=0,steps=9'
+  )
+  annealed, eight = (
+    build.set_up(tiny_run.make_config(string), tiny_run.make_dataset())
+    for string in (f'{text},bits=2,anneal_steps=8', f'{text},bits=8')
+  )
+  state = annealed.init_state()
+  fitted = eight.init_state().networks
+  for name, part in state.networks.items():
+    chex.assert_trees_all_close(part.learned, fitted[name].learned, rtol=1e-6)
+  assert 0 not in annealed.refit().steps(state, 9)
