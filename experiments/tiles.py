@@ -29,7 +29,6 @@ def get_config(arg=None):
     conditional=True,
     steps=20_000,
     batch_size=64,
-    learning_rate=2e-4,
     latent_dim=64,
   )
   return override(config, arg)
