@@ -19,7 +19,6 @@ def get_config(arg=None):
     channels=64,
     latent_dim=128,
     batch_size=64,
-    learning_rate=2e-4,
     loss='hinge',
     penalty='none',
     spectral_norm=True,

@@ -45,7 +45,6 @@ def get_config(arg=None):
     penalty='none',
     steps=20_000,
     batch_size=8,
-    learning_rate=2e-4,
   )
   return override(config, arg)
 
