@@ -15,6 +15,7 @@ are CHIP:COUNT or CHIP:TOPOLOGY: v5e:1, v5e:2x2, v4:2x2x1, v5p:2x2x1, v6e:4x4,
 tpu7x:2x2x1, h100:1, h100:8, h100:2x8 (two hosts of eight).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from qgan_jax.config import flags as config_flags
 from qgan_jax.runs import preflight_text
 from qgan_jax.runs.plan import plan
 from qgan_jax.runs.preflight import check
+from qgan_jax.runs.shared import program_key
+from qgan_jax.training import devices
 
 
 def main(argv: Sequence[str]) -> None:
@@ -66,24 +69,27 @@ def main(argv: Sequence[str]) -> None:
   errors.define_path('json', 'JSON file to write all numbers to.', values)
   given = config_flags.read_flags(argv, values, __doc__)
   if values.sweep is None:
-    configs = [config_flags.validated(values)]
+    configs = [config_flags.experiment_of(values, *given).config]
   else:
     trials = plan(*given, own=values.sweep, workdir=None).trials
     configs = [config_flags.parse_args(trial.args).config for trial in trials]
+  population = values.layout == 'population'
   if values.on != topologies.HERE:
     # The machine's own devices are not asked for: there may be others.
     jax.config.update('jax_platforms', 'cpu')
+  elif population:
+    devices.spread_over_cores(min(Counter(map(program_key, configs)).values()))
   found = check(
     configs,
     topologies.find(values.on),
-    population=values.layout == 'population',
+    population=population,
     against_float=values.against_float,
   )
   file, arg, _ = given
   name = Path(file).stem + (f':{arg}' if arg else '')
   for checked in found:
     print(preflight_text.describe(checked, name), end='\n\n')
-  print(preflight_text.total(found, values.price))
+  print(preflight_text.total(found, values.price, population=population))
   if values.json:
     record = [preflight_text.record(checked) for checked in found]
     records.write_json(Path(values.json), record)

@@ -1,12 +1,16 @@
 """The command on this machine: what it compiles, measures and refuses."""
 
 import json
+import types
 
 from command_line import finish
 import pytest
 
 from qgan_jax import preflight
 from qgan_jax.errors import UserError
+from qgan_jax.runs import preflight_text
+from qgan_jax.runs.preflight import Checked
+from qgan_jax.training import machine
 
 TINY = 'digits:channels=8,batch_size=8,bits=8,steps=1000'
 
@@ -59,11 +63,31 @@ def test_a_sweep_is_compiled_once_for_trials_of_one_program(commands, tmp_path):
     commands('preflight', f'--config={TINY}', *flags[:2], *more)
     for more in ([flags[2], '--layout=population'], [])
   )
-  finish(together)
+  # As the population itself does, they share the cores of this machine.
+  cores = min(2, machine.num_cores())
+  assert f'2 runs on here: {cores} chip' in finish(together)[0]
   (numbers,) = json.loads(path.read_text())
   assert numbers['runs'] == 2
   # Each of two runs in its own process, one after the other.
   assert '2 runs of 1,000 steps, 1 at once' in finish(alone)[0]
+
+
+def test_trials_of_all_programs_share_the_chips():
+  # Of two programs, one trial and three, on two chips.
+  found = [
+    Checked(
+      **dict.fromkeys(Checked._fields) | {
+        'config': types.SimpleNamespace(steps=steps),
+        'trials': trials, 'at_once': 2, 'measured': 36.0,
+      }
+    )
+    for steps, trials in ((300, 1), (100, 3))
+  ]  # fmt: skip
+  told = preflight_text.total(found, 2.0, population=False)
+  assert 'all training 3 h, 3 h, at 2 an hour 6.00' in told
+  found = [checked._replace(trials=2) for checked in found]
+  told = preflight_text.total(found, 2.0, population=True)
+  assert 'all training 4 h, 4 h, at 2 an hour 8.00' in told
 
 
 def test_slips_are_told_before_anything_is_compiled(monkeypatch):
@@ -74,3 +98,6 @@ def test_slips_are_told_before_anything_is_compiled(monkeypatch):
   ):
     with pytest.raises(UserError, match=message):
       preflight.main([f'--config={TINY}', flag])
+  # As the run itself refuses it.
+  with pytest.raises(UserError, match='beta'):
+    preflight.main([f'--config={TINY},beta=2'])

@@ -1,6 +1,7 @@
 """The command on a run, in processes of their own."""
 
 import json
+import types
 
 from command_line import finish
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from qgan_jax import artifacts
 from qgan_jax.artifacts.plan import make_plan
+from qgan_jax.runs import after_training
 
 STRING = (
   'bits=32,channels=8,batch_size=8,steps=8,log_every=4,sample_every=8,'
@@ -53,6 +55,8 @@ def test_a_quantized_run(commands, trained, arguments, name):
   assert scores['best']['num_fake'] == 64
   assert (folder / 'samples/step_0000008.png').exists()
   generator = artifacts.load(folder / 'generator.qgan')
+  rows = json.loads((folder / 'precision.json').read_text())
+  assert {'project', 'up0'} <= {row['layer'] for row in rows}
   if 'size' in name:
     assert (folder / 'generator.qgan').stat().st_size <= 14000
     assert isinstance(generator.bits.weights, dict)
@@ -87,6 +91,21 @@ def test_eight_bits_become_integer_files_that_draw(commands, trained, tmp_path):
     assert (np.abs(images - expected) <= 1).mean() > 0.999, name
 
 
+def test_statistics_of_normalization_count_for_a_size():
+  def mean_bits(statistics):
+    layers = {'conv': {'kernel': np.zeros((100, 100)), 'bias': np.zeros(100)}}
+    network = types.SimpleNamespace(params=layers, stats=statistics)
+    run = types.SimpleNamespace(
+      state=types.SimpleNamespace(averaged=lambda name: network),
+      sampler=types.SimpleNamespace(name='generator'),
+    )
+    return after_training._mean_bits_for_size(run, 12_000)
+
+  stats = {'batch_stats': {'norm': {'mean': np.zeros(500)}}}
+  # 2,000 bytes less for 10,000 weights.
+  assert mean_bits({}) - mean_bits(stats) == pytest.approx(1.6)
+
+
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
@@ -94,6 +113,9 @@ def test_eight_bits_become_integer_files_that_draw(commands, trained, tmp_path):
     (['--bits=4', '--size=9000'], 'say how many bits'),
     (['--bits=77'], 'bits'),
     (['--size=5'], 'at least'),
+    (['--size=9000', '--quantizer=grid'], 'grid has an exponent'),
+    (['--bits=4', '--dynamic', '--calibration=kl'], 'leave it out'),
+    (['--bits=4', '--rounding_steps=9'], 'is for --method=adaround'),
     (['--bits=4', '--method=adaround', '--quantizer=ternary'], 'adaround'),
     (['--bits=4', '--workdir=/nowhere'], 'not the folder of a run'),
   ],

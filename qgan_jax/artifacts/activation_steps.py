@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,8 @@ from qgan_jax.precision import FLOAT_BITS, Quantized, width
 from qgan_jax.precision.noise import apply_with
 
 Array = np.ndarray
+# Beyond the range of any layer's input.
+_BEYOND = 1e30
 # What a message advises where integers cannot say what a network does.
 REMEDY = 'export --format=packed, stablehlo or onnx-float'
 
@@ -45,8 +48,6 @@ def activation_steps(
   ]
   quantizers = observed(network, *drawn)
   others = observed(network, *(3 * x for x in drawn))
-  ranges = [float(np.abs(x).max()) for x in network.ranges.values()]
-  amplitude = max([1e3, *(8 * r for r in ranges)])
   steps: list[Steps | None] = []
   order = iter(zip(paths, quantizers, others, strict=True))
   following = next(order, None)
@@ -59,7 +60,7 @@ def activation_steps(
       same = jax.tree.map(np.array_equal, (params, bits), other)
       if not jax.tree.all(same):
         raise ValueError('take their range from each batch')
-      steps.append(_steps(network, path, params, bits, amplitude))
+      steps.append(_steps(network, path, params, bits))
     except ValueError as error:
       raise UserError(
         f'{described(network, "activations", path)} {error}, and an integer '
@@ -68,9 +69,7 @@ def activation_steps(
   return steps
 
 
-def _steps(
-  network: Quantized, path: str, params: Any, bits: Any, amplitude: float
-) -> Steps:
+def _steps(network: Quantized, path: str, params: Any, bits: Any) -> Steps:
   spec = network.precision.spec('activations', path)
   if spec is None or bits >= FLOAT_BITS:
     raise ValueError('are in float')
@@ -79,7 +78,7 @@ def _steps(
   def quantize(x: Array) -> Array:
     return np.asarray(_rounded(quantizer, x, params, bits))
 
-  return steps_of(quantize, amplitude)
+  return steps_of(quantize, _BEYOND)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -89,7 +88,14 @@ def _rounded(quantizer: Any, x: Any, params: Any, bits: Any) -> Any:
 
 def described(network: Quantized, role: str, layer: str) -> str:
   """A layer's weights or activations and their quantizer, in words."""
-  spec = network.precision.spec(role, layer)
-  bits = width(getattr(network.bits, role), layer)
-  how = f'{spec.name}, {bits:g} bits' if spec else 'float'
+  precision = network.precision
+  spec = precision.spec(role, layer)
+  params = traverse_util.flatten_dict(network.variables['params'], sep='/')
+  if layer in params:  # Of no layer: in float, unless a rule names it.
+    path = precision.weight_path(tuple(layer.split('/')), params[layer])
+    spec = spec if path else None
+  how = 'float'
+  if spec is not None:
+    bits = width(getattr(network.bits, role), layer)
+    how = f'{spec.name}, {bits:g} bits'
   return f'the {role} of {layer} ({how})'

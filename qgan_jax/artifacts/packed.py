@@ -168,7 +168,7 @@ def save(
     f'ranges/{name}': float32(x) for name, x in network.ranges.items()
   }
   name = type(network.module).__name__
-  expected = variables_of(network)
+  expected = traverse_util.flatten_dict(variables_of(network), sep='/')
   check_shapes(name, expected, {k: np.shape(x) for k, x in flat.items()})
   for name, x in flat.items():
     if (float32(x) != np.asarray(x)).any():
@@ -371,7 +371,8 @@ def _quantized(
   stored = {k: x.shape for k, x in _under('variables/', tensors).items()}
   for name, record in header['codes'].items():
     stored[name] = shape_of(name, record)
-  expected = variables_of(network)
+  tree = variables_of(network)
+  expected = traverse_util.flatten_dict(tree, sep='/')
   check_shapes(type(module).__name__, expected, stored)
   check_number(expected, size)
   fitted: dict[str, Any] = {}
@@ -389,7 +390,7 @@ def _quantized(
     ranges[name] = jnp.asarray(x)
   learned = _learned(_under('learned/', tensors), precision)
   network = network.replace(
-    variables=restored(expected, _under('variables/', tensors)),
+    variables=restored(tree, _under('variables/', tensors)),
     ranges=ranges,
     learned=learned | ({'weights': fitted} if fitted else {}),
   )

@@ -29,8 +29,8 @@ def not_finite(tensors: Tensors) -> str | None:
   return None
 
 
-def variables_of(network: Quantized) -> dict[str, jax.ShapeDtypeStruct]:
-  """The variables of a network's module, by path.
+def variables_of(network: Quantized) -> dict[str, PyTree]:
+  """The shapes of the variables of a network's module, in their tree.
 
   Raises:
     ValueError: the module cannot be called with its inputs.
@@ -55,7 +55,7 @@ def variables_of(network: Quantized) -> dict[str, jax.ShapeDtypeStruct]:
     name = type(module).__name__
     shown = ', '.join(str(list(x.shape)) for x in example)
     raise ValueError(f'{name} cannot be called with {shown}: {error}') from None
-  return traverse_util.flatten_dict(nn.meta.unbox(shapes), sep='/')
+  return nn.meta.unbox(shapes)
 
 
 def check_shapes(
@@ -85,11 +85,21 @@ def check_number(
 
 
 def restored(
-  expected: Mapping[str, jax.ShapeDtypeStruct], found: Tensors
+  expected: Mapping[str, PyTree], found: Tensors
 ) -> dict[str, PyTree]:
-  """A module's variables, in the types that the module itself gives them."""
+  """A module's variables, in the types that the module itself gives them.
+
+  Args:
+    expected: as `variables_of` returns them. Only their tree tells where the
+      parts of a path end: names such as that of `nn.SpectralNorm`'s vector,
+      'Dense_0/kernel/u', have slashes themselves.
+    found: by path.
+  """
   for name, x in found.items():
     if x.dtype != np.float32:
       raise ValueError(f'{name} is {x.dtype}')
-  typed = {k: jnp.asarray(x, expected[k].dtype) for k, x in found.items()}
-  return traverse_util.unflatten_dict(typed, sep='/')
+  typed = {
+    path: jnp.asarray(found['/'.join(path)], like.dtype)
+    for path, like in traverse_util.flatten_dict(expected).items()
+  }
+  return traverse_util.unflatten_dict(typed)

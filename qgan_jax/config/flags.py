@@ -100,21 +100,22 @@ def parse_flags(
     UserError: the command line, the experiment's file or a value is wrong.
     SystemExit: after --help or --help_config.
   """
-  file, arg, overrides = read_flags(argv, flag_values, description)
-  config = validated(flag_values)
-  refuse_unused(config, [*grammar.parse(arg), *overrides])
-  return Experiment(config, file, arg, overrides)
+  given = read_flags(argv, flag_values, description)
+  return experiment_of(flag_values, *given)
 
 
-def validated(flag_values: flags.FlagValues) -> FrozenConfigDict:
-  """The config of flags that `read_flags` has parsed, resolved.
+def experiment_of(
+  flag_values: flags.FlagValues, file: str, arg: str, overrides: dict[str, Any]
+) -> Experiment:
+  """The experiment of flags that `read_flags` has parsed.
 
   Raises:
     UserError: it is not complete, or a value is wrong.
   """
   config = resolve(flag_values.config)
   check.validate(config)
-  return config
+  refuse_unused(config, [*grammar.parse(arg), *overrides])
+  return Experiment(config, file, arg, overrides)
 
 
 def read_flags(

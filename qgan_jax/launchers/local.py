@@ -6,6 +6,7 @@ cores: processes of one thread each use them best.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import glob
 import os
 import shutil
@@ -63,20 +64,30 @@ class LocalLauncher:
     """There is nothing to free."""
 
 
-def find_places(*, parallel: int | None, cpus: int, gpus: float) -> list[Place]:
+def find_places(
+  *, parallel: int | None, cpus: int, gpus: float | None
+) -> list[Place]:
   """The places on this machine.
 
   Args:
     parallel: how many; as many as there are GPUs, chips or cores if None.
     cpus: cores of each, where there are neither GPUs nor TPUs.
-    gpus: GPUs of each; with a fraction, several places share one.
+    gpus: GPUs of each; with a fraction, several places share one. None for 1
+      if there are any.
 
   Raises:
     UserError: the machine has less than that.
   """
   devices = _gpus()
+  if devices and gpus == 0:
+    raise UserError(
+      f'--gpus=0, but there are {len(devices)}: with JAX_PLATFORMS=cpu before '
+      'the command, trials do not use them'
+    )
   if devices:
-    return _gpu_places(devices, parallel, gpus)
+    return _gpu_places(devices, parallel, 1.0 if gpus is None else gpus)
+  if gpus:
+    raise UserError(f'--gpus={gpus:g}, but there are none')
   chips = _tpu_chips()
   if chips:
     count = parallel or len(chips)
@@ -138,10 +149,15 @@ def _gpus() -> list[str]:
   visible = os.environ.get('CUDA_VISIBLE_DEVICES')
   if visible is not None:
     return [name for name in visible.split(',') if name not in ('', '-1')]
-  if not shutil.which('nvidia-smi'):
-    return []
+  command = shutil.which('nvidia-smi')
+  return _listed(command) if command else []
+
+
+@functools.cache  # It takes up to a second, and is asked about every trial.
+def _listed(command: str) -> list[str]:
+  """The GPUs that nvidia-smi lists."""
   listed = subprocess.run(
-    ['nvidia-smi', '--query-gpu=index', '--format=csv,noheader'],
+    [command, '--query-gpu=index', '--format=csv,noheader'],
     capture_output=True,
     text=True,
     timeout=60,

@@ -106,14 +106,22 @@ class TaskProcess:
 
 @contextlib.contextmanager
 def noted(signals: Iterable[signal.Signals]) -> Iterator[list[int]]:
-  """Collects the numbers of signals in place of their usual effect."""
+  """Collects the numbers of signals in place of their usual effect.
+
+  A hang-up that `nohup` has made the process ignore stays ignored.
+  """
   received: list[int] = []
 
   def note(number: int, frame: FrameType | None) -> None:
     del frame
     received.append(number)
 
-  previous = {number: signal.signal(number, note) for number in signals}
+  ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+  previous = {
+    number: signal.signal(number, note)
+    for number in signals
+    if not (ignored and number == signal.SIGHUP)
+  }
   try:
     yield received
   finally:

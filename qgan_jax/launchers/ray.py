@@ -63,7 +63,7 @@ class RayLauncher:
       grace: seconds that a task has to save when it is cancelled.
 
     Raises:
-      UserError: there is no such cluster, or no Ray.
+      UserError: there is no such cluster, no Ray, or no such resources.
     """
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     self._ray = _import_ray()
@@ -86,13 +86,17 @@ class RayLauncher:
       fraction = f'{_MEMORY_FRACTION * gpus:.3f}'
       self._env['XLA_PYTHON_CLIENT_MEM_FRACTION'] = fraction
     self._warn(cpus, gpus, resources or {})
-    self._remote = self._ray.remote(
-      num_cpus=cpus,
-      num_gpus=gpus,
-      resources=resources or None,
-      max_retries=0,
-      scheduling_strategy='SPREAD',
-    )(_run)
+    try:
+      self._remote = self._ray.remote(
+        num_cpus=cpus,
+        num_gpus=gpus,
+        resources=resources or None,
+        max_retries=0,
+        scheduling_strategy='SPREAD',
+      )(_run)
+    except ValueError as error:  # Of {'CPU': 2}, or half a TPU.
+      self.close()
+      raise UserError(f'--ray_resources: {error}') from None
 
   def _warn(self, cpus: int, gpus: float, others: dict[str, float]) -> None:
     """Warns if no machine has what a task asks for; Ray would just wait."""

@@ -27,7 +27,7 @@ class Sensitivity(NamedTuple):
     layer: module path.
     bits: width of this layer's weights; all other layers are in float.
     error: mean squared change of the network's output, divided by the variance
-      of the output.
+      of the output; of several outputs, over the values of all.
     size: of the layer's codes, in bytes.
   """
 
@@ -66,7 +66,9 @@ def sensitivity(
 
   @jax.jit
   def output(params, args):
-    return run.run(params, *args)
+    # An encoder gives two arrays, a mean and a variance.
+    parts = jax.tree.leaves(run.run(params, *args))
+    return jnp.concatenate([part.ravel() for part in parts])
 
   params = network.variables['params']
   expected = [output(params, part) for part in parts]

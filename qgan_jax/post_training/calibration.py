@@ -103,10 +103,10 @@ def activation_ranges(
   parts = batches(args, batch_size)
   rng = np.random.default_rng(0)
   for part in parts:
-    for path, x in _inputs(run, part).items():
-      low, high = tensor_range(x)
+    for path, calls in _inputs(run, part).items():
+      flat = np.concatenate([np.asarray(x, np.float32).ravel() for x in calls])
+      low, high = tensor_range(jnp.asarray(flat))
       lows.setdefault(path, []).extend((float(low), float(high)))
-      flat = np.asarray(x, np.float32).ravel()
       if flat.size > _SAMPLE // len(parts):
         flat = rng.choice(flat, _SAMPLE // len(parts), replace=False)
       kept.setdefault(path, []).append(flat)
@@ -138,11 +138,13 @@ def activation_ranges(
 # Compiled once for all networks of the same modules and quantizers: a person
 # may try several bit widths.
 @jax.jit
-def _inputs(network: Quantized, args: tuple[Any, ...]) -> dict[str, Array]:
-  """What every layer is given, by module path."""
+def _inputs(
+  network: Quantized, args: tuple[Any, ...]
+) -> dict[str, list[Array]]:
+  """What every layer is given, call by call, by module path."""
   params = network.weights(network.variables['params'])
   seen = watch(lambda: network.run(params, *args))
-  return {path: x for path, (x, _) in seen.items()}
+  return {path: [x for x, _ in calls] for path, calls in seen.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0)

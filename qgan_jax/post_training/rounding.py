@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from qgan_jax.post_training.watch import batches, call_order, watch
+from qgan_jax.post_training.weights import with_values
 from qgan_jax.precision import Quantized, width
 from qgan_jax.quantizers import Quantizer
 
@@ -60,7 +61,8 @@ def adaround(
   """
   run = network.with_float_activations()
   parts = batches(args, batch_size)
-  flat = traverse_util.flatten_dict(network.variables['params'], sep='/')
+  tree = network.variables['params']
+  flat = traverse_util.flatten_dict(tree, sep='/')
   for path in call_order(run, parts[0]):
     name = f'{path}/kernel' if path else 'kernel'
     spec = network.precision.spec('weights', path)
@@ -76,11 +78,11 @@ def adaround(
     params = {**spec.quantizer.fit(flat[name], bits), **params}
     grid = _Grid(spec.quantizer, params, bits)
     # Those before it are on their grids, those after it do not matter.
-    weights = run.weights(traverse_util.unflatten_dict(flat, sep='/'))
+    weights = run.weights(with_values(tree, flat))
     flat[name] = _round_layer(
       run, path, name, weights, flat[name], grid, parts, steps, learning_rate
     )
-  params = traverse_util.unflatten_dict(flat, sep='/')
+  params = with_values(tree, flat)
   return network.replace(variables={**network.variables, 'params': params})
 
 
@@ -132,23 +134,27 @@ def _round_layer(
   float_network = run.in_float()
   original = run.variables['params']
 
-  def output(
+  def outputs(
     network: Quantized, params: PyTree, args: tuple[Any, ...]
-  ) -> Array:
-    return watch(lambda: network.run(params, *args))[path][1]
+  ) -> list[Array]:
+    """Of the layer's calls."""
+    return [y for _, y in watch(lambda: network.run(params, *args))[path]]
 
   def soft(v: Array) -> Array:
     return grid.value(grid.clip(floor + _rectified(v)))
 
-  def loss(v: Array, target: Array, args: Any, progress: Array) -> Array:
-    params = traverse_util.unflatten_dict({**rest, name: soft(v)}, sep='/')
-    error = jnp.square(output(run, params, args) - target)
+  def loss(v: Array, target: PyTree, args: Any, progress: Array) -> Array:
+    params = with_values(weights, {**rest, name: soft(v)})
+    error = sum(
+      jnp.sum(jnp.mean(jnp.square(y - wanted), 0))
+      for y, wanted in zip(outputs(run, params, args), target, strict=True)
+    )
     beta = _BETA[1] + 0.5 * (_BETA[0] - _BETA[1]) * (
       1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1))
     )
     undecided = 1 - jnp.abs(2 * _rectified(v) - 1) ** beta
     weight = jnp.where(progress >= 0, _REGULARIZATION, 0.0)
-    return jnp.sum(jnp.mean(error, 0)) + weight * jnp.sum(undecided)
+    return error + weight * jnp.sum(undecided)
 
   optimizer = optax.adam(learning_rate)
 
@@ -158,7 +164,7 @@ def _round_layer(
     updates, opt_state = optimizer.update(grads, opt_state)
     return optax.apply_updates(v, updates), opt_state
 
-  teacher = jax.jit(lambda args: output(float_network, original, args))
+  teacher = jax.jit(lambda args: outputs(float_network, original, args))
   targets = [teacher(part) for part in parts]
   start = (jnp.clip(fraction, 0.01, 0.99) - _GAMMA) / (_ZETA - _GAMMA)
   v = jnp.log(start / (1 - start))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from flax.core import tracers
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,30 +12,32 @@ from qgan_jax.precision import is_layer, Quantized
 
 Array = jax.Array
 PyTree = Any
-# The inputs and the output of each layer, by module path.
-LayerIO = dict[str, tuple[Array, Array]]
+# The input and the output of each call of a layer, by module path.
+LayerIO = dict[str, list[tuple[Array, Array]]]
 _BATCH = 64  # Calibration inputs that a network is run on at a time, at most.
 
 
 def watch(run: Callable[[], Any]) -> LayerIO:
-  """Records the input and output of every layer that multiplies.
+  """Records the inputs and outputs of every layer that multiplies.
 
-  Which layers these are is defined by `precision.is_layer`.
+  Which layers these are is defined by `precision.is_layer`. Left out are those
+  inside of a transformation, such as `nn.scan`, which values cannot leave.
 
   Args:
     run: a function that runs a network. Inputs are recorded before `Precision`
       quantizes them; outputs are those of the quantized weights and inputs.
 
   Returns:
-    (input, output) by module path, in the order of the calls.
+    (input, output) of each call by module path, in the order of the first.
   """
   seen: LayerIO = {}
+  level = tracers.current_trace()
 
   def record(next_fun, args, kwargs, context):
     y = next_fun(*args, **kwargs)
-    if is_layer(context):
+    if is_layer(context) and tracers.current_trace() == level:
       x = args[0] if args else kwargs['inputs']
-      seen['/'.join(context.module.path)] = (x, y)
+      seen.setdefault('/'.join(context.module.path), []).append((x, y))
     return y
 
   with nn.intercept_methods(record):

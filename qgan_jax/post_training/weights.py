@@ -1,5 +1,6 @@
 """Scales of trained weights, and a correction of biases for their errors."""
 
+from collections.abc import Mapping
 import functools
 from typing import Any
 
@@ -13,6 +14,7 @@ from qgan_jax.precision import FLOAT_BITS, Quantized, QuantizerSpec, width
 from qgan_jax.quantizers.ranges import reduction_axes
 
 Array = jax.Array
+PyTree = Any
 Params = dict[str, Array]
 # Of the largest magnitude: fine where many bits end, coarse down to what 1 bit
 # needs.
@@ -102,25 +104,42 @@ def correct_biases(
     if (name := f'{path}/bias' if path else 'bias') in corrected
   }
 
-  def shift(path: str, difference: Array) -> Array:
+  def shift(path: str, wanted: Array, found: Array) -> Array:
     # Over the batch and the pixels: a bias of attention has two axes of its
     # own, one of `ConvLocal` three.
     rank = corrected[biases[path]].ndim
-    return jnp.mean(difference, tuple(range(difference.ndim - rank)))
+    return jnp.mean(wanted - found, tuple(range(found.ndim - rank)))
 
   @jax.jit
   def means(network_params, float_params, args):
-    pair = (
-      watch(lambda: run.run(network_params, *args)),
-      watch(lambda: float_network.run(float_params, *args)),
-    )
+    found = watch(lambda: run.run(network_params, *args))
+    wanted = watch(lambda: float_network.run(float_params, *args))
     return {
-      path: shift(path, pair[1][path][1] - pair[0][path][1]) for path in biases
+      path: sum(
+        shift(path, y, x)
+        for (_, y), (_, x) in zip(wanted[path], found[path], strict=True)
+      )
+      / len(found[path])
+      for path in biases
     }
 
   for path, name in biases.items():
-    now = traverse_util.unflatten_dict(corrected, sep='/')
+    now = with_values(original, corrected)
     shifts = [means(run.weights(now), original, part)[path] for part in parts]
     corrected[name] = corrected[name] + jnp.mean(jnp.stack(shifts), 0)
-  params = traverse_util.unflatten_dict(corrected, sep='/')
+  params = with_values(original, corrected)
   return network.replace(variables={**network.variables, 'params': params})
+
+
+def with_values(params: PyTree, values: Mapping[str, Array]) -> PyTree:
+  """A tree of parameters with other values.
+
+  Args:
+    params: the tree. A name in it may have slashes itself, such as that of
+      `nn.WeightNorm`'s scale, 'Dense_0/kernel/scale'.
+    values: of every parameter, by its path.
+  """
+  paths = traverse_util.flatten_dict(params)
+  return traverse_util.unflatten_dict(
+    {path: values['/'.join(path)] for path in paths}
+  )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import inspect
+import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -36,8 +37,11 @@ def arguments_for(
   while isinstance(called, nn.Sequential):  # Its first layer is given them.
     called = called.layers[0]
   parameters = inspect.signature(called).parameters
+  named = {'train', *kwargs}
   kinds = [parameter.kind for parameter in parameters.values()]
-  places = sum(kind in _POSITIONAL for kind in kinds)
+  # Up to the first that is given by its name, such as `train`.
+  before = itertools.takewhile(lambda name: name not in named, parameters)
+  places = sum(parameters[name].kind in _POSITIONAL for name in before)
   if inspect.Parameter.VAR_POSITIONAL not in kinds:
     while len(args) > places and args[-1] is None:
       args = args[:-1]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flax import traverse_util
+from flax.core import tracers
 import flax.linen as nn
 import jax
 
@@ -34,6 +35,8 @@ class Layer(NamedTuple):
     known: False for a parameter that belongs to no Linen layer, such as one
       that a module uses in its own `einsum`. Its `path` is that of the
       parameter, and it stays in float unless a rule names it.
+    transformed: whether it is called inside of a transformation, such as
+      `nn.scan` or `nn.remat`. The range of its input cannot leave that.
   """
 
   path: str
@@ -43,6 +46,7 @@ class Layer(NamedTuple):
   outputs: tuple[int, ...] | None
   reads_input: bool = False
   known: bool = True
+  transformed: bool = False
 
   @property
   def roles(self) -> tuple[str, ...]:
@@ -77,6 +81,7 @@ def find_layers(
     then everything else that has weights.
   """
   called: dict[str, Layer] = {}
+  level: Any = None
   example, kwargs = arguments_for(module, example, kwargs)
 
   def record(next_fun, args, kwargs, context):
@@ -86,10 +91,13 @@ def find_layers(
       path = '/'.join(context.module.path)
       axis = _channel_axis(context.module)
       layer = Layer(path, (), axis, x.shape[1:], y.shape[1:])
-      called.setdefault(path, layer)
+      inside = tracers.current_trace() != level
+      called.setdefault(path, layer._replace(transformed=inside))
     return y
 
   def run(variables, *example):
+    nonlocal level
+    level = tracers.current_trace()
     with nn.intercept_methods(record):
       if variables is None:
         return module.init(jax.random.key(0), *example, **kwargs)

@@ -9,6 +9,7 @@ its output. The module itself needs no change.
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
+import math
 from typing import Any
 
 from flax import traverse_util
@@ -250,8 +251,8 @@ class Precision:
 
     Returns:
       (ranges of the activations, parameters of learned quantizers). Parameters
-      of weights are fitted to the weights, those of activations to this batch;
-      those that never change are included.
+      of weights are fitted to the weights, those of activations to this batch,
+      in all calls of a layer; those that never change are included.
     """
     params = variables['params']
     masks = self.masks(params, bits)
@@ -264,10 +265,14 @@ class Precision:
         n = width(bits.weights, path)
         found['weights'][path] = spec.quantizer.fit(w, n)
     weights = self.quantize_weights(params, bits)
+    given: dict[str, list[Array]] = {}
 
     def start(path: str, x: Array, params: Params, bits: Array) -> None:
       spec = self.spec('activations', path)
       if spec is not None and spec.quantizer.learned:
+        given.setdefault(path, []).append(x)
+        if len(given[path]) > 1:
+          params = fit_to_batch(spec, _joined(given[path]), bits, ALONE)
         found['activations'][path] = params
 
     _, ranges = self.apply(
@@ -385,6 +390,12 @@ class Precision:
 
     with nn.intercept_methods(catch):
       return module.apply(variables, *args, **kwargs), updated
+
+
+def _joined(inputs: list[Array]) -> Array:
+  """The inputs of a layer's calls as one batch, whatever their shapes."""
+  rows = math.gcd(*(len(x) for x in inputs))
+  return jnp.concatenate([x.reshape(rows, -1) for x in inputs], 1)
 
 
 def make_precision(

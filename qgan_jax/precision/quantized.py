@@ -284,26 +284,31 @@ def _compiled_init() -> Callable[..., tuple[Ranges, Learned]]:
 @jax.jit
 def _batch_stats(network: Quantized, params: PyTree, args: Any) -> PyTree:
   """The statistics of one batch."""
+  old = network.variables['batch_stats']
 
-  def moved(start: PyTree) -> PyTree:
-    variables = {**network.variables, 'batch_stats': start}
+  def is_moved(path: Any) -> bool:
+    # Spectral norm keeps its vectors in this collection, too.
+    return path[-1].key in ('mean', 'var')
+
+  def moved(start: float) -> PyTree:
+    stats = jax.tree_util.tree_map_with_path(
+      lambda path, x: jnp.full_like(x, start) if is_moved(path) else x, old
+    )
+    variables = {**network.variables, 'batch_stats': stats}
     _, changed = network.replace(variables=variables).run(
       params,
       *args,
       train=True,
-      mutable=['batch_stats'],
-      rngs={'dropout': jax.random.key(0)},
+      mutable=[name for name in variables if name != 'params'],
+      rngs={'params': jax.random.key(0)},  # Those of all names.
     )
     return changed['batch_stats']
 
   # One call takes x to m·x + (1 − m)·batch: two calls tell m.
-  old = network.variables['batch_stats']
-  from_0 = moved(jax.tree.map(jnp.zeros_like, old))
-  from_1 = moved(jax.tree.map(jnp.ones_like, old))
+  from_0, from_1 = moved(0.0), moved(1.0)
 
   def exact(path, before, a, b):
-    # Spectral norm keeps its vectors in this collection, too.
-    if path[-1].key not in ('mean', 'var'):
+    if not is_moved(path):
       return before
     share = 1 - (b - a)  # Of the batch; 0 where the layer never moves.
     return jnp.where(share == 0, before, a / jnp.where(share == 0, 1, share))

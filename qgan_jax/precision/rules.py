@@ -269,6 +269,13 @@ def _choose(
   quantized = n < FLOAT_BITS
   ranges = ''
   if role == 'activations' and quantized:
+    if layer.transformed:
+      place = f'{network}/activations/{layer.path}'
+      raise UserError(
+        f'{place} cannot be quantized inside of a transformation (nn.scan, '
+        'nn.vmap, nn.remat, nn.jit…): call the layer without it, or leave its '
+        f"input in float, rules='{place}: bits=32'"
+      )
     ranges = range_of(quantizer, settings['ranges'], is_input=is_input)
     # A rule for all layers may set ranges that the input's quantizer has not.
     own = is_input and defaults.input_quantizer and 'quantizer' not in said

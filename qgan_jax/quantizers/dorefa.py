@@ -129,7 +129,9 @@ def dorefa_gradient(*, axis: Axis = None) -> Quantizer:
 
   def from_range(low: Array, high: Array, bits: Array) -> Params:
     del bits
-    return {'largest': positive(largest(low, high))}
+    top = largest(low, high)
+    # No level is 0: a gradient of zeros stays 0 by its maximum alone.
+    return {'largest': jnp.where(top > 0, positive(top), 0.0)}
 
   def fit(x: Array, bits: Array) -> Params:
     return from_range(*tensor_range(x, axis), bits)
@@ -138,7 +140,8 @@ def dorefa_gradient(*, axis: Axis = None) -> Quantizer:
     x: Array, params: Params, bits: Array, key: Array | None
   ) -> Array:
     # Halved first: twice the largest float32 would overflow.
-    r = jnp.clip(x.astype(jnp.float32) / params['largest'], -1, 1) / 2 + 0.5
+    unit = x.astype(jnp.float32) / positive(params['largest'])
+    r = jnp.clip(unit, -1, 1) / 2 + 0.5
     position = r * _steps(bits)
     if key is not None:
       position += jax.random.uniform(key, x.shape, minval=-0.5, maxval=0.5)

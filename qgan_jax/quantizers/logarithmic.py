@@ -6,6 +6,7 @@ from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   floor_log2,
   largest,
+  not_of_nothing,
   positive,
   power_of_two,
   tensor_range,
@@ -39,9 +40,9 @@ def logarithmic(*, axis: Axis = None) -> Quantizer:
   """
 
   def from_range(low: Array, high: Array, bits: Array) -> Params:
-    del bits
-    top = _round_log2(positive(largest(low, high)))
-    return {'exponent': jnp.clip(top, -126, 127).astype(jnp.float32)}
+    top = largest(low, high)
+    found = _round_log2(not_of_nothing(positive(top), top, exponents(bits)))
+    return {'exponent': jnp.clip(found, -126, 127).astype(jnp.float32)}
 
   def fit(x: Array, bits: Array) -> Params:
     return from_range(*tensor_range(x, axis), bits)

@@ -12,6 +12,7 @@ import numpy as np
 from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
 from qgan_jax.quantizers.ranges import (
   largest,
+  not_of_nothing,
   positive,
   reduction_axes,
   tensor_range,
@@ -93,6 +94,9 @@ def uniform_mse(*, axis: Axis = None) -> Quantizer:
   """
 
   def fit(x: Array, bits: Array) -> Params:
-    return {'scale': least_error_scale(x, *codes_symmetric(bits), axis)}
+    codes = codes_symmetric(bits)
+    scale = least_error_scale(x, *codes, axis)
+    top = largest(*tensor_range(x, axis))
+    return {'scale': not_of_nothing(scale, top, codes[-1])}
 
   return rounding(fit, None, lambda params, bits: codes_symmetric(bits))

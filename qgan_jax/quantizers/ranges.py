@@ -63,6 +63,20 @@ def positive(scale: Array) -> Array:
   return jnp.where(scale > 0, jnp.clip(scale, tiny, 1 / tiny), 1.0)
 
 
+def not_of_nothing(scale: Array, top: Array, qmax: Array) -> Array:
+  """The scale of signed codes, and nearly 0 where one bit is all there is.
+
+  At one bit no level is 0, so a tensor of zeros needs levels as small as 0.
+
+  Args:
+    scale: of the codes.
+    top: the largest magnitude.
+    qmax: the greatest code, 0 at one bit.
+  """
+  tiny = float(jnp.finfo(jnp.float32).tiny)
+  return jnp.where((qmax < 1) & (top == 0), tiny, scale)
+
+
 def step_size(learned: Array) -> Array:
   """The step size of a learned scale s: |s|, at least a normal float32.
 

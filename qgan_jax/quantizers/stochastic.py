@@ -4,7 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from qgan_jax.quantizers.base import Array, Axis, Params, Quantizer
-from qgan_jax.quantizers.ranges import largest, positive, tensor_range
+from qgan_jax.quantizers.ranges import (
+  largest,
+  not_of_nothing,
+  positive,
+  tensor_range,
+)
 from qgan_jax.quantizers.straight_through import straight_through
 from qgan_jax.quantizers.uniform import (
   codes_symmetric,
@@ -47,7 +52,8 @@ def stochastic(*, axis: Axis = None) -> Quantizer:
     top = largest(low, high)
     limit = jnp.finfo(jnp.float32).max
     wide = jnp.minimum(top, limit / 2) * 2
-    return {'scale': positive(jnp.where(qmax < 1, wide, top / qmax))}
+    scale = positive(jnp.where(qmax < 1, wide, top / qmax))
+    return {'scale': not_of_nothing(scale, top, qmax)}
 
   def fit(x: Array, bits: Array) -> Params:
     return from_range(*tensor_range(x, axis), bits)

@@ -18,6 +18,7 @@ from qgan_jax.quantizers.ranges import (
   finite,
   is_within,
   largest,
+  not_of_nothing,
   positive,
   power_of_two,
   tensor_range,
@@ -156,7 +157,8 @@ def _symmetric(
     _, _, qmax = codes_symmetric(bits)
     # At one bit the two levels ±scale/2 halve [−max, max] into equal cells.
     steps = jnp.maximum(qmax, 1.0)
-    return {'scale': scale_of(largest(low, high), steps)}
+    top = largest(low, high)
+    return {'scale': not_of_nothing(scale_of(top, steps), top, qmax)}
 
   def fit(x: Array, bits: Array) -> Params:
     return from_range(*tensor_range(x, axis), bits)

@@ -26,8 +26,7 @@ def alone(
   *,
   lock: str = LOCK,
   occupied: str = (
-    'another process is at work in {}; wait for its end, or give another '
-    '--workdir'
+    'another process is at work in {}; wait for its end, or give another folder'
   ),
 ) -> Iterator[None]:
   """Keeps other processes from writing into a folder, which it makes.
@@ -46,8 +45,7 @@ def alone(
     fd = os.open(folder / lock, os.O_RDWR | os.O_CREAT, 0o644)
   except OSError as error:
     raise UserError(
-      f'cannot make the folder {folder}: {error.strerror}; give another '
-      '--workdir'
+      f'cannot make the folder {folder}: {error.strerror}; give another one'
     ) from None
   try:
     if not _inherited(fd) and not try_lock(fd):

@@ -189,11 +189,14 @@ def _read(folder: Path, name: str, known: dict[str, Any]) -> Run:
 
 def _weight_bits(tensors: Iterable[dict[str, Any]]) -> float | None:
   """The mean bits of the delivered network's weights."""
-  sizes = [
-    (math.prod(tensor['shape']), tensor['bits'])
+  weights = [
+    tensor
     for tensor in tensors
     if tensor['role'] == 'weights' and tensor['network'] in DELIVERED
   ]
+  if any(tensor.get('quantizer') == 'grid' for tensor in weights):
+    return None  # Its number is an exponent.
+  sizes = [(math.prod(t['shape']), t['bits']) for t in weights]
   total = sum(size for size, _ in sizes)
   return sum(size * bits for size, bits in sizes) / total if total else None
 

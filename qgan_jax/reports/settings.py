@@ -28,7 +28,8 @@ class Setting(NamedTuple):
     bits: of weights and activations, as a person writes it: '4', 'W4A8'.
     label: both, as short as it can be.
     x: bits of the generator's weights, the mean of them where rules give them
-      different ones; None if not known.
+      different ones; None if not known, or if they are on a grid, which has an
+      exponent instead.
     is_float: whether nothing is quantized.
     is_quantized: whether the delivered network is quantized, the generator.
   """
@@ -134,6 +135,8 @@ def _setting(
   # The bits of weights that a rule may match are not those of the config.
   ruled = any(rule.catches('weights') for rule in rules)
   x = run.weight_bits if ruled else float(g_w)
+  if config.get('precision.quantizer') == 'grid' and g_w < FLOAT_BITS:
+    x = None  # What it has is an exponent.
   caught = (rule.bits for rule in rules for role in ROLES if rule.catches(role))
   return Setting(
     series,
@@ -153,13 +156,24 @@ def _pair(weights: float, activations: float) -> str:
   return f'W{_bits(weights)}A{_bits(activations)}'
 
 
+def _method(run: Run) -> str:
+  """By what a run was quantized, which its config does not say."""
+  if run.record.get('file') != 'qgan_jax.quantize':
+    return 'training'
+  # The quantizer and the bits, or the rules, are in the config.
+  method, _, *rest = f'{run.record.get("arg")},'.rpartition(':')[2].split(',')
+  known = ('w_bits=', 'a_bits=', 'size=', 'max_ratio=')
+  return ' '.join([method, *(x for x in rest if x and not x.startswith(known))])
+
+
 def _differences(runs: Sequence[Run]) -> list[str]:
   """For each run, its values of the keys in which the runs differ."""
-  configs = [run.config for run in runs if run.config]
+  every = [run.config and run.config | {'method': _method(run)} for run in runs]
+  configs = [config for config in every if config]
   paths = dict.fromkeys(path for config in configs for path in config)
   # A key that an older version did not have is no difference.
   varied = {
-    path: [repr(run.config[path]) if path in run.config else '' for run in runs]
+    path: [repr(config[path]) if path in config else '' for config in every]
     for path in paths
     if path not in _IGNORED
     and not path.startswith(_IGNORED_GROUPS)

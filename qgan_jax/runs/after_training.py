@@ -138,6 +138,8 @@ def quantize_run(workdir: str, options: Options, out: str | None) -> None:
       primary=True,
     )
     setup, state = _quantize(run, config, options)
+    table = [choice._asdict() for choice in setup.table]
+    records.write_json(folder / 'precision.json', table)
     sampler = setup.sampler()
     step = int(state.step)
     about = identity(config, run.setup.dataset.name)
@@ -181,6 +183,23 @@ def _complete(options: Options) -> Options:
       f'--method=adaround needs a quantizer with a scale that stays, lsq or '
       f'seq, not {name}'
     )
+  if name == 'grid' and options.mixed:
+    raise UserError(
+      '--size and --max_ratio choose bits, and grid has an exponent instead; '
+      'say it, such as --w_bits=-6'
+    )
+  of_activations = quantizers.by_name(options.activation_quantizer)
+  measured = not of_activations.learned and of_activations.from_range
+  if options.calibration != Options.calibration and (
+    options.dynamic or not measured
+  ):
+    raise UserError(
+      f'--calibration={options.calibration} chooses fixed ranges, and with '
+      '--dynamic, or a quantizer that has its own, there are none: leave it out'
+    )
+  rounds = options.method == 'adaround'
+  if options.rounding_steps != Options.rounding_steps and not rounds:
+    raise UserError('--rounding_steps is for --method=adaround')
   fixed = quantizers.by_name(name).fixed_bits
   if fixed and options.mixed:
     raise UserError(
@@ -263,14 +282,15 @@ def _find_rules(
 
 def _mean_bits_for_size(run: TrainedRun, size: int) -> float:
   """Mean bits of a weight that fit into a file; all but kernels is in float."""
-  params = run.state.averaged(run.sampler.name).params
+  network = run.state.averaged(run.sampler.name)
   kernels = [
     w
-    for path, w in jax.tree.leaves_with_path(params)
+    for path, w in jax.tree.leaves_with_path(network.params)
     if path[-1].key == 'kernel'
   ]
   count = sum(w.size for w in kernels)
-  rest = sum(x.size for x in jax.tree.leaves(params)) - count
+  kept = jax.tree.leaves((network.params, network.stats))
+  rest = sum(x.size for x in kept) - count
   # Scales of the channels, the header, alignment.
   overhead = 4 * rest + 4 * sum(w.shape[-1] for w in kernels) + 4096
   mean = 8 * (size - overhead) / count

@@ -5,11 +5,12 @@ A config is unpacked here; the code that is called takes explicit arguments.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
 import itertools
 import math
 from typing import Any
 
+import flax.errors
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -393,7 +394,11 @@ def set_up(
     name: find_layers(module, *inputs[name])
     for name, module in variant.modules.items()
   }
-  _check_drawn(variant, inputs[variant.delivered], dataset)
+  outputs = {
+    name: _output(name, module, inputs[name])
+    for name, module in variant.modules.items()
+  }
+  _check_drawn(variant, outputs[variant.delivered], dataset)
   sections = {name: section(config, variant, name) for name in variant.modules}
   precisions, bits, table = plan_precision(
     config, sections, layers, variant.see_images
@@ -422,14 +427,34 @@ def set_up(
   )
 
 
-def _check_drawn(
-  variant: Variant, inputs: tuple[Any, ...], dataset: ImageDataset
-) -> None:
-  """Refuses a network of a person's own whose images have another shape."""
-  module = variant.modules[variant.delivered]
+def _output(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+  """What a network returns outside of training, as shapes.
+
+  Raises:
+    UserError: it draws random numbers there.
+  """
   example, kwargs = arguments_for(module, inputs, {})
-  init = functools.partial(module.init_with_output, **kwargs)
-  drawn, _ = jax.eval_shape(init, jax.random.PRNGKey(0), *example)
+
+  def call(*example: Any) -> Any:
+    variables = module.init(jax.random.PRNGKey(0), *example, **kwargs)
+    return module.apply(variables, *example, **kwargs)
+
+  try:
+    return jax.eval_shape(call, *example)
+  except flax.errors.InvalidRngError:
+    raise UserError(
+      f'the {name} draws random numbers where train is False: outside of '
+      'training its output has to depend on its inputs alone'
+    ) from None
+
+
+def _check_drawn(variant: Variant, drawn: Any, dataset: ImageDataset) -> None:
+  """Refuses a network of a person's own whose images have another shape."""
+  if not isinstance(drawn, jax.ShapeDtypeStruct):
+    raise UserError(
+      f'the {variant.delivered} returns a {type(drawn).__name__}: let it '
+      'return the images alone, one array'
+    )
   found, wanted = drawn.shape[1:], dataset.train_targets.shape[1:]
   if found != wanted:
     shapes = ['×'.join(map(str, shape)) for shape in (found, wanted)]

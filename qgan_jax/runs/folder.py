@@ -65,7 +65,7 @@ def open_folder(
     if lines:
       raise UserError(
         f'{workdir} holds a run with another config, says {source}; take '
-        'another --workdir, or remove it. What differs: ' + '; '.join(lines)
+        'another folder, or remove it. What differs: ' + '; '.join(lines)
       )
   if not primary:
     return

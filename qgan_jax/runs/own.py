@@ -92,6 +92,12 @@ def train(
   dataset = dataclasses.replace(
     _dataset(images, labels), input_channels=variant.input_channels
   )
+  classes = variant.settings.get('num_classes')
+  if labels is not None and classes and classes != dataset.num_classes:
+    raise ValueError(
+      f'the variant has num_classes={classes}, and the labels are of '
+      f'{dataset.num_classes} classes: both need the same number'
+    )
   given = {
     'experiment': 'own',
     'source': dataset.name,

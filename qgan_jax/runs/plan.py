@@ -145,24 +145,26 @@ def _name(string: str) -> str:
   name = _UNSAFE.sub('_', string)[:_LONGEST_NAME]
   if name != string:
     name += f'~{hashlib.sha256(string.encode()).hexdigest()[:8]}'
-  return name
+  return name or 'defaults'  # A sweep may add '' to compare with.
 
 
 def read(folder: Path) -> Sweep:
   """The sweep that a folder holds.
 
   Raises:
-    UserError: it holds none.
+    UserError: it holds none, or one that this version cannot read.
   """
-  record = records.read(folder / 'sweep.json', records.SWEEP)
+  path = folder / 'sweep.json'
+  record = records.read(path, records.SWEEP)
   if record is None:
     raise UserError(
       f'{folder} is not the folder of a sweep: it has no sweep.json'
     )
-  trials = [
-    PlannedTrial(t['name'], tuple(t['args']), t['config'])
-    for t in record['trials']
-  ]
+  trials = []
+  for t in record['trials']:
+    # In the form of this version: an earlier one may have written it.
+    config = config_lib.to_json(run_folder.config_of(t['config'], path))
+    trials.append(PlannedTrial(t['name'], tuple(t['args']), json.loads(config)))
   return Sweep(folder, trials, record['origin'])
 
 
@@ -217,10 +219,9 @@ def _diff(
   after = {trial.name: trial.config for trial in new}
   lines = [f'- {name}' for name in before if name not in after]
   lines += [f'+ {name}' for name in after if name not in before]
-  for name in before.keys() & after.keys():
-    if before[name] != after[name]:  # An earlier version may have written it.
-      then = run_folder.config_of(before[name], Path('sweep.json'))
-      found = run_folder.differences(then, after[name])
+  for name in before:
+    if name in after:
+      found = run_folder.differences(before[name], after[name])
       lines += [f'{name}: {line}' for line in found]
   return lines
 

@@ -118,7 +118,9 @@ def train_population(path: Path) -> None:
       with exit_when_stopped():
         train_and_deliver(group)
     except UserError as error:
-      problems += error.args
+      # Of several trials, each message says which one it is about.
+      whose = f'{group[0].workdir}: ' if len(group) == 1 else ''
+      problems += [f'{whose}{why}' for why in error.args]
   if problems:
     raise UserError(*problems)
   print(f'done in {time.monotonic() - start:.0f} s', file=sys.stderr)

@@ -66,12 +66,16 @@ class Checked(NamedTuple):
     return found and (found[0] * self.rounds, found[1])
 
   @property
+  def seconds_at_once(self) -> float | None:
+    """Seconds to train those trials that train at the same time."""
+    step = self.measured or (self.estimated and self.estimated[0])
+    return None if step is None else self.config.steps * step
+
+  @property
   def seconds(self) -> float | None:
     """Seconds to train all trials, without scores, checkpoints and the host."""
-    step = self.measured or (self.estimated and self.estimated[0])
-    if step is None:
-      return None
-    return -(-self.trials // self.at_once) * self.config.steps * step
+    once = self.seconds_at_once
+    return None if once is None else -(-self.trials // self.at_once) * once
 
 
 def check(

@@ -1,5 +1,6 @@
 """The results of a preflight, as text and as numbers for JSON."""
 
+import heapq
 from typing import Any
 
 from qgan_jax.chips import costs
@@ -38,13 +39,26 @@ def describe(checked: Checked, name: str) -> str:
   return '\n'.join(f'{head:<10} {line}' for head, line in lines)
 
 
-def total(found: list[Checked], price: float | None) -> str:
-  """Hours and price of everything that was checked."""
-  known = [c.seconds for c in found if c.seconds is not None]
-  if len(known) < len(found):
+def total(
+  found: list[Checked], price: float | None, *, population: bool
+) -> str:
+  """Hours and price of everything that was checked.
+
+  Args:
+    found: all programs.
+    price: of an hour.
+    population: whether they train one after another; otherwise each trial takes
+      the first chip that is free.
+  """
+  if any(c.seconds is None for c in found):
     return 'How long it trains is not known: run this on the machine itself.'
-  hours = sum(known) / 3600
-  told = f'all training {_time(sum(known))}, {hours:.3g} h'
+  busy = [0.0] * (1 if population else found[0].at_once)
+  for checked in found:
+    for _ in range(1 if population else checked.trials):
+      heapq.heapreplace(busy, busy[0] + (checked.seconds_at_once or 0.0))
+  seconds = max(busy)
+  hours = seconds / 3600
+  told = f'all training {_time(seconds)}, {hours:.3g} h'
   if price is not None:
     told += f', at {price:g} an hour {price * hours:.2f}'
   return f'{told}; scores, checkpoints and waiting for data come on top'

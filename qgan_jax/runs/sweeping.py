@@ -124,9 +124,14 @@ def make_launcher(folder: Path, session: Session) -> base.Launcher:
     session: names the launcher, and the resources of each trial.
 
   Raises:
-    UserError: the launcher's library is not installed, or it cannot provide
-      what is asked for.
+    UserError: the launcher's library is not installed, it cannot provide what
+      is asked for, or has no use for it.
   """
+  for flag, name in (
+    ('ray_address', 'ray'), ('ray_resources', 'ray'), ('slurm', 'slurm')
+  ):  # fmt: skip
+    if getattr(session, flag) and session.launcher != name:
+      raise UserError(f'--{flag} needs --launcher={name}')
   gpus = session.gpus
   if gpus is not None and gpus > 1 and not gpus.is_integer():
     raise UserError(f'--gpus={gpus:g}: a whole number, or less than 1')
@@ -155,13 +160,14 @@ def make_launcher(folder: Path, session: Session) -> base.Launcher:
       grace=session.grace,
     )
   if session.layout == 'population':
+    if session.parallel or gpus is not None:
+      raise UserError(
+        '--layout=population trains all trials at once, on all devices of '
+        'this machine: leave out --parallel and --gpus'
+      )
     return local.LocalLauncher([local.Place()])
   return local.LocalLauncher(
-    local.find_places(
-      parallel=session.parallel,
-      cpus=session.cpus,
-      gpus=1.0 if gpus is None else gpus,
-    )
+    local.find_places(parallel=session.parallel, cpus=session.cpus, gpus=gpus)
   )
 
 

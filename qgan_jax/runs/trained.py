@@ -9,6 +9,7 @@ import numpy as np
 
 from qgan_jax import config as config_lib
 from qgan_jax import post_training
+from qgan_jax.config.keys import KEYS
 from qgan_jax.precision import Quantized
 from qgan_jax.runs import build, inputs, pictures
 from qgan_jax.runs.folder import read_run
@@ -50,6 +51,9 @@ def quantized_config(
   c['precision'] |= {
     'quantizer': quantizer,
     'ranges': 'dynamic' if dynamic else 'moving',
+    # With 0, each batch has its own range, and those measured are not used.
+    'momentum': c['precision']['momentum']
+    or KEYS['precision.momentum'].default,
     'rules': rules,
     # Quantized from step 0, whatever the run's own schedule was.
     'start_step': 0,

@@ -115,7 +115,7 @@ class Checkpoints:
       except OSError as error:
         raise UserError(
           f'checkpoints cannot be written in {self._folder}: '
-          f'{_system_error(error)}; choose another --workdir or change its '
+          f'{_system_error(error)}; choose another folder or change its '
           'permissions'
         ) from error
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from qgan_jax.errors import UserError
 from qgan_jax.precision import arguments_for, Bits, Learned, Precision
 
 Array = jax.Array
@@ -130,15 +131,27 @@ def init_network(
 
   Returns:
     Its state, on the default device.
+
+  Raises:
+    UserError: the module has parameters narrower than float32.
   """
   args, kwargs = arguments_for(module, example, {})
   training: dict[str, Any] = {}
   if not variables:
-    variables = module.init(key, *args, **kwargs)
+    # Names of axes for a mesh of devices, in a box around a parameter, are not
+    # used here.
+    variables = nn.meta.unbox(module.init(key, *args, **kwargs))
     if 'batch_stats' in variables:
       moved = [name for name in variables if name != 'params']
-      training = {'train': True, 'mutable': moved, 'rngs': {'dropout': key}}
+      training = {'train': True, 'mutable': moved, 'rngs': {'params': key}}
   variables = dict(variables)
+  for x in jax.tree.leaves(variables['params']):
+    if x.dtype in (jnp.bfloat16, jnp.float16):
+      raise UserError(
+        f'{type(module).__name__} has parameters of {x.dtype}, to which small '
+        'updates add nothing: train float32 ones, without param_dtype (dtype '
+        'alone makes the arithmetic narrower)'
+      )
   ranges, learned = precision.init(
     module, variables, fitted_to or bits, *example, **training
   )

@@ -20,6 +20,9 @@ Array = jax.Array
 PyTree = Any
 # Random numbers of masks, the same on all replicas.
 _MASKS = 'masks'
+# Those that Flax takes for a name that it is not given, as 'noise' may be; and
+# what sets their keys apart from those of 'dropout'.
+_ANY, _APART = 'params', 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,11 @@ class Trainable:
         mutable=list(state.stats),
         rngs={
           name: jax.random.fold_in(jax.random.fold_in(dropout, number), call)
-          for name, number in (('dropout', index), (_MASKS, 0))
+          for name, number in (
+            ('dropout', index),
+            (_MASKS, 0),
+            (_ANY, _APART + index),
+          )
         },
         train=True,
       )

@@ -92,8 +92,6 @@ def gan(
     )
 
   def examples(batch, key):
-    if num_classes and 'labels' not in batch:
-      raise ValueError(f'num_classes={num_classes} needs labels')
     images = batch['images']
     labels = labels_of(batch, num_classes)
     latents = jax.random.normal(key, (len(images), latent_dim))

@@ -10,7 +10,13 @@ Inputs = Callable[[Array, Array], tuple[Array, Array | None]]
 
 
 def labels_of(batch: Batch, num_classes: int) -> Array | None:
-  """The labels of a batch, [B]; None without classes."""
+  """The labels of a batch, [B]; None without classes.
+
+  Raises:
+    ValueError: there are classes and no labels.
+  """
+  if num_classes and 'labels' not in batch:
+    raise ValueError(f'num_classes={num_classes} needs labels')
   return batch['labels'] if num_classes else None
 
 

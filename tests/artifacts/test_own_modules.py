@@ -40,6 +40,15 @@ class Seeded(nn.Module):
     return nn.Dense(2)(x) + self.seed % 7
 
 
+class Normed(nn.Module):
+  """Has variables with slashes in their names: 'Dense_0/kernel/u'."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.SpectralNorm(nn.Dense(8))(x, update_stats=train)
+    return nn.WeightNorm(nn.Dense(4))(x)
+
+
 class Holding(nn.Module):
   """Has what JSON does not hold, and no default."""
 
@@ -60,6 +69,7 @@ def attending():
   [
     (Outer.Conditional(), (LATENTS, LABELS)),
     (Filter(), (IMAGES,)),
+    (Normed(), (LATENTS,)),
     (nn.Sequential((nn.Dense(4), nn.relu, nn.Dense(2))), (LATENTS,)),
   ],
   ids=lambda x: type(x).__name__,

@@ -208,7 +208,7 @@ def test_a_weight_of_ones_own_is_named():
       return jnp.einsum('bi,io->bo', x, table).reshape(-1, 2, 2, 3)
 
   network, _ = strange_generators.make(Own)
-  with pytest.raises(UserError, match='table'):
+  with pytest.raises(UserError, match=r'weights of table \(float\) are not'):
     make_plan(network, integer=True)
   quantized = Precision(
     QuantizerSpec('uniform', -1),
@@ -219,6 +219,20 @@ def test_a_weight_of_ones_own_is_named():
   with pytest.raises(UserError, match='table is multiplied with is not'):
     make_plan(network, integer=True)
   make_plan(network, integer=False)
+
+
+def test_a_learned_range_may_be_wide():
+  class Wide(nn.Module):
+    @nn.compact
+    def __call__(self, z):
+      x = nn.relu(nn.Dense(12, name='first')(z))
+      return nn.Dense(12, name='last')(3000 * x).reshape(-1, 2, 2, 3)
+
+  learned = Precision(QuantizerSpec('uniform', -1), QuantizerSpec('lsq'))
+  network, inputs = strange_generators.make(Wide, precision=learned)
+  network = network.replace(ranges={}).fitted(*inputs)
+  (first, last) = make_plan(network, integer=True).steps
+  assert first.highest < 100 and last.highest > 2000
 
 
 def test_what_follows_a_layer_is_taken_into_it():

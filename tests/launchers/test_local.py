@@ -16,13 +16,13 @@ def gpus(monkeypatch):
 
 
 def visible(**options):
-  settings = {'parallel': None, 'cpus': 1, 'gpus': 1, **options}
+  settings = {'parallel': None, 'cpus': 1, 'gpus': None, **options}
   places = local.find_places(**settings)
   return [place.env.get('CUDA_VISIBLE_DEVICES') for place in places]
 
 
 def test_each_place_has_gpus_of_its_own(gpus):
-  assert visible() == ['2', '5', '6', '7']
+  assert visible() == visible(gpus=1) == ['2', '5', '6', '7']
   assert visible(gpus=2) == ['2,5', '6,7']
   assert visible(gpus=3) == ['2,5,6']
   assert visible(gpus=0.5) == ['2', '5', '6', '7'] * 2
@@ -30,6 +30,8 @@ def test_each_place_has_gpus_of_its_own(gpus):
   assert visible(parallel=6) == ['2', '5', '6', '7', '2', '5']
   with pytest.raises(UserError, match='--gpus=5, but there are 4'):
     visible(gpus=5)
+  with pytest.raises(UserError, match='--gpus=0, but there are 4'):
+    visible(gpus=0)
 
 
 def test_places_that_share_a_gpu_share_its_memory(gpus):
@@ -44,21 +46,25 @@ def test_gpus_are_counted_where_nothing_is_said(monkeypatch, tmp_path):
   monkeypatch.delenv('JAX_PLATFORMS', raising=False)
   monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
   smi = tmp_path / 'nvidia-smi'
-  smi.write_text('#!/bin/sh\nprintf "0\\n1\\n"')
+  smi.write_text(f'#!/bin/sh\necho asked >> {tmp_path}/log\nprintf "0\\n1\\n"')
   smi.chmod(0o755)
   monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
   assert visible() == ['0', '1']
+  assert local.has_accelerators()
+  assert (tmp_path / 'log').read_text() == 'asked\n'  # Once for all trials.
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
   assert visible() == [None] * len(CORES)
+  with pytest.raises(UserError, match='--gpus=1, but there are none'):
+    visible(gpus=1)
 
 
 def test_tpu_chips_are_not_shared(monkeypatch):
   monkeypatch.setattr(local, '_gpus', lambda: [])
   monkeypatch.setattr(local, '_tpu_chips', lambda: list('0123'))
-  places = local.find_places(parallel=None, cpus=1, gpus=1)
+  places = local.find_places(parallel=None, cpus=1, gpus=None)
   assert [p.env['TPU_VISIBLE_CHIPS'] for p in places] == list('0123')
   with pytest.raises(UserError, match='4 TPU chips'):
-    local.find_places(parallel=5, cpus=1, gpus=1)
+    local.find_places(parallel=5, cpus=1, gpus=None)
 
 
 def test_each_place_has_cores_of_its_own(monkeypatch):
@@ -66,7 +72,7 @@ def test_each_place_has_cores_of_its_own(monkeypatch):
   monkeypatch.setattr(local, '_cores', lambda: [0, 1, 2, 5, 6])
 
   def cores(**options):
-    settings = {'parallel': None, 'cpus': 1, 'gpus': 1, **options}
+    settings = {'parallel': None, 'cpus': 1, 'gpus': None, **options}
     return [sorted(p.cores) for p in local.find_places(**settings)]
 
   assert cores() == [[0], [1], [2], [5], [6]]

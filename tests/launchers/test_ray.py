@@ -143,6 +143,11 @@ def test_what_no_node_has_is_said(launch, capsys):
   assert 'CPU=1, GPU=0, TPU=4: trials wait' in capsys.readouterr().err
 
 
+def test_resources_that_ray_does_not_take_are_refused(launch):
+  with pytest.raises(UserError, match='--ray_resources: .*num_cpus'):
+    launch(resources={'CPU': 2.0})
+
+
 def test_a_cluster_that_is_not_there_is_named():
   from qgan_jax.launchers.ray import RayLauncher
 

@@ -137,6 +137,20 @@ def test_a_signal_leaves_nothing_running_and_nothing_lost(tmp_path, number):
   assert [s['state'] for s in states.values()] == ['stopped'] * 3
 
 
+@pytest.mark.parametrize('nohup', [False, True])
+def test_a_hang_up_ends_a_sweep_unless_nohup_started_it(nohup):
+  handler = signal.SIG_IGN if nohup else signal.SIG_DFL
+  before = signal.signal(signal.SIGHUP, handler)
+  try:
+    with process.noted([signal.SIGHUP, signal.SIGTERM]) as received:
+      os.kill(os.getpid(), signal.SIGHUP)
+      os.kill(os.getpid(), signal.SIGTERM)
+    assert received == [signal.SIGHUP, signal.SIGTERM][nohup:]
+    assert signal.getsignal(signal.SIGHUP) == handler
+  finally:
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_what_does_not_hear_is_killed_after_the_grace(tmp_path):
   units = [unit(tmp_path, 'a', 'slow', 'deaf', steps=400)]
   care = supervise(tmp_path, units, places(1), grace=0.3)

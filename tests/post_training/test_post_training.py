@@ -100,7 +100,7 @@ def layer_inputs(network, inputs):
   run = network.with_float_activations()
   params = run.weights(network.variables['params'])
   seen = watch(lambda: run.run(params, inputs))
-  return {path: np.float64(x) for path, (x, _) in seen.items()}
+  return {path: np.float64(x) for path, ((x, _),) in seen.items()}
 
 
 def test_ranges(variables, inputs):
@@ -182,8 +182,9 @@ def test_bias_correction_restores_the_means(variables, inputs):
     weights = run.weights(network.variables['params'])
     seen = watch(lambda: run.run(weights, inputs))
     return max(
-      float(np.abs(np.mean(y - expected[path][1], range(y.ndim - 1))).max())
-      for path, (_, y) in seen.items()
+      float(np.abs(np.mean(y - wanted, range(y.ndim - 1))).max())
+      for path, ((_, y),) in seen.items()
+      for _, wanted in expected[path]
     )
 
   assert worst(network) > 0.05
@@ -195,7 +196,8 @@ def test_batch_statistics_are_those_of_the_quantized_network(variables, inputs):
   moved = network.with_batch_stats(post_training.batches((inputs,), 16))
   run = network.with_float_activations()
   weights = run.weights(variables['params'])
-  y = np.float64(watch(lambda: run.run(weights, inputs))['conv'][1])
+  ((_, y),) = watch(lambda: run.run(weights, inputs))['conv']
+  y = np.float64(y)
   parts = y.reshape(4, -1, 8)
   stats = moved.variables['batch_stats']['BatchNorm_0']
   # Activations are quantized too, so that the last digits are not these.
@@ -238,6 +240,51 @@ def test_adaround_beats_rounding_to_nearest(variables, inputs):
   )
 
 
+class Twice(nn.Module):
+  """One layer, first of large inputs and then of small ones."""
+
+  @nn.compact
+  def __call__(self, x):
+    shared = nn.Dense(4, name='shared')
+    return shared(nn.tanh(shared(8 * x)))
+
+
+@pytest.mark.parametrize('name', ['affine', 'lsq'])
+def test_a_shared_layer_is_fitted_to_all_of_its_calls(name):
+  x = np.asarray(jax.random.normal(KEY, (64, 4)))
+  variables = Twice().init(KEY, x)
+  network = post_training.quantize(
+    (Twice(), variables), activation_quantizer=name, calibrate=x
+  )
+  if name == 'affine':
+    reached = float(np.abs(network.ranges['shared']).max())
+  else:
+    reached = 255 * float(network.learned['activations']['shared']['scale'])
+  assert reached > 8
+  expected = Twice().apply(variables, x)
+  for found in (network, post_training.adaround(network, x, steps=2)):
+    assert jnp.abs(found(x) - expected).max() < 0.1 * jnp.abs(expected).max()
+
+
+class Named(nn.Module):
+  """Has a parameter with slashes in its name, that of a norm of weights."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.WeightNorm(nn.Dense(4, name='dense'))(x)
+
+
+def test_names_with_slashes_stay_as_they_are():
+  x = np.asarray(jax.random.normal(KEY, (64, 4)))
+  variables = Named().init(KEY, x)
+  network = post_training.quantize((Named(), variables), calibrate=x)
+  expected = Named().apply(variables, x)
+  assert jnp.abs(network(x) - expected).max() < 0.1
+  rounded = post_training.adaround(network, x, steps=2)
+  given, found = map(jax.tree.structure, (variables, rounded.variables))
+  assert given == found
+
+
 def test_adaround_needs_a_scale_that_stays(variables, inputs):
   with pytest.raises(ValueError, match='no scale that stays'):
     post_training.adaround(
@@ -264,6 +311,28 @@ def test_sensitivity_by_hand(variables, inputs):
     row.error, np.mean((changed - y) ** 2) / y.var(), rtol=1e-3
   )
   assert row.size == w.size * 2 / 8
+
+
+def test_sensitivity_of_a_network_that_gives_two_arrays():
+  class Encoder(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(3, name='mean')(x), nn.Dense(3, name='spread')(x)
+
+  x = jax.random.normal(KEY, (64, 4))
+  variables = Encoder().init(KEY, x)
+  network = dataclasses.replace(
+    make(variables, quantizer='uniform'), module=Encoder()
+  )
+  rows = post_training.sensitivity(network, x, widths=(2,))
+  y = np.concatenate(Encoder().apply(variables, x))
+  w = np.float64(variables['params']['mean']['kernel'])
+  scale = np.abs(w).max(0)
+  error = np.float64(x) @ (np.rint(w / scale) * scale - w)
+  assert [row.layer for row in rows] == ['mean', 'spread']
+  np.testing.assert_allclose(
+    rows[0].error, (error**2).sum() / y.size / y.var(), rtol=1e-3
+  )
 
 
 def test_allocation_is_the_best_there_is():

@@ -105,7 +105,7 @@ def test_activations_have_the_ranges_of_the_calibration(variables, pair):
   run = g.with_float_activations()
   weights = run.weights(run.variables['params'])
   seen = watch(lambda: run.run(weights, LATENTS))
-  for path, (x, _) in seen.items():
+  for path, ((x, _),) in seen.items():
     low, high = map(float, g.ranges[path])
     assert x.min() * 1.0001 - 1e-6 <= low <= 0 or path == 'grouped'
     assert 0 < high <= x.max() * 1.0001
@@ -238,7 +238,7 @@ def test_learned_activations_are_fitted_to_the_calibration(variables):
   assert set(alphas) == set(GIVEN)
   run = g.in_float()
   seen = watch(lambda: run.run(variables[0]['params'], LATENTS))
-  for path, (x, _) in seen.items():
+  for path, ((x, _),) in seen.items():
     top = float(np.abs(x).max())
     assert 0.3 * top < float(alphas[path]['alpha']) < 1.3 * top
 
@@ -252,8 +252,9 @@ def test_what_it_gives_goes_on_through_the_other_steps(variables, pair):
   def worst(network, path):
     run = network.with_float_activations()
     weights = run.weights(network.variables['params'])
-    y = watch(lambda: run.run(weights, LATENTS))[path][1]
-    difference = np.asarray(y - expected[path][1])
+    ((_, y),) = watch(lambda: run.run(weights, LATENTS))[path]
+    ((_, wanted),) = expected[path]
+    difference = np.asarray(y - wanted)
     return np.abs(difference.mean((0, 1))).max()
 
   assert worst(g, 'attend/query') > 1e-3
@@ -327,6 +328,41 @@ def test_what_is_refused_in_one_sentence(variables):
     with pytest.raises(ValueError, match=message) as caught:
       quantize(*args, **kwargs)
     assert '\n' not in str(caught.value)
+
+
+class Repeated(nn.Module):
+  """Layers inside of transformations, which values cannot leave."""
+
+  @nn.compact
+  def __call__(self, x):
+    class Step(nn.Module):
+      @nn.compact
+      def __call__(self, x, _):
+        return nn.tanh(nn.Dense(5, name='inner')(x)), None
+
+    x = nn.remat(nn.Dense)(5, name='kept')(x)
+    scan = nn.scan(
+      Step, variable_axes={'params': 0}, split_rngs={'params': True}, length=2
+    )
+    x, _ = scan(name='steps')(x, None)
+    return nn.Dense(2, name='last')(x)
+
+
+def test_activations_inside_of_transformations_are_refused():
+  variables = Repeated().init(jax.random.key(0), LATENTS)
+  with pytest.raises(ValueError, match=r'/kept cannot .*nn.remat.* bits=32'):
+    quantize((Repeated(), variables), calibrate=LATENTS)
+  rules = (f'*/activations/{name}: bits=32' for name in ('kept', 'steps/*'))
+  network = quantize(
+    (Repeated(), variables), calibrate=LATENTS, rules='; '.join(rules)
+  )
+  assert set(network.ranges) == {'last'}
+  expected = Repeated().apply(variables, LATENTS)
+  assert np.abs(network(LATENTS) - expected).max() < 0.05
+  weights = network.weights(network.variables['params'])
+  found = weights['steps']['inner']['kernel']
+  given = variables['params']['steps']['inner']['kernel']
+  assert 0 < np.abs(found - given).max() < 0.02
 
 
 def test_a_generator_of_two_outputs_needs_the_discriminators_inputs():

@@ -248,6 +248,10 @@ def test_a_module_is_given_the_arguments_that_it_has():
     def draw(self, x, y, *, labels):
       return x
 
+  class Trained(nn.Module):
+    def __call__(self, x, train=False):
+      return x
+
   class Open(nn.Module):
     def __call__(self, *inputs, **others):
       return inputs
@@ -261,6 +265,7 @@ def test_a_module_is_given_the_arguments_that_it_has():
 
   assert of(Net()) == ((1,), applied | {'train': True})
   assert of(Plain()) == ((1,), applied)
+  assert of(Trained()) == ((1,), applied | {'train': True})
   assert of(Plain(), method='draw') == (
     (1, None), applied | {'labels': 1, 'method': 'draw'}
   )  # fmt: skip
@@ -273,6 +278,7 @@ def test_a_module_is_given_the_arguments_that_it_has():
     assert of(nn.Sequential(layers)) == ((1,), applied | known)
   # What is not None is not left out: the module itself says that it is wrong.
   assert arguments_for(Plain(), (1, 2), {}) == ((1, 2), {})
+  assert arguments_for(Trained(), (1, None), {}) == ((1,), {'train': False})
   assert arguments_for(Net(), (1,), {}) == ((1,), {'train': False})
 
 

@@ -101,6 +101,22 @@ def test_levels_codes_order_and_repetition(name, x):
       np.testing.assert_array_equal(out['negated'][i], -y)
 
 
+# Of one bit and one that is learned, and of no level at 0.
+NOT_ZERO = ('lsq', 'lsq_plus', 'seq', 'apot', 'dorefa', 'pixels')
+
+
+@pytest.mark.parametrize('name', sorted({*NAMES} - {*NOT_ZERO}))
+def test_zeros_stay_zeros_at_every_width(name):
+  assert np.abs(compiled(name)(np.zeros(SIZE))['y']).max() < 1e-37
+
+
+def test_a_gradient_of_zeros_gets_no_noise():
+  quantizer = quantizers.by_name('dorefa_gradient')
+  g, bits = jnp.zeros((64,)), jnp.float32(8)
+  params = quantizer.fit(g, bits)
+  assert not quantizer.apply(g, params, bits, jax.random.key(0)).any()
+
+
 @pytest.mark.parametrize(
   'name',
   ['uniform', 'affine', 'power_of_two_scale', 'stochastic', 'ewgs', 'pact'],

@@ -35,7 +35,9 @@ def hold(folder, seconds):
 
 
 def refused(folder):
-  with pytest.raises(UserError, match=f'at work in {folder}; .*--workdir$'):
+  with pytest.raises(
+    UserError, match=f'at work in {folder}; .*another folder$'
+  ):
     alone(folder).__enter__()
   return True
 
@@ -92,5 +94,5 @@ def test_the_lock_of_another_folder_opens_nothing(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
   (tmp_path / 'file').touch()
-  with pytest.raises(UserError, match='file/run: .*--workdir'):
+  with pytest.raises(UserError, match='file/run: .*another one'):
     alone(tmp_path / 'file' / 'run').__enter__()

@@ -134,6 +134,26 @@ def test_bits_by_rules_are_the_mean_over_the_weights(tmp_path):
   assert trials['x'][0] == (2 * 90 + 6 * 30) / 120
 
 
+def test_an_exponent_is_no_number_of_bits(tmp_path):
+  make_run(tmp_path / 'float', 32, score=2.0)
+  for exponent, packed in ((-6, 300_000), (-3, 100_000)):
+    scores = scores_of(2.1, exponent)
+    scores['sizes']['artifact_bytes'] = packed
+    make_run(
+      tmp_path / str(exponent), exponent, scores=scores, grid=False,
+      precision__quantizer='grid',
+    )  # fmt: skip
+  assert 'takes 100 kB' in answer_of(tmp_path).sentence
+  by_rule = make_run(
+    tmp_path / 'r', 8, precision__rules='*/weights/up: quantizer=grid bits=-6'
+  )
+  row = {'network': 'generator', 'role': 'weights', 'shape': [3, 3]}
+  rows = [row | {'bits': -6, 'quantizer': 'grid'}, row | {'bits': 8}]
+  (by_rule / 'precision.json').write_text(json.dumps(rows))
+  trials = trials_table(read_runs([tmp_path]))
+  assert trials.dropna(subset=['x'])['trial'].tolist() == ['float']
+
+
 @pytest.mark.parametrize('num_real', [30, 300])
 def test_too_few_held_out_images_are_said_once(tmp_path, num_real):
   for bits in (32, 8):

@@ -92,6 +92,33 @@ def test_quantized_gradients_are_not_float():
   assert not setting.is_quantized
 
 
+def test_methods_after_training_are_settings_of_their_own():
+  runs = [
+    dataclasses.replace(run, record=record)
+    for run, record in zip(
+      runs_of(*[bits_of(4, 4, 4, 4)] * 4),
+      (
+        {'file': 'mnist', 'arg': 'bits=4'},
+        *(
+          {'file': 'qgan_jax.quantize', 'arg': f'runs/a:b=1,c=2-s0:{how}'}
+          for how in (
+            'mse,lsq,w_bits=4,a_bits=4',
+            'adaround,lsq,w_bits=4,a_bits=4',
+            'mse,lsq,w_bits=4,a_bits=4,calibration=kl,samples=64',
+          )
+        ),
+      ),
+      strict=True,
+    )
+  ]
+  assert [setting.label for setting in settings_of(runs)] == [
+    '4 bits, method=training',
+    '4 bits, method=mse',
+    '4 bits, method=adaround',
+    '4 bits, method=mse calibration=kl samples=64',
+  ]
+
+
 def test_one_series_whatever_the_bits_of_g_where_d_stays():
   for a_bits in (None, 8):
     settings = settings_of(

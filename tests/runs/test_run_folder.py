@@ -78,6 +78,28 @@ def test_other_keys_than_an_earlier_version_s_do_not_matter_at_their_defaults(
   assert 'ema.decay: 0.999 -> 0.9' in differs
 
 
+def test_a_sweep_of_an_earlier_version_goes_on(tmp_path):
+  open_sweep(tmp_path, 'bits=4')
+  path = tmp_path / 'sweep.json'
+  rewrite(path, lambda r: as_before(r['trials'][0]['config']))
+  (trial,) = plan.read(tmp_path).trials
+  assert trial.config == json.loads(config_lib.to_json(make_config('bits=4')))
+
+
+def test_every_trial_of_a_sweep_has_a_folder_of_its_own(tmp_path):
+  file = tmp_path / 'own.py'
+  file.write_text(
+    'from qgan_jax.config import base, override\n'
+    'def get_config(arg=None):\n'
+    "  return override(base(experiment='digits'), arg)\n"
+    'def sweep(add):\n'
+    "  add('')\n"
+    "  add('bits=4')\n"
+  )
+  sweep = plan.plan(str(file), '', {}, own=None, workdir=None)
+  assert [trial.name for trial in sweep.trials] == ['defaults', 'bits=4']
+
+
 def test_the_config_of_an_earlier_run_is_complete(tmp_path):
   open_run(tmp_path, 'bits=4')
   rewrite(tmp_path / 'config.json', lambda record: as_before(record['config']))

@@ -69,6 +69,11 @@ def test_a_population_is_one_task_for_all_trials(sweep):
       Session(launcher='ray', ray_resources=['TPU=all']),
       '--ray_resources: .*all',
     ),
+    # What would not be used: the flag that names the cluster is forgotten.
+    (Session(slurm=['partition=gpu']), '--slurm needs --launcher=slurm'),
+    (Session(launcher='slurm', ray_address='a:1'), 'needs --launcher=ray'),
+    (Session(layout='population', parallel=2), 'leave out --parallel'),
+    (Session(layout='population', gpus=1.0), 'leave out --parallel and --gpus'),
   ],
 )
 def test_what_no_launcher_can_give_is_refused(tmp_path, session, message):

@@ -3,7 +3,9 @@
 import types
 
 import jax
+from ml_collections import FrozenConfigDict
 import numpy as np
+import pytest
 import tiny_run
 
 from qgan_jax.post_training import quantize
@@ -53,3 +55,18 @@ def test_the_command_and_the_call_do_the_same():
   )  # fmt: skip
   assert all(jax.tree.leaves(moved))
   assert np.any(part.params['up0']['bias'] != before['params']['up0']['bias'])
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_ranges_are_those_measured_unless_they_are_dynamic(dynamic):
+  """Even of a run with `momentum=0`, in which each batch has its own range."""
+  given = tiny_run.make_config('norm=batch,bits=32')
+  precision = given.to_dict()['precision'] | {'momentum': 0.0}
+  config = trained.quantized_config(
+    FrozenConfigDict(given.to_dict() | {'precision': precision}),
+    w_bits=3, a_bits=3, quantizer='lsq', rules=None,
+    activation_quantizer='affine', dynamic=dynamic,
+  )  # fmt: skip
+  table = build.set_up(config, tiny_run.make_dataset()).table
+  ranges = {row.ranges for row in table if row.role == 'activations'}
+  assert ranges - {'fixed'} == {'dynamic' if dynamic else 'moving'}

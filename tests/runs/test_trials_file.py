@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from qgan_jax.errors import UserError
+from qgan_jax.runs import population
 from qgan_jax.runs.population import read_trials
 from qgan_jax.runs.shared import program_key
 
@@ -62,3 +63,21 @@ def test_what_cannot_be_traced_has_a_program_of_its_own(read):
   keys = [program_key(trial.experiment.config) for trial in trials]
   assert keys[0] == keys[1]
   assert len(set(keys)) == 3
+
+
+def test_a_trial_that_fails_alone_is_named(read, tmp_path, monkeypatch):
+  listed = [
+    {'workdir': name, 'args': [f'{DIGITS}:d_steps={steps}']}
+    for steps, name in enumerate('ab', 1)
+  ]
+  read(json.dumps(listed))
+
+  def fail(group):
+    raise UserError('step 5 gave NaN')
+
+  monkeypatch.setattr(population, 'train_and_deliver', fail)
+  monkeypatch.setattr(population.devices, 'spread_over_cores', lambda n: None)
+  monkeypatch.setattr(population, 'keep_programs', lambda: None)
+  with pytest.raises(UserError) as caught:
+    population.train_population(tmp_path / 'trials.json')
+  assert caught.value.args == ('a: step 5 gave NaN', 'b: step 5 gave NaN')

@@ -8,7 +8,9 @@ import optax
 import pytest
 from test_step import assert_close, batch, D, G, KEY, latents, RATE
 
+from qgan_jax.errors import UserError
 from qgan_jax.precision import Bits, Precision, QuantizerSpec
+from qgan_jax.precision.replicas import ALONE
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.quantizers import by_name
 from qgan_jax.training import state as state_lib
@@ -69,6 +71,60 @@ def make(
 
 def leaves(tree):
   return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+class Noisy(nn.Module):
+  """Draws random numbers of its own."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.BatchNorm(use_running_average=not train)(nn.Dense(3)(x))
+    if train:
+      x += jax.random.normal(self.make_rng('noise'), x.shape)
+    return x
+
+
+def init_of(module):
+  return state_lib.init_network(
+    module,
+    LEARNED,
+    optax.sgd(RATE),
+    Bits(jnp.float32(3), jnp.float32(3)),
+    jax.random.PRNGKey(0),
+    jnp.ones((2, 4)),
+  )
+
+
+def test_a_module_draws_random_numbers_of_its_own():
+  network = Trainable(Noisy(), LEARNED, optax.sgd(RATE))
+  state = init_of(Noisy())
+  weights = network.quantize(state, state.trained, None)
+  outputs = [
+    network.run(
+      state,
+      jnp.ones((2, 4)),
+      weights=weights,
+      learned=state.learned,
+      noise=None,
+      dropout=jax.random.PRNGKey(1),
+      call=call,
+      replicas=ALONE,
+    )[0]
+    for call in (0, 0, 1)
+  ]
+  np.testing.assert_array_equal(outputs[0], outputs[1])
+  assert jnp.abs(outputs[0] - outputs[2]).min() > 1e-3
+
+
+def test_parameters_in_boxes_are_taken_out():
+  kernel_init = nn.with_partitioning(nn.initializers.normal(), ('in', 'out'))
+  part = init_of(nn.Dense(3, kernel_init=kernel_init))
+  assert part.params['kernel'].shape == (4, 3)
+
+
+def test_parameters_have_to_be_float32():
+  with pytest.raises(UserError, match='parameters of bfloat16.* param_dtype'):
+    init_of(nn.Dense(3, param_dtype=jnp.bfloat16))
 
 
 class Normalized(nn.Module):

@@ -183,7 +183,34 @@ def test_classes_need_labels(tmp_path):
   gan = q.variants.gan(WithAttention(), Judge(), latent_dim=4, num_classes=3)
   with pytest.raises(ValueError, match='needs labels'):
     q.train(gan, IMAGES, workdir=tmp_path / 'run', **SETTINGS)
+  of_three = q.variants.vae(
+    Judge(), WithAttention(), latent_dim=4, num_classes=3
+  )
+  with pytest.raises(ValueError, match='needs labels'):
+    q.train(of_three, IMAGES, workdir=tmp_path / 'run', **SETTINGS)
+  labels = np.arange(len(IMAGES)) % 4
+  with pytest.raises(ValueError, match=r'num_classes=3, and .* 4 classes'):
+    q.train(gan, IMAGES, labels, workdir=tmp_path / 'run', **SETTINGS)
   assert q.variants.gan(Judge(), Judge(), latent_dim=4, penalty='none')
+
+
+def test_what_is_drawn_is_one_array_that_depends_on_the_latents(tmp_path):
+  class Noisy(nn.Module):
+    @nn.compact
+    def __call__(self, z, train=False):
+      x = WithAttention()(z)
+      return x + jax.random.normal(self.make_rng('noise'), x.shape)
+
+  class Named(nn.Module):
+    @nn.compact
+    def __call__(self, z, train=False):
+      return {'images': WithAttention()(z)}
+
+  for module, message in ((Noisy(), 'generator draws random numbers where'),
+                          (Named(), 'generator returns a dict')):  # fmt: skip
+    gan = q.variants.gan(module, Judge(), latent_dim=4)
+    with pytest.raises(ValueError, match=message):
+      q.train(gan, IMAGES, workdir=tmp_path / 'run', **SETTINGS)
 
 
 class WithStatistics(nn.Module):
@@ -210,3 +237,30 @@ def test_statistics_are_estimated_beside_dropout_and_fixed_ones():
   np.testing.assert_allclose(stats['moving']['var'], x.var(0), rtol=1e-3)
   np.testing.assert_array_equal(stats['fixed']['mean'], 0)
   np.testing.assert_array_equal(stats['fixed']['var'], 1)
+
+
+class WithSpectralNorm(nn.Module):
+  """BatchNorm after a kernel that is divided, and a counter of its own."""
+
+  @nn.compact
+  def __call__(self, latents, *, train=False):
+    calls = self.variable('counters', 'calls', jnp.zeros, ())
+    if train:
+      calls.value += 1
+    dense = nn.Dense(8, kernel_init=nn.initializers.normal(3.0))
+    x = nn.SpectralNorm(dense)(latents, update_stats=train)
+    return nn.BatchNorm(use_running_average=not train)(x)
+
+
+def test_statistics_are_those_of_kernels_as_spectral_norm_divides_them():
+  module = WithSpectralNorm()
+  z = jax.random.normal(jax.random.key(0), (256, 4))
+  variables = module.init(jax.random.key(1), z)
+  for _ in range(50):  # Until its vectors stay as they are.
+    moved = [name for name in variables if name != 'params']
+    _, changed = module.apply(variables, z, train=True, mutable=moved)
+    variables |= changed
+  network = q.quantize((module, variables), bit_width=8)
+  drawn = network.with_batch_stats([(z,)])(z)
+  np.testing.assert_allclose(drawn.mean(0), 0, atol=1e-3)
+  np.testing.assert_allclose(drawn.var(0), 1, rtol=1e-2)
