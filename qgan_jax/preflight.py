@@ -15,7 +15,6 @@ are CHIP:COUNT or CHIP:TOPOLOGY: v5e:1, v5e:2x2, v4:2x2x1, v5p:2x2x1, v6e:4x4,
 tpu7x:2x2x1, h100:1, h100:8, h100:2x8 (two hosts of eight).
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,9 +26,7 @@ from qgan_jax.chips import topologies
 from qgan_jax.config import flags as config_flags
 from qgan_jax.runs import preflight_text
 from qgan_jax.runs.plan import plan
-from qgan_jax.runs.preflight import check
-from qgan_jax.runs.shared import program_key
-from qgan_jax.training import devices
+from qgan_jax.runs.preflight import check, spread_over_cores
 
 
 def main(argv: Sequence[str]) -> None:
@@ -78,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
     # The machine's own devices are not asked for: there may be others.
     jax.config.update('jax_platforms', 'cpu')
   elif population:
-    devices.spread_over_cores(min(Counter(map(program_key, configs)).values()))
+    spread_over_cores(configs)
   found = check(
     configs,
     topologies.find(values.on),

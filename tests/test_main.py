@@ -337,7 +337,8 @@ def test_what_cannot_run_is_refused_in_a_line(run, commands, tmp_path):
   assert 'discriminator.bits.activations: 8 -> 4' in other[1]
   assert 'steps' not in other[1].split('What differs')[1]
   assert (workdir / 'config.json').read_bytes() == before
-  assert re.search(rf'error: .*{tmp_path}/file/run.*--workdir', in_the_way[1])
+  said = rf'error: .*{tmp_path}/file/run: Not a directory; give another one'
+  assert re.search(said, in_the_way[1])
   assert 'batch_size=12 does not divide over 8 devices' in devices[1]
   assert 'such as 16' in devices[1]
   assert not (tmp_path / 'run').exists()

@@ -5,6 +5,7 @@ code from shapes alone. On the machine itself, some steps are also run and
 timed.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 import dataclasses
 import statistics
@@ -23,7 +24,7 @@ from qgan_jax.errors import UserError
 from qgan_jax.precision import Precision
 from qgan_jax.runs import build, inputs
 from qgan_jax.runs.shared import make_layout, program_key, shared_config
-from qgan_jax.training import loop
+from qgan_jax.training import devices, loop
 
 _CALLS = 20  # That are timed, after as many that are not.
 
@@ -76,6 +77,18 @@ class Checked(NamedTuple):
     """Seconds to train all trials, without scores, checkpoints and the host."""
     once = self.seconds_at_once
     return None if once is None else -(-self.trials // self.at_once) * once
+
+
+def spread_over_cores(configs: Sequence[Any]) -> None:
+  """Makes as many devices of this CPU's cores as the population would.
+
+  To be called before any device is used.
+
+  Args:
+    configs: of all runs, resolved.
+  """
+  programs = Counter(map(program_key, configs))
+  devices.spread_over_cores(min(programs.values()))
 
 
 def check(
