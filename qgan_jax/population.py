@@ -8,10 +8,10 @@ The file holds a JSON list with one object for each trial:
 
 `args` are the flags that `qgan_jax.main` would get. Trials share one compiled
 step if they differ only in bit widths, seeds, learning rates, the optimizers'
-other arguments, the penalty's weight or the moving average's decay. Otherwise
-they form groups, which train one after another. Trials that have their scores
-are left as they are; the others resume from the newest step that their group
-has saved.
+other arguments, the numbers of the loss (such as the penalty's weight) or the
+moving average's decay. Otherwise they form groups, which train one after
+another. Trials that have their scores are left as they are; the others resume
+from the newest step that their group has saved.
 """
 
 from collections.abc import Sequence

@@ -15,6 +15,7 @@ Array = np.ndarray
 MAX_LEVELS = 256
 # Of a step: what float32 leaves of 255 equal ones, and more than that.
 _TOLERANCE = 2e-3
+_FEW = 5  # Levels by which steps are chosen first; 0 is often one of them.
 
 
 class Codes(NamedTuple):
@@ -95,10 +96,13 @@ def _channel(values: Array, limit: int) -> float | None:
   if len(levels) > limit + 1:
     return None
   steps = highest / np.arange(1, limit + 1)
-  position = levels[:, None] / steps
-  off = np.abs(position - np.rint(position)).max(axis=0)
-  fitting = np.flatnonzero(off < _TOLERANCE)
-  return float(steps[fitting[0]]) if fitting.size else None
+  # Hardly any step fits a few levels and not all: the table of all levels and
+  # all steps, which may take gigabytes, is never made.
+  for some in (levels[:_FEW], levels):
+    position = some[:, None] / steps
+    off = np.abs(position - np.rint(position)).max(axis=0)
+    steps = steps[off < _TOLERANCE]
+  return float(steps[0]) if steps.size else None
 
 
 def steps_of(quantize: Callable[[Array], Array], amplitude: float) -> Steps:

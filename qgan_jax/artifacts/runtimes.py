@@ -118,6 +118,8 @@ def _jax() -> Callable[[bytes], Loaded]:
       program = export.deserialize(bytearray(content))
     except Exception:  # Whatever Python makes of bytes that are something else.
       raise ValueError('its program is none of jax.export') from None
+    if len(program.out_avals) != 1:
+      raise ValueError(f'it gives {len(program.out_avals)} arrays, not images')
     check_operations(parsed(program.mlir_module_serialized))
     call = jax.jit(program.call)
     return Loaded(

@@ -64,15 +64,16 @@ class Source:
     try:
       if path.is_dir():
         self._files = self._of_folder()
-      elif path.is_file() and zipfile.is_zipfile(path):
-        archive = held.enter_context(zipfile.ZipFile(path))
-        self._files = self._of_zip(archive)
+      # First: a .tar that ends with a .zip would be taken for this one.
       elif path.is_file() and tarfile.is_tarfile(path):
         # Where it is compressed, to read out of order is to read from the
         # start again.
         self._in_order = True
         archive_in_order = tarfile.open(path)  # noqa: SIM115
         self._files = self._of_tar(held.enter_context(archive_in_order))
+      elif path.is_file() and zipfile.is_zipfile(path):
+        archive = held.enter_context(zipfile.ZipFile(path))
+        self._files = self._of_zip(archive)
       else:
         raise UserError(
           f'There is no image folder {str(path)!r}, and no .zip or .tar '

@@ -101,7 +101,8 @@ def load(
 
   The held-out images are the split `test`, else `validation`, else those that
   `dataset.hold_out` draws from `train`. There are labels if the set has a class
-  feature `label`; classes without an image in `train` are left out.
+  feature `label`; classes without an image in `train` are left out, and so is a
+  split in which no image has a label of these.
 
   Args:
     builder: What `find_prepared` returned.
@@ -156,26 +157,29 @@ def load(
     train_labels = np.searchsorted(there, train_labels).astype(np.int32)
     num_classes = len(there)
     class_names = tuple(class_names[i] for i in there)
-  held_out = [s for s in ('test', 'validation') if s in info.splits]
-  if not held_out:
-    return split_off_test(
-      name=name,
-      images=train_images,
-      labels=train_labels,
-      num_classes=num_classes,
-      class_names=class_names,
-    )
-  test_images, test_labels = read(held_out[0])
-  if test_labels is not None:
-    known = np.isin(test_labels, there)
-    test_images, test_labels = test_images[known], test_labels[known]
-    test_labels = np.searchsorted(there, test_labels).astype(np.int32)
-  return ImageDataset(
+  for split in ('test', 'validation'):
+    if split not in info.splits:
+      continue
+    test_images, test_labels = read(split)
+    if test_labels is not None:
+      known = np.isin(test_labels, there)
+      test_images, test_labels = test_images[known], test_labels[known]
+      test_labels = np.searchsorted(there, test_labels).astype(np.int32)
+    # Where the labels of the test split are secret, all of them are −1.
+    if len(test_images):
+      return ImageDataset(
+        name=name,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        num_classes=num_classes,
+        class_names=class_names,
+      )
+  return split_off_test(
     name=name,
-    train_images=train_images,
-    train_labels=train_labels,
-    test_images=test_images,
-    test_labels=test_labels,
+    images=train_images,
+    labels=train_labels,
     num_classes=num_classes,
     class_names=class_names,
   )

@@ -157,10 +157,11 @@ def classifier_extractor(
 ) -> Extractor:
   """Trains a classifier of the data set, or loads it from the cache.
 
-  The features are its 128 penultimate activations, after ReLU. Without labels
-  it learns which of four rotations an image was given (RotNet, Gidaris et al.,
-  1803.07728) or, if images are not square, in which of four ways it was
-  mirrored. Its name then says so, and it gives no class probabilities.
+  The features are its 128 penultimate activations, after ReLU. Without labels,
+  or with a single class, it learns which of four rotations an image was given
+  (RotNet, Gidaris et al., 1803.07728) or, if images are not square, in which of
+  four ways it was mirrored. Its name then says so, and it gives no class
+  probabilities.
 
   It is trained on the CPU, so that the same images give the same weights.
   Images of 4 channels are laid over grey batch by batch, since all of them may
@@ -180,7 +181,8 @@ def classifier_extractor(
   Raises:
     UserError: There is no folder for the cache.
   """
-  supervised = train_labels is not None
+  # To tell one class from none, nothing has to be learned.
+  supervised = train_labels is not None and num_classes > 1
   height, width = train_images.shape[1:3]
   task = 'rotations' if height == width else 'flips'
   if supervised:

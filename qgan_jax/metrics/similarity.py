@@ -12,7 +12,7 @@ def similarity(targets: np.ndarray, images: np.ndarray) -> dict[str, float]:
   """Means over pairs of a target and an image.
 
   Args:
-    targets: uint8 `[N, H, W, C]`, at least 11×11 pixels.
+    targets: uint8 `[N, H, W, C]`.
     images: The same shape; image i is compared with target i.
 
   Returns:
@@ -20,8 +20,9 @@ def similarity(targets: np.ndarray, images: np.ndarray) -> dict[str, float]:
     signal-to-noise ratio of an image in dB, where equal images count as if one
     value were off by one grey level; `ssim`, the structural similarity of each
     channel (Wang et al. 2004, "Image quality assessment: from error visibility
-    to structural similarity", eq. 13), with their Gaussian window wherever it
-    fits into the image.
+    to structural similarity", eq. 13), with their Gaussian window of 11×11
+    pixels wherever it fits into the image; of smaller images, with the largest
+    odd window that does.
   """
   x, y = (np.asarray(a, np.float64) for a in (targets, images))
   values = x[0].size
@@ -37,15 +38,16 @@ def similarity(targets: np.ndarray, images: np.ndarray) -> dict[str, float]:
 
 def _ssim(x: np.ndarray, y: np.ndarray) -> float:
   """Of one pair, float64 [H, W, C]."""
+  radius = min(_RADIUS, (min(x.shape[:2]) - 1) // 2)
 
   def mean(values: np.ndarray) -> np.ndarray:
     """By the window around each pixel, where it lies inside the image."""
     for axis in (0, 1):
       values = ndimage.gaussian_filter1d(
-        values, _SIGMA, axis=axis, radius=_RADIUS
+        values, _SIGMA, axis=axis, radius=radius
       )
-    inside = slice(_RADIUS, -_RADIUS)
-    return values[inside, inside]
+    inside = (slice(radius, size - radius) for size in x.shape[:2])
+    return values[*inside]
 
   mean_x, mean_y = mean(x), mean(y)
   variance_x = mean(x * x) - mean_x**2

@@ -45,7 +45,8 @@ def layer_masks(weights: Weights, sparsity: Array) -> Weights:
   Args:
     weights: by module path.
     sparsity: share of each layer's weights to remove, in [0, 1], those of least
-      magnitude first. Weights of equal magnitude are removed together.
+      magnitude first. Weights of equal magnitude are removed together, but of a
+      layer that starts with zeros alone, none.
 
   Returns:
     Masks by module path, of the weights' shapes and dtypes: 1 for weights that
@@ -55,6 +56,8 @@ def layer_masks(weights: Weights, sparsity: Array) -> Weights:
   def mask(w: Array) -> Array:
     magnitudes = jnp.abs(jax.lax.stop_gradient(w).astype(jnp.float32))
     count = jnp.round(sparsity * w.size).astype(jnp.int32)
-    return (magnitudes > threshold(magnitudes, count)).astype(w.dtype)
+    kept = magnitudes > threshold(magnitudes, count)
+    # Nothing that is masked gets a gradient, so zeros would stay zeros.
+    return (kept | ~magnitudes.any()).astype(w.dtype)
 
   return {path: mask(w) for path, w in weights.items()}

@@ -456,6 +456,11 @@ def _check_drawn(variant: Variant, drawn: Any, dataset: ImageDataset) -> None:
       'return the images alone, one array'
     )
   found, wanted = drawn.shape[1:], dataset.train_targets.shape[1:]
+  if wanted[-1] not in (1, 3, 4):
+    raise UserError(
+      f'{dataset.name} has images of {wanted[-1]} channels to draw, and a '
+      'picture has 1 (grey), 3 (RGB) or 4 (RGBA)'
+    )
   if found != wanted:
     shapes = ['×'.join(map(str, shape)) for shape in (found, wanted)]
     raise UserError(

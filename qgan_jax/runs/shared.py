@@ -19,6 +19,7 @@ _TRACED = (
   'loss.gamma',
   'loss.noise',
   'loss.l1_weight',
+  'loss.cycle_weight',
   'loss.augment_target',
   'loss.augment_images',
   'ema.decay',

@@ -309,6 +309,8 @@ def train(
             )
             bad = jax.tree.map(lambda x, at=good - step: x[at], told)
             problems[i] = explain_halt(good, bad)
+            for _, other in running()[:1]:
+              member.tracker.hand_over(other.tracker)
             continue
           means = {
             name: float(np.mean(values, dtype=np.float64))

@@ -59,7 +59,8 @@ class Tracker:
       hyperparameters: what runs are compared by, by name.
       tracker: 'wandb' writes to Weights & Biases, too.
       primary: False in the processes of a distributed run that stay silent.
-      shown: whether progress is shown; True for one of a population's members.
+      shown: whether progress is shown; True for one of a population's members,
+        until `hand_over`.
     """
     self._workdir = Path(workdir)
     self._total_steps = total_steps
@@ -190,6 +191,14 @@ class Tracker:
       self._bar.stop()
       self._bar = None
 
+  def hand_over(self, other: 'Tracker') -> None:
+    """Lets another tracker show progress from here on, if this one has."""
+    if not self._shown:
+      return
+    self._shown, other._shown = False, True
+    if self._bar:
+      other._bar, other._task, self._bar = self._bar, self._task, None
+
   def advance(self, step: int) -> None:
     """Moves the bar; cheap enough for every step."""
     if self._clock is None:
@@ -228,10 +237,10 @@ class Tracker:
     rate = values.get('steps_per_second')
     if rate:
       status = f'{rate:.3g} steps/s  {status}'
+    if not status:  # Of a grid's metrics, say: what was shown stays.
+      return
     if self._bar:
       self._bar.update(self._task, status=status)
-      return
-    if not status:
       return
     now = time.perf_counter()
     too_soon = now < self._last_line + _SECONDS_BETWEEN_LINES

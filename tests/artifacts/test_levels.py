@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,20 @@ def test_other_values_have_no_codes():
   assert integer_codes(x, 127) is None
   # More levels than fit.
   assert integer_codes(np.arange(300, dtype=np.float32)[:, None], 127) is None
+
+
+def test_many_levels_take_little_memory():
+  rng = np.random.default_rng(0)
+  codes = rng.integers(-(2**15), 2**15, (400, 1))
+  codes[:2] = [[2**15], [1]]
+  limit = 2**16 - 1
+  tracemalloc.start()
+  assert integer_codes(rng.normal(size=(400, 2)).astype('f4'), limit) is None
+  found = integer_codes(codes.astype(np.float32), limit)
+  _, most = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  np.testing.assert_array_equal(found.codes, codes)
+  assert most < 2**25
 
 
 def test_pairs_fit_where_no_sum_of_two_products_saturates():

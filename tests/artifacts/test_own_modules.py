@@ -357,6 +357,24 @@ def test_what_is_not_drawn_from_latents_says_so(tmp_path):
   assert artifacts.images(artifacts.load(path), IMAGES).shape == IMAGES.shape
 
 
+class Beside(nn.Module):
+  """Returns something beside its images."""
+
+  @nn.compact
+  def __call__(self, z):
+    x = nn.Dense(16)(z).reshape(-1, 4, 4, 1)
+    return x, x.mean((1, 2, 3))
+
+
+def test_a_program_of_several_arrays_is_not_drawn_from(tmp_path):
+  path = tmp_path / 'beside.qgan'
+  artifacts.save(path, quantized(Beside(), LATENTS))
+  (program,) = formats.export(path, ['stablehlo'], tmp_path)
+  for file, says in ((path, 'gives .* and'), (program, 'gives 2 arrays, not')):
+    with pytest.raises(UserError, match=says):
+      artifacts.open_drawer(file)
+
+
 class Channels(nn.Module):
   """Latents to images of any number of channels."""
 

@@ -89,6 +89,14 @@ def test_the_data_of_an_archive_are_those_of_its_folder(tmp_path):
   assert packed.num_classes == 2
 
 
+def test_a_tar_may_end_with_a_zip(tmp_path):
+  inner = _zip(tmp_path / 'labels.zip', {'labels.csv': b'1,ant'})
+  files = {**FILES, 'labels.zip': inner.read_bytes()}
+  found, ignored = _found(_tar(tmp_path / 'a.tar', files))
+  assert found == PICTURES
+  assert sorted(ignored) == ['empty', 'labels.zip', 'notes.txt']
+
+
 @pytest.mark.parametrize('make', [_zip, _tar])
 def test_names_that_lead_outside_are_ignored(tmp_path, make):
   outside = ('../out.png', '/abs.png', 'a/../../b.png', 'a/../c.png')

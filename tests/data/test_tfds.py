@@ -116,6 +116,22 @@ def test_classes_without_an_image_are_left_out(tmp_path):
   np.testing.assert_array_equal(found.test_images, pixels[:6])
 
 
+@pytest.mark.parametrize('others', [(), ('validation',)])
+def test_a_test_split_of_secret_labels_is_not_held_out(tmp_path, others):
+  pixels, examples = _examples(40)
+  secret = [(picture, -1) for picture, _ in examples[:9]]
+  _write(
+    tmp_path,
+    {'train': examples, 'test': secret} | dict.fromkeys(others, examples[:6]),
+    features={'image': COLOUR, 'label': KINDS},
+  )
+  found = _load(tmp_path)
+  if others:
+    np.testing.assert_array_equal(found.test_images, pixels[:6])
+  assert len(found.test_images) == (6 if others else 4)
+  assert len(found.train_images) == (40 if others else 36)
+
+
 def test_any_shape_is_cropped_and_resized_and_channels_forced(tmp_path):
   # More than a thread's share, and noise large enough for several threads.
   pixels, examples = _examples(300, shape=(60, 90, 3))

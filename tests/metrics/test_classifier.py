@@ -140,6 +140,22 @@ def test_without_labels_it_learns_rotations(digits, tmp_path, monkeypatch):
   assert 'inception_score_mean' not in scores
 
 
+def test_of_a_single_class_it_learns_rotations_too(digits, tmp_path):
+  train, labels, test, test_labels = digits
+  extractors = [
+    classifier_extractor(
+      'x', train, of_train, test, of_test, classes, cache_dir=tmp_path
+    )
+    for of_train, of_test, classes in (
+      (0 * labels, 0 * test_labels, 1),
+      (None, None, 0),
+    )
+  ]
+  assert [extractor.name for extractor in extractors] == ['rotations-x'] * 2
+  assert extractors[0].hash == extractors[1].hash
+  assert extractors[0].extract(test[:3]).probabilities is None
+
+
 def test_what_is_not_square_is_mirrored_instead(digits, tmp_path, monkeypatch):
   monkeypatch.setattr(classifier, '_STEPS', 300)
   # Digits with their sides cut off.

@@ -52,3 +52,10 @@ def test_equal_images_have_finite_scores():
   one_off = x.copy()
   one_off[:, 0, 0, 0] ^= 1
   assert similarity(x, one_off)['psnr'] == pytest.approx(found['psnr'])
+
+
+@pytest.mark.parametrize('shape', [(8, 20), (2, 1)])
+def test_small_images_are_seen_through_a_smaller_window(shape):
+  x, y = images(0, (3, *shape, 1)), images(1, (3, *shape, 1))
+  assert similarity(x, x)['ssim'] == pytest.approx(1)
+  assert similarity(x, y)['ssim'] < 0.9

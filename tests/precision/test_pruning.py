@@ -54,3 +54,19 @@ def test_pruned_weights_are_0_whatever_quantizes_the_rest(bits):
 def test_without_sparsity_nothing_changes():
   params = {'a': {'kernel': WEIGHTS['a']}}
   assert Precision().quantize_weights(params, Bits(32, 32)) is params
+
+
+def test_a_layer_of_zeros_learns():
+  """As the last layer of a residual block that starts as the identity."""
+  params = {'a': {'kernel': jnp.zeros((6, 4))}}
+  precision = Precision(QuantizerSpec('lsq', -1))
+  n = Bits(jnp.float32(4), jnp.float32(32), sparsity=jnp.float32(0.5))
+
+  def loss(params):
+    return precision.quantize_weights(params, n)['a']['kernel'].sum()
+
+  assert np.all(jax.grad(loss)(params)['a']['kernel'] == 1)
+  moved = {'a': {'kernel': jnp.zeros((6, 4)).at[:2].set(1.0)}}
+  np.testing.assert_array_equal(
+    precision.masks(moved, n)['a'], moved['a']['kernel']
+  )

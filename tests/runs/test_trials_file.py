@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+from ml_collections import ConfigDict
 import pytest
+import tiny_run
 
+from qgan_jax import variants
 from qgan_jax.errors import UserError
 from qgan_jax.runs import population
 from qgan_jax.runs.population import read_trials
 from qgan_jax.runs.shared import program_key
+from qgan_jax.runs.variants import make_variant
 
 ROOT = Path(__file__).parents[2]
 DIGITS = '--config=experiments/digits.py'
@@ -63,6 +67,21 @@ def test_what_cannot_be_traced_has_a_program_of_its_own(read):
   keys = [program_key(trial.experiment.config) for trial in trials]
   assert keys[0] == keys[1]
   assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize(
+  'text', [*tiny_run.VARIANTS.values(), 'variant=vae_gan']
+)
+def test_trials_that_differ_in_a_number_of_the_loss_share_a_program(text):
+  config = tiny_run.make_config(text)
+  dataset = tiny_run.make_dataset()
+  if config.variant in variants.FROM_IMAGES:
+    dataset = tiny_run.make_pairs(input_channels=1)
+  for name in make_variant(config, dataset).hyperparameters:
+    changed = config.to_dict()
+    changed['loss'][name] = changed['loss'][name] / 2
+    other = ConfigDict(changed)
+    assert program_key(other) == program_key(config), name
 
 
 def test_a_trial_that_fails_alone_is_named(read, tmp_path, monkeypatch):

@@ -115,6 +115,7 @@ def train_all(folders, states, program, periodic=(), **kwargs):
             total_steps=kwargs['total_steps'],
             first_step=int(states[0].step),
             dataset='random',
+            shown=folder is folders[0],
           )
         ),
         periodic=periodic,
@@ -334,6 +335,21 @@ def test_a_member_with_nan_stops_alone(tmp_path):
     for row in (*rows, *expected):
       row.pop('steps_per_second', None)
     assert rows == expected
+
+
+def test_progress_goes_on_where_the_first_member_halts(tmp_path, capsys):
+  state, step = make()
+  generator = state.networks['generator']
+  nans = jax.tree.map(lambda x: np.full_like(x, np.nan), generator.params)
+  poisoned = state.replace(
+    networks={**state.networks, 'generator': generator.replace(params=nans)}
+  )
+  folders = [tmp_path / name for name in 'abc']
+  ended = train_all(
+    folders, [poisoned, poisoned, state], program(step, members=3)
+  )
+  assert list(ended.problems) == [0, 1]
+  assert 'step 9/9' in capsys.readouterr().err
 
 
 def test_one_trace_serves_every_step_and_every_bit_width(tmp_path):

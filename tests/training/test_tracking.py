@@ -179,12 +179,38 @@ def test_a_terminal_gets_a_bar(tmp_path, monkeypatch):
     ) as run:
       run.advance(11)
       run.log(30, {'g_loss': 0.75})
+      run.log(30, {'sigma/up0': 1.5})  # Of a grid, at the same step.
+      assert 'g_loss 0.75' in run._bar.tasks[0].fields['status']
       run.message('[bold] new best')
   os.set_blocking(leader, False)
   shown = os.read(leader, 100_000).decode()
   assert '[bold] new best' in shown
   assert '30/40' in shown
   assert 'steps/s  g_loss 0.75' in shown
+
+
+def test_a_run_that_ends_early_hands_its_bar_over(tmp_path, monkeypatch):
+  leader, follower = pty.openpty()
+  monkeypatch.setenv('TERM', 'xterm')
+  with open(follower, 'w') as terminal:
+    monkeypatch.setattr(sys, 'stderr', terminal)
+    first, second, third = (
+      Tracker(
+        tmp_path / name, total_steps=40, first_step=0, dataset='d', shown=shown
+      )
+      for name, shown in (('a', True), ('b', False), ('c', False))
+    )
+    with first, second, third:
+      for run in (first, second, third):
+        run.advance(1)
+      third.hand_over(second)  # It has none.
+      assert second._bar is None
+      first.hand_over(second)
+      assert first._bar is None
+      second.log(20, {'g_loss': 0.5})
+      (task,) = second._bar.tasks
+      assert (task.completed, task.fields['status'][-10:]) == (20, 'g_loss 0.5')
+  os.close(leader)
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')

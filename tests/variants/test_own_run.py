@@ -134,6 +134,7 @@ def test_a_strangers_modules_train_and_pack(tmp_path):
     (IMAGES[..., 0], {}, 'uint8'),
     (IMAGES, {'labels': np.zeros(3, int)}, 'labels'),
     (IMAGES[:50], {}, 'give 100 images or more'),
+    (np.repeat(IMAGES, 2, -1), {}, 'has images of 2 channels to draw'),
     (IMAGES, {'bits': 99}, 'bits'),
     (IMAGES, {'stepz': 3}, 'did you mean'),
     (IMAGES, {'steps': 'many'}, 'steps'),
