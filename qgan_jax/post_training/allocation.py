@@ -70,7 +70,8 @@ def sensitivity(
     parts = jax.tree.leaves(run.run(params, *args))
     return jnp.concatenate([part.ravel() for part in parts])
 
-  params = network.variables['params']
+  # A pruned network is compared with itself in float, pruned.
+  params = network.in_float().weights(network.variables['params'])
   expected = [output(params, part) for part in parts]
   variance = float(np.var(np.concatenate([np.asarray(y) for y in expected])))
   rows = []

@@ -97,6 +97,7 @@ def correct_biases(
   run = network.with_float_activations()
   parts = batches(args, batch_size)
   original = network.variables['params']
+  unquantized = float_network.weights(original)  # Still pruned.
   corrected = traverse_util.flatten_dict(original, sep='/')
   biases = {
     path: name
@@ -125,7 +126,7 @@ def correct_biases(
 
   for path, name in biases.items():
     now = with_values(original, corrected)
-    shifts = [means(run.weights(now), original, part)[path] for part in parts]
+    shifts = [means(run.weights(now), unquantized, part)[path] for part in parts]
     corrected[name] = corrected[name] + jnp.mean(jnp.stack(shifts), 0)
   params = with_values(original, corrected)
   return network.replace(variables={**network.variables, 'params': params})

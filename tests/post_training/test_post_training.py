@@ -191,6 +191,39 @@ def test_bias_correction_restores_the_means(variables, inputs):
   assert worst(corrected) < 1e-5
 
 
+def test_a_pruned_network_is_compared_with_itself_in_float(variables, inputs):
+  network = make(variables, 8)
+  network = network.replace(
+    bits=network.bits._replace(sparsity=jnp.float32(0.75))
+  )
+
+  def prune(w):
+    magnitudes = np.abs(w)
+    return np.where(magnitudes > np.quantile(magnitudes, 0.75), w, 0)
+
+  # What pruning removes is still in the variables; here it is really gone.
+  pruned = jax.tree.map(
+    lambda w: prune(w) if w.ndim > 1 else w, variables['params']
+  )
+  removed = make({**variables, 'params': pruned}, 8)
+
+  def biases(network):
+    corrected = post_training.correct_biases(
+      post_training.fit_weights(network), inputs
+    )
+    params = corrected.variables['params']
+    return {path: params[path]['bias'] for path in ('conv', 'up', 'dense')}
+
+  expected = biases(removed)
+  for path, bias in biases(network).items():
+    np.testing.assert_allclose(bias, expected[path], atol=1e-6)
+  rows = post_training.sensitivity(network, inputs, widths=(2, 8))
+  wanted = post_training.sensitivity(removed, inputs, widths=(2, 8))
+  for row, other in zip(rows, wanted, strict=True):
+    assert row._replace(error=0) == other._replace(error=0)
+    np.testing.assert_allclose(row.error, other.error, rtol=1e-3)
+
+
 def test_batch_statistics_are_those_of_the_quantized_network(variables, inputs):
   network = post_training.fit_weights(make(variables, 2))
   moved = network.with_batch_stats(post_training.batches((inputs,), 16))
