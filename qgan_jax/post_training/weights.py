@@ -126,7 +126,8 @@ def correct_biases(
 
   for path, name in biases.items():
     now = with_values(original, corrected)
-    shifts = [means(run.weights(now), unquantized, part)[path] for part in parts]
+    weights = run.weights(now)
+    shifts = [means(weights, unquantized, part)[path] for part in parts]
     corrected[name] = corrected[name] + jnp.mean(jnp.stack(shifts), 0)
   params = with_values(original, corrected)
   return network.replace(variables={**network.variables, 'params': params})
