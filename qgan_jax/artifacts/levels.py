@@ -51,6 +51,13 @@ class Steps(NamedTuple):
     """The value of the last code."""
     return self.scale * (self.levels - 1 - self.zero_point) + self.offset
 
+  def rounded(self, x: Array) -> Array:
+    """Numbers rounded to the levels, float32."""
+    codes = np.rint((x - self.offset) / self.scale)
+    highest = self.levels - 1 - self.zero_point
+    codes = np.clip(codes, -self.zero_point, highest)
+    return (codes * self.scale + self.offset).astype(np.float32)
+
 
 def pairs_fit(steps: Steps, codes: Codes) -> bool:
   """Whether the sum of any two products of codes fits into 16 bits.

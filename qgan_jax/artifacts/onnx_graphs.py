@@ -8,6 +8,7 @@ is transposed where another order is needed.
 """
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ from qgan_jax.artifacts.trace import Constant, Node
 
 Array = np.ndarray
 FORMS = ('transposed', 'gathered')
+# Added to a layer without a bias. OpenVINO moves the scales of its channels
+# behind whatever follows, and gives them to other channels behind a reshape; a
+# sum, unless it is of zeros, stays where it is and keeps the scales before it.
+_TINY = np.finfo(np.float32).tiny
 
 
 def onnx_model(plan: Plan, form: str, metadata: Mapping[str, Any]) -> bytes:
@@ -77,6 +82,8 @@ class _Graph(Operations):
 
   def _op_layer(self, node: Node) -> Value:
     layer = self.plan.layers[node.params['layer']]
+    if self.first and not layer.bias.any():
+      layer = dataclasses.replace(layer, bias=np.full_like(layer.bias, _TINY))
     x = self.moving(node.inputs[0])
     shape, rank = node.output.shape, len(node.output.shape)
     straight = tuple(range(rank))
@@ -114,7 +121,7 @@ class _Graph(Operations):
     if bias is not None:
       y = self.b.op('Add', y, self.b.constant(order(bias).reshape(columns)))
     if not whole and name != x.name:
-      y = self.b.op('Reshape', y, self.b.constant(np.array(shape)))
+      y = self.b.op('Reshape', y, self.places(shape))
     return Value(y, shape, axes)
 
   def _op_group_norm(self, node: Node) -> Value:

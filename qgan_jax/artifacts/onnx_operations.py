@@ -1,6 +1,6 @@
 """The operations of a plan other than layers, in ONNX."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,9 +142,9 @@ class Operations(Values):
     shape = node.output.shape
     x = self.moving(node.inputs[0])
     x = self.turned(x, tuple(range(len(x.shape))))
-    if shape.count(BATCH) != 1:
+    if sum(n < 0 for n in shape) > 1:
       raise self.unknown(node)
-    name = self.b.op('Reshape', x.name, self.b.constant(np.array(shape)))
+    name = self.b.op('Reshape', x.name, self.places(shape))
     return x._replace(name=name, shape=shape, axes=tuple(range(len(shape))))
 
   _op_squeeze = _op_expand_dims = _op_reshape
@@ -156,20 +156,29 @@ class Operations(Values):
     ones = [sizes.get(i, 1) for i in range(len(shape))]
     name = self.turned(x, tuple(range(len(x.shape)))).name
     if len(ones) != len(x.shape):
-      name = self.b.op('Reshape', name, self.b.constant(np.array(ones)))
+      name = self.b.op('Reshape', name, self.places(ones))
     wider = [1 if n == one else n for n, one in zip(shape, ones, strict=True)]
     if set(wider) != {1}:
       name = self.b.op('Expand', name, self._sizes(wider))
     return Value(name, shape, tuple(range(len(shape))))
 
+  def places(self, shape: Sequence[int]) -> str:
+    """A shape to bring elements into, of which the batch is what remains."""
+    return self.b.constant(np.maximum(shape, BATCH))
+
   def _sizes(self, shape: list[int]) -> str:
     """A shape as a tensor; `BATCH` is that of the first input."""
-    if BATCH not in shape:
+    if min(shape) > 0:
       return self.b.constant(np.array(shape))
     batch = self.b.op('Shape', next(iter(self.inputs)), start=0, end=1)
-    parts = [batch if n == BATCH else self.b.constant(np.array([n]))
-             for n in shape]  # fmt: skip
-    return self.b.op('Concat', *parts, axis=0)
+
+    def size(n: int) -> str:
+      if n == BATCH:
+        return batch
+      number = self.b.constant(np.array([abs(n)]))
+      return self.b.op('Mul', batch, number) if n < 0 else number
+
+    return self.b.op('Concat', *map(size, shape), axis=0)
 
   def _op_slice(self, node: Node) -> Value:
     x = self.moving(node.inputs[0])

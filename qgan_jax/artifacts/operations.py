@@ -11,7 +11,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qgan_jax.artifacts.trace import BATCH, Constant, Node, Operand, Tensor
+from qgan_jax.artifacts.trace import (
+  Constant,
+  Node,
+  Operand,
+  sizes_of,
+  Tensor,
+)
 
 Array = np.ndarray
 _UNARY = frozenset({
@@ -121,7 +127,7 @@ def _cut_out(node: Node, x: Operand, starts: Array) -> list[Node]:
   first = [0] * len(x.shape)
   for axis, start in zip(numbers.start_index_map, starts, strict=True):
     first[axis] = int(start)
-  shape = tuple(n if isinstance(n, int) else BATCH for n in sizes)
+  shape = sizes_of(sizes)
   nodes = []
   if shape != x.shape:
     y = Tensor(shape, x.dtype)

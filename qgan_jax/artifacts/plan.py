@@ -14,11 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qgan_jax.artifacts.activation_steps import (
-  activation_steps,
-  described,
-  REMEDY,
-)
+from qgan_jax.artifacts.activation_steps import described, REMEDY
 from qgan_jax.artifacts.inference import latents_of
 from qgan_jax.artifacts.layer import (
   codes_of,
@@ -123,9 +119,8 @@ def make_plan(network: Quantized, *, integer: bool, split: bool = True) -> Plan:
       integers.
   """
   traced = trace(network, mark=integer)
-  steps = activation_steps(network, traced.calls) if integer else []
   nodes = needed(recognized(traced.nodes), traced.output)
-  planner = _Planner(network, traced.calls, steps, integer, nodes)
+  planner = _Planner(network, traced.calls, list(traced.steps), integer, nodes)
   plan = Plan(
     traced.inputs,
     repeat_late(needed(planner.nodes, traced.output)),
@@ -238,11 +233,7 @@ class _Planner:
           'times one step for each channel, and an integer graph has nothing '
           f'else: {REMEDY}'
         )
-      if steps is None:
-        raise UserError(
-          f'what {weight.weight} is multiplied with is not quantized, and an '
-          f'integer graph has nothing else: {REMEDY}'
-        )
+      self._check_quantized(x, weight)
     layer = Layer(
       name,
       weight.value,
@@ -262,6 +253,14 @@ class _Planner:
     else:
       self._open[output] = number, len(self.nodes) - 1
     return output
+
+  def _check_quantized(self, x: Operand, weight: Constant) -> None:
+    """Refuses the product of a weight with what is not quantized."""
+    if self.integer and weight.weight and x not in self._call:
+      raise UserError(
+        f'what {weight.weight} is multiplied with is not quantized, and an '
+        f'integer graph has nothing else: {REMEDY}'
+      )
 
   def _made_of(
     self, offset: float, layer: Layer, x: Operand, node: Node
@@ -326,6 +325,8 @@ class _Planner:
     x, weight = node.inputs[::-1] if swapped else node.inputs
     ours, theirs = contract[::-1] if swapped else contract
     if batched[0] or not isinstance(weight, Constant):
+      if isinstance(weight, Constant):
+        self._check_quantized(x, weight)
       self._append(node)
       return
     ours, theirs = tuple(ours), tuple(theirs)

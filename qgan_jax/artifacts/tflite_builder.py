@@ -146,8 +146,8 @@ class Builder:
     return output
 
   def reshape(self, x: Value, *shape: int) -> Value:
-    """The same elements in another shape, apart from the batch, which is 1."""
-    return self.shaped(x, (1, *shape))
+    """The same elements in another shape, apart from the first axis."""
+    return self.shaped(x, (x.shape[0], *shape))
 
   def shaped(self, x: Value, shape: Sequence[int]) -> Value:
     """The same elements in another shape; −1 stands for the remaining size."""

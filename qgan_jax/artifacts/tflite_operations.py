@@ -170,8 +170,8 @@ class Operations:
 
     def grouped(x: Value) -> Value:
       each = self._summed('MEAN', x, (1, 2))
-      each = self.b.shaped(each, gain.shape)
-      return self._summed('MEAN', each, (1,), keep=True)
+      each = self.b.shaped(each, (-1, *gain.shape))
+      return self._summed('MEAN', each, (2,), keep=True)
 
     mean, square = grouped(value), grouped(self.apply('SQUARE', value))
     variance = self._minus(square, self.apply('SQUARE', mean))
@@ -179,7 +179,8 @@ class Operations:
     variance = self._plus(self.apply('RELU', variance), epsilon)
     factor = self._times(self.apply('RSQRT', variance), gain)
     offset = self._minus(added, self._times(mean, factor))
-    factor, offset = (self.b.shaped(v, (1, 1, 1, -1)) for v in (factor, offset))
+    each = value.shape[0], 1, 1, value.shape[-1]
+    factor, offset = (self.b.shaped(v, each) for v in (factor, offset))
     return self._plus(self._times(value, factor), offset)
 
   # What puts elements elsewhere.
@@ -200,19 +201,17 @@ class Operations:
     return self.turned(self.moving(node.inputs[0]), node.params['permutation'])
 
   def _op_reshape(self, node: Node) -> Value:
-    if node.output.shape.count(BATCH) != 1:
-      raise self.unknown(node)
-    return self.b.shaped(self.moving(node.inputs[0]), node.output.shape)
+    shape = _for_one(node.output.shape)
+    return self.b.shaped(self.moving(node.inputs[0]), shape)
 
   _op_squeeze = _op_expand_dims = _op_reshape
 
   def _op_broadcast_in_dim(self, node: Node) -> Value:
     x = self.moving(node.inputs[0])
     sizes = dict(zip(node.params['broadcast_dimensions'], x.shape, strict=True))
-    shape = node.output.shape
-    x = self.b.shaped(x, [sizes.get(i, 1) for i in range(len(shape))])
-    whole = [max(n, one) for n, one in zip(shape, x.shape, strict=True)]
-    if tuple(whole) == x.shape:
+    whole = _for_one(node.output.shape)
+    x = self.b.shaped(x, [sizes.get(i, 1) for i in range(len(whole))])
+    if whole == x.shape:
       return x
     return self._moved('BROADCAST_TO', x, whole, whole)
 
@@ -221,10 +220,8 @@ class Operations:
     starts, strides = node.params['start_indices'], node.params['strides']
     stops = [
       start + (n - 1) * (strides[axis] if strides else 1) + 1
-      if n != BATCH
-      else x.shape[axis]
       for axis, (start, n) in enumerate(
-        zip(starts, node.output.shape, strict=True)
+        zip(starts, _for_one(node.output.shape), strict=True)
       )
     ]
     return self.b.slice(x, starts, stops, range(len(stops)), strides)
@@ -326,7 +323,7 @@ class Operations:
     x = self.b.padded(x, dict(enumerate(padding)), fill=fill)
     strides = params['window_strides']
     return self.b.op(
-      kind, [x], (1, *node.output.shape[1:]), options='Pool2D', padding=_VALID,
+      kind, [x], _for_one(node.output.shape), options='Pool2D', padding=_VALID,
       strideH=strides[1], strideW=strides[2], filterHeight=window[1],
       filterWidth=window[2],
     )  # fmt: skip
@@ -346,6 +343,11 @@ class Operations:
       f'{node.where or "the network"} has the operation {node.op}, which this '
       'cannot write in LiteRT: export --format=packed or stablehlo'
     )
+
+
+def _for_one(shape: Sequence[int]) -> tuple[int, ...]:
+  """A shape of the plan for a batch of one example."""
+  return tuple(n // BATCH if n < 0 else n for n in shape)
 
 
 def _dtype(node: Node) -> Any:

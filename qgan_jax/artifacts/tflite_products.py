@@ -145,7 +145,7 @@ def _convolution(
   y = b.op(
     'CONV_2D',
     [x, _weight(b, product, product.kernel), product.bias],
-    (1, *full, product.kernel.shape[-1]),
+    (x.shape[0], *full, product.kernel.shape[-1]),
     product.dtype,
     product.rounded,
     options='Conv2D',
@@ -197,7 +197,7 @@ def _transposed(
     )
   )
   size = window.size if same else full
-  shape = 1, *size, kernel.shape[-1]
+  shape = x.shape[0], *size, kernel.shape[-1]
   # JAX does not turn the kernel round; a transposed convolution does.
   weight = _weight(b, product, kernel[::-1, ::-1])
   inputs = [b.constant(np.array(shape, np.int32)), weight, x]

@@ -22,14 +22,15 @@ from jax import export
 import jax.extend as jex
 import numpy as np
 
-from qgan_jax.artifacts.levels import integer_codes
+from qgan_jax.artifacts.activation_steps import activation_steps
+from qgan_jax.artifacts.levels import integer_codes, Steps
 from qgan_jax.errors import UserError
 from qgan_jax.models.convolution import as_written
 from qgan_jax.precision import is_layer, Quantized
 from qgan_jax.precision.arguments import arguments_for
 
 Array = np.ndarray
-BATCH = -1  # Stands in shapes for the batch's size, and for multiples of it.
+BATCH = -1  # Stands in shapes for the batch's size, and −n for n times that.
 MAX_CODE = 128  # Largest magnitude of a weight's code.
 
 # Operations that leave values as they are and put them elsewhere.
@@ -51,12 +52,24 @@ _group_norm = jex.core.Primitive('group_norm')
 _group_norm.def_abstract_eval(lambda x, *_, group_size, epsilon: x)
 
 
+@_group_norm.def_impl
+def _normalized(
+  x: Any, scale: Any, bias: Any, *, group_size: int, epsilon: float
+) -> Any:
+  """What it computes, of constants."""
+  grouped = x.reshape(*x.shape[:-1], -1, group_size)
+  mean = grouped.mean((1, 2, 4), keepdims=True)
+  variance = grouped.var((1, 2, 4), keepdims=True)
+  normal = (grouped - mean) * jax.lax.rsqrt(variance + epsilon)
+  return normal.reshape(x.shape) * scale + bias
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
   """The result of an operation; two are equal only if they are the same.
 
   Attributes:
-    shape: with `BATCH` for sizes that depend on the batch.
+    shape: with multiples of `BATCH` for sizes that depend on the batch.
     dtype: of the values.
   """
 
@@ -126,12 +139,14 @@ class Trace(NamedTuple):
     output: of one of the nodes.
     calls: module paths of the layers whose inputs are marked; the `call` of a
       `quantize` node is an index of it.
+    steps: of the quantizer of each call's input.
   """
 
   inputs: tuple[Tensor, ...]
   nodes: tuple[Node, ...]
   output: Tensor
   calls: tuple[str, ...]
+  steps: tuple[Steps | None, ...]
 
 
 def trace(network: Quantized, *, mark: bool) -> Trace:
@@ -143,7 +158,7 @@ def trace(network: Quantized, *, mark: bool) -> Trace:
 
   Raises:
     UserError: the network cannot be traced for a batch of any size, or returns
-      anything but one array of images.
+      anything but one array of images; or an input that is marked has no steps.
   """
   (batch,) = export.symbolic_shape('batch')
   arguments = [
@@ -174,19 +189,20 @@ def trace(network: Quantized, *, mark: bool) -> Trace:
       f'{type(network.module).__name__} returns {len(jaxpr.out_avals)} arrays, '
       'and a graph of images has one: export it as packed'
     )
-  reader = _Reader()
-  inputs = tuple(_tensor(v.aval) for v in jaxpr.jaxpr.invars[len(flat) :])
-  weights = [_constant(network, *item) for item in flat.items()]
-  (output,) = reader.read(jaxpr, [*weights, *inputs], '')
-  if isinstance(output, Constant):
-    raise UserError('the network gives the same for every input')
   if str(jaxpr.out_avals[0].shape[:1]) != str((batch,)):
     raise UserError(
       f'{type(network.module).__name__} does not give one image for each '
       'example, which a graph has to: export it as packed'
     )
+  steps = activation_steps(network, tuple(calls)) if mark else ()
+  reader = _Reader(steps)
+  inputs = tuple(_tensor(v.aval) for v in jaxpr.jaxpr.invars[len(flat) :])
+  weights = [_constant(network, *item) for item in flat.items()]
+  (output,) = reader.read(jaxpr, [*weights, *inputs], '')
+  if isinstance(output, Constant):
+    raise UserError('the network gives the same for every input')
   nodes = needed(reader.nodes, output)
-  return Trace(inputs, nodes, output, tuple(calls))
+  return Trace(inputs, nodes, output, tuple(calls), tuple(steps))
 
 
 def needed(nodes: Iterable[Node], output: Operand) -> tuple[Node, ...]:
@@ -258,15 +274,26 @@ def _constant(
 
 
 def _tensor(aval: Any) -> Tensor:
-  for n in aval.shape:
+  return Tensor(sizes_of(aval.shape), np.dtype(aval.dtype))
+
+
+def sizes_of(shape: Iterable[Any]) -> tuple[int, ...]:
+  """A shape of JAX's, with multiples of `BATCH` for what the batch decides.
+
+  Raises:
+    UserError: a size depends on the batch in any other way.
+  """
+  sizes = []
+  for n in shape:
     # 'batch', or '16*batch' where pixels are put into one axis with it.
-    if not isinstance(n, int) and not re.fullmatch(r'(\d+\*)?batch', str(n)):
+    times = re.fullmatch(r'(?:(\d+)\*)?batch', str(n))
+    if not isinstance(n, int) and times is None:
       raise UserError(
         f'the network computes with the number of examples (an array has a '
         f'side of {n}), which a graph cannot hold: export it as packed'
       )
-  shape = tuple(n if isinstance(n, int) else BATCH for n in aval.shape)
-  return Tensor(shape, np.dtype(aval.dtype))
+    sizes.append(n if times is None else BATCH * int(times[1] or 1))
+  return tuple(sizes)
 
 
 def _constant_of(value: Any, weight: str = '') -> Constant:
@@ -280,8 +307,13 @@ def _constant_of(value: Any, weight: str = '') -> Constant:
 class _Reader:
   """Turns jaxprs into nodes; calls are taken in, constants computed."""
 
-  def __init__(self) -> None:
+  def __init__(self, steps: Sequence[Steps | None]) -> None:
     self.nodes: list[Node] = []
+    self._steps = steps
+    # Constants that every example gets, with an axis of 1 for the batch.
+    self._of_each: set[Operand] = set()
+    # What layers have made of constants, and what is therefore no weight.
+    self._features: set[Operand] = set()
 
   def read(
     self, closed: Any, operands: Sequence[Operand], where: str
@@ -326,6 +358,7 @@ class _Reader:
       computed = self._compute(eqn, inputs)
       if computed is not None:
         return computed
+    inputs = [self._of_batch(x, where) for x in inputs]
     outputs = [_tensor(v.aval) for v in eqn.outvars]
     if name == 'split':
       axis, sizes = eqn.params['axis'], eqn.params['sizes']
@@ -341,20 +374,62 @@ class _Reader:
     ]
     return list(outputs)
 
+  def _of_batch(self, x: Operand, where: str) -> Operand:
+    """A constant that every example gets, as a tensor of the whole batch."""
+    if not isinstance(x, Constant) or x not in self._of_each:
+      return x
+    output = Tensor((BATCH, *x.shape[1:]), x.dtype)
+    kept = {'broadcast_dimensions': tuple(range(1, len(x.shape)))}
+    one = x.moved(lambda value: value[0])
+    self.nodes.append(Node('broadcast_in_dim', (one,), output, kept, where))
+    return output
+
   def _compute(self, eqn: Any, inputs: list[Any]) -> list[Operand] | None:
     """Constants of constants; None where the batch decides."""
-    name = eqn.primitive.name
-    fixed = all(isinstance(n, int) for v in eqn.outvars for n in v.aval.shape)
-    if eqn.primitive in (_quantize, _group_norm) or not fixed:
-      return None
+    name, params = eqn.primitive.name, eqn.params
+    shapes = [v.aval.shape for v in eqn.outvars]
+    each = not self._of_each.isdisjoint(inputs)
+    if each or not all(isinstance(n, int) for shape in shapes for n in shape):
+      # What every example gets begins with a constant that is repeated. A
+      # cumulative sum along the batch would differ from example to example.
+      begins = name == 'broadcast_in_dim' and inputs
+      if not (each or begins) or name.startswith('cum'):
+        return None
+      if any(
+        sizes[:1] != (BATCH,) or min(sizes[1:], default=0) < 0
+        for sizes in map(sizes_of, shapes)
+      ):
+        return None
+      each, params = True, jax.tree.map(_of_one, dict(params))
 
     def bind(*values: Any) -> list[Array]:
-      found = eqn.primitive.bind(*map(jax.numpy.asarray, values), **eqn.params)
+      found = eqn.primitive.bind(*map(jax.numpy.asarray, values), **params)
       several = eqn.primitive.multiple_results
       return [np.asarray(x) for x in (found if several else [found])]
 
-    if name in MOVES and len(inputs) == 1:
-      return [inputs[0].moved(lambda x: bind(x)[0])]
-    # A weight that is computed with has other steps, to be found again.
-    weight = next((x.weight for x in inputs if x.weight), '')
-    return [_constant_of(x, weight) for x in bind(*(x.value for x in inputs))]
+    found: list[Operand]
+    features = not self._features.isdisjoint(inputs)
+    if eqn.primitive is _quantize:
+      steps, value = self._steps[params['call']], inputs[0].value
+      found = [Constant(value if steps is None else steps.rounded(value))]
+      features = True
+    elif name in MOVES and len(inputs) == 1:
+      found = [inputs[0].moved(lambda x: bind(x)[0])]
+    else:
+      # A weight that is computed with has other steps, to be found again.
+      weight = next((x.weight for x in inputs if x.weight and not features), '')
+      values = bind(*(x.value for x in inputs))
+      found = [_constant_of(x, weight) for x in values]
+    if each:
+      self._of_each.update(found)
+    if features:
+      self._features.update(found)
+    return found
+
+
+def _of_one(param: Any) -> Any:
+  """A parameter of a primitive, for a batch of one example."""
+  if not hasattr(param, 'dimension_as_value'):  # JAX's symbolic sizes have it.
+    return param
+  (size,) = sizes_of((param,))
+  return size // BATCH

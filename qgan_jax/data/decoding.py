@@ -5,7 +5,7 @@ import contextlib
 import io
 import threading
 
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from qgan_jax.data import picture_files
 
@@ -18,6 +18,11 @@ _LARGE = 2**24
 _HUGE = 89_478_485
 _MOST_OF_JPEG = 2**29
 _JPEG = b'\xff\xd8\xff'
+# Formats whose further frames or pages are pictures of their own, and not
+# previews or layers.
+_OF_SEVERAL = frozenset({'GIF', 'WEBP', 'PNG', 'TIFF', 'AVIF'})
+# Where `upright` says in an image's `info` that there are further ones.
+SEVERAL = 'several'
 
 _one_at_a_time = threading.Lock()
 
@@ -29,18 +34,29 @@ def upright(data: bytes) -> Iterator[Image.Image]:
   A JPEG of more than 89 megapixels is returned with sides divided by 2 or 4;
   its decoder does that while it reads. Any thread may call this. While one
   thread has a picture of more than 16 megapixels open, others wait with theirs.
+  Of several frames or pages, it is the first.
 
   Args:
     data: the file's content.
 
   Raises:
-    ValueError: it has too many pixels to be read.
+    ValueError: it is of no known format, or has too many pixels to be read.
     OSError: it cannot be decoded.
   """
   with _opened(data) as image:
     is_large = image.width * image.height > _LARGE
     with _one_at_a_time if is_large else contextlib.nullcontext():
-      yield ImageOps.exif_transpose(image)
+      found = ImageOps.exif_transpose(image)
+      # The image returned is a copy, which no longer knows.
+      found.info[SEVERAL] = _is_first_of_several(image)
+      yield found
+
+
+def _is_first_of_several(image: Image.Image) -> bool:
+  try:
+    return image.format in _OF_SEVERAL and getattr(image, 'is_animated', False)
+  except Exception:  # noqa: BLE001
+    return False  # Damaged behind the first one, which has been read.
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -59,6 +75,9 @@ def _opened(data: bytes) -> Image.Image:
       return image
   try:
     return Image.open(io.BytesIO(data), formats=picture_files.formats())
+  except UnidentifiedImageError:
+    # Pillow's own sentence names an object in memory.
+    raise ValueError('damaged, or of a format that is not read') from None
   except Image.DecompressionBombError:
     raise ValueError(
       f'more than {2 * _HUGE // 10**6} megapixels, which only a JPEG may have: '

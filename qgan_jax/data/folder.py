@@ -144,7 +144,7 @@ def _decode(
   if options:
     # What all of them are like decides how each is read.
     to_array = functools.partial(to_array, **options)
-    good = reading.readable(path, to_array, files)
+    good = reading.readable(path, to_array, files, warn=False)
   layout = layout_of([picture.parts for picture in good])
   examples: list[Example] = [(picture,) for picture in good]
   if pairs is not None:
@@ -157,6 +157,14 @@ def _decode(
     )
     found = match_domains(layout, domains, parts)
     examples, layout = _joined(good, layout._replace(splits=parts), found)
+  elif layout.splits is None and len(layout.class_names) == len(good):
+    logging.warning(
+      'each of the %d folders in %r holds one picture, so that they are no '
+      'classes',
+      len(good),
+      path,
+    )
+    layout = Layout(None, None, ())
   held_out = _held_out(examples, layout, group)
   if held_out.all() or not held_out.any():
     raise UserError(

@@ -71,13 +71,22 @@ class Source:
         self._in_order = True
         archive_in_order = tarfile.open(path)  # noqa: SIM115
         self._files = self._of_tar(held.enter_context(archive_in_order))
-      elif path.is_file() and zipfile.is_zipfile(path):
+      # By its name too: where its end is missing, nothing else says so.
+      elif path.is_file() and (
+        zipfile.is_zipfile(path) or path.suffix.lower() == '.zip'
+      ):
         archive = held.enter_context(zipfile.ZipFile(path))
         self._files = self._of_zip(archive)
-      else:
+      elif path.is_file():
         raise UserError(
-          f'There is no image folder {str(path)!r}, and no .zip or .tar '
-          "archive of that name; give the path of one as 'folder:PATH'."
+          f'{str(path)!r} is neither a folder of images nor a .zip or .tar '
+          'archive of them; put it into a folder, or unpack it, and give that.'
+        )
+      else:
+        where = '' if path.is_absolute() else f' in {os.getcwd()}'
+        raise UserError(
+          f'There is no image folder {str(path)!r}{where}, and no .zip or .tar '
+          'archive of that name.'
         )
     except _DAMAGE as error:
       raise self._damaged(error) from None
@@ -213,10 +222,16 @@ def check(path: str) -> None:
 
 
 def no_pictures(source: Source) -> UserError:
-  """The error for a source without any picture."""
+  """The error for a source without any picture, once all of it was read."""
+  others = ''
+  if source.ignored:
+    others = (
+      f' {len(source.ignored)} other file(s) are there, such as '
+      f'{source.ignored[0]!r}: save pictures of other formats as PNG or JPEG.'
+    )
   return UserError(
     f'The folder {str(source.path)!r} holds no images (looked in its '
-    'sub-folders too); expected files such as .png, .jpg or .webp.'
+    f'sub-folders too); expected files such as .png, .jpg or .webp.{others}'
   )
 
 

@@ -37,6 +37,7 @@ class Picture(NamedTuple):
     fault: what is wrong with it in that case.
     brightest: its largest value if it has more than 8 bits, else 0.
     is_flat: whether it has few colours; None if it has the right size.
+    is_first: whether it is the first of several frames or pages.
   """
 
   parts: tuple[str, ...]
@@ -45,6 +46,7 @@ class Picture(NamedTuple):
   fault: str = ''
   brightest: int = 0
   is_flat: bool | None = None
+  is_first: bool = False
 
 
 def read(
@@ -89,7 +91,11 @@ def digests(path: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def readable(
-  path: str, to_array: Callable[..., np.ndarray], files: Files | None = None
+  path: str,
+  to_array: Callable[..., np.ndarray],
+  files: Files | None = None,
+  *,
+  warn: bool = True,
 ) -> list[Picture]:
   """The pictures that can be read; a warning counts everything else.
 
@@ -97,6 +103,7 @@ def readable(
     path: of the folder or archive.
     to_array: makes an array of a picture.
     files: stores the arrays; None for memory.
+    warn: False if the same pictures were read before, and warned of.
 
   Returns:
     The pictures, in an order that depends on their content alone.
@@ -123,9 +130,10 @@ def readable(
   where = str(source.path)
   if not found:
     raise picture_files.no_pictures(source)
-  if source.ignored:
+  if source.ignored and warn:
     logging.warning(
-      '%d file(s) in %r are no pictures, or not inside, and are left out: %s',
+      '%d file(s) in %r are no pictures of a format that can be read (PNG, '
+      'JPEG, WebP…), or not inside, and are left out: %s',
       len(source.ignored),
       where,
       _some(source.ignored),
@@ -139,11 +147,21 @@ def readable(
     )
     if len(good) < 2:
       raise UserError(f'{message}. At least two readable ones are needed.')
-    logging.warning('%s. They are left out.', message)
+    if warn:
+      logging.warning('%s. They are left out.', message)
   if len(good) < 2:
     raise UserError(
       f'The folder {where!r} holds one image; at least two are needed, one to '
       'train on and one to hold out.'
+    )
+  firsts = ['/'.join(p.parts) for p in good if p.is_first]
+  if firsts and warn:
+    logging.warning(
+      '%d picture(s) in %r have several frames or pages, of which the first '
+      'is read (save others as pictures of their own): %s',
+      len(firsts),
+      where,
+      _some(firsts),
     )
   return good
 
@@ -222,10 +240,11 @@ def _read(to_array: Callable[..., np.ndarray], file: PictureFile) -> Picture:
         # Pillow counts no colours of the other modes with 16 bits.
         counted = upright.convert('I') if is_deep else upright
         is_flat = counted.getcolors(_FEW_COLOURS) is not None
+      is_first = upright.info[decoding.SEVERAL]
   # Pillow raises many types for broken files; one must not stop the loading.
   except Exception as error:  # noqa: BLE001
     return Picture(file.parts, digest, fault=str(error))
-  return Picture(file.parts, digest, pixels, '', brightest, is_flat)
+  return Picture(file.parts, digest, pixels, '', brightest, is_flat, is_first)
 
 
 def _kept(picture: Picture, number: int, files: Files) -> Picture:

@@ -194,6 +194,7 @@ RUN = table(
     'file': text,
     'arg': text,
     'overrides': mapping(anything),
+    'cwd': text,
     'versions': mapping(text),
     'devices': list_of(text),
   },

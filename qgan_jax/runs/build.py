@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import flax.errors
@@ -27,7 +28,8 @@ from qgan_jax.precision.compile import compile_quickly
 from qgan_jax.precision.layers import find_layers, Layer
 from qgan_jax.precision.schedule import Schedule
 from qgan_jax.precision.table import Choice
-from qgan_jax.runs import inputs
+from qgan_jax.runs import inputs, pictures
+from qgan_jax.runs.folder import read_run
 from qgan_jax.runs.precision import make_schedule, plan_precision
 from qgan_jax.runs.variants import make_variant, refuse_given
 from qgan_jax.training import devices, diagnosis, machine
@@ -85,6 +87,29 @@ def load_dataset(config: Any, *, standin: bool) -> ImageDataset:
       'images of each class into a sub-folder, or set it to False'
     )
   return dataset
+
+
+def load_learned(workdir: Path) -> tuple[Any, ImageDataset]:
+  """The config of a run, and the data set that it has learned.
+
+  Raises:
+    UserError: it is not the folder of a run, or its data set is not available
+      or has changed.
+  """
+  config, name = read_run(workdir)
+  if config.data.dir is not None:
+    try:
+      data.check(config.data.source, data_dir=config.data.dir)
+    except UserError as error:
+      raise UserError(
+        f'{error} {workdir} has learned from it: if it has moved, start the '
+        "run's own command again with its new place as dir=… and with "
+        f'--workdir={workdir}, and that is noted.'
+      ) from None
+  inputs.check([config])
+  dataset = load_dataset(config, standin=True)
+  pictures.check(workdir, name, dataset)
+  return config, dataset
 
 
 def make_extractor(config: Any, dataset: ImageDataset) -> metrics.Extractor:

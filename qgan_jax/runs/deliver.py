@@ -1,6 +1,7 @@
 """The results of a run: scores of its best and last state, and an artifact."""
 
 from pathlib import Path
+import shlex
 from typing import Any
 
 import flax.linen as nn
@@ -96,9 +97,8 @@ def how_to_draw(
   what = '--num=64 --out=grid.png'
   if from_images:
     what = '--images=FOLDER --out=made/'
-  return (
-    f'\n  draw from it: python -m qgan_jax.sample {own}--artifact={path} {what}'
-  )
+  file = shlex.quote(f'--artifact={path}')
+  return f'\n  draw from it: python -m qgan_jax.sample {own}{file} {what}'
 
 
 def _summary(scores: dict[str, Any], path: Path) -> str:

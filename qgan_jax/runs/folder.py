@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 import importlib.metadata
 import json
+import os
 from pathlib import Path
 import platform
 import re
@@ -10,6 +11,7 @@ import sys
 from typing import Any
 
 import jax
+from ml_collections import FrozenConfigDict
 
 from qgan_jax import config as config_lib
 from qgan_jax import models, records
@@ -55,6 +57,8 @@ def open_folder(
     'file': experiment.file,
     'arg': experiment.arg,
     'overrides': experiment.overrides,
+    # Where a relative data.dir starts; paths are bytes, and records hold text.
+    'cwd': os.getcwdb().decode(errors='replace'),
     'versions': versions(),
     'devices': [str(d.device_kind) for d in jax.devices()],
   }
@@ -74,10 +78,30 @@ def open_folder(
     records.write_json(path, record)
     return
   where = experiment.config.data.dir
-  if before['config'].get('data', {}).get('dir') != where:
+  earlier = before['config'].get('data', {}).get('dir')
+  if _place(earlier, before) != _place(where, record):
     # So that scoring the run again finds the data where they lie now.
     print(f'{dataset.name} is taken from data.dir={where} now', file=sys.stderr)
-    records.write_json(path, before | identity(experiment.config, dataset.name))
+    now = identity(experiment.config, dataset.name) | {'cwd': record['cwd']}
+    records.write_json(path, before | now)
+
+
+def _place(folder: str | None, record: Mapping[str, Any]) -> str | None:
+  """A folder in full, if it is relative to where a record was made."""
+  return folder and os.path.join(record.get('cwd', ''), folder)
+
+
+def _with_data_found(config: Any, record: Mapping[str, Any]) -> Any:
+  """A config whose data lie where its run began, if they do not lie here."""
+  folder = config.data.dir
+  place = _place(folder, record)
+  if not place or os.path.exists(folder) or not os.path.exists(place):
+    return config
+  values = config.to_dict()
+  values['data']['dir'] = place
+  if config.data.source == f'folder:{folder}':
+    values['data']['source'] = f'folder:{place}'
+  return FrozenConfigDict(values)
 
 
 def differences(old: Any, new: Any) -> list[str]:
@@ -111,6 +135,8 @@ def config_of(record: Mapping[str, Any], source: Path) -> Any:
 def read_run(workdir: Path) -> tuple[Any, str]:
   """(the config of a run, the name of the data set that it really used).
 
+  A relative `data.dir` that is not here is the one where the run was started.
+
   Raises:
     UserError: it is not the folder of a run, or its record is damaged.
   """
@@ -133,7 +159,7 @@ def read_run(workdir: Path) -> tuple[Any, str]:
     config_lib.validate(config)
   except UserError as error:
     raise records.DamagedFile(f'{path} is damaged: {error}') from None
-  return config, record['dataset']
+  return _with_data_found(config, record), record['dataset']
 
 
 def read_start(folder: str) -> Any:

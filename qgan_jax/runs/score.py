@@ -10,8 +10,7 @@ from qgan_jax import artifacts, metrics, records
 from qgan_jax.artifacts import drawer as drawer_lib
 from qgan_jax.data import ImageDataset, labels_in_proportion
 from qgan_jax.errors import UserError
-from qgan_jax.runs import build, inputs, memory, pictures
-from qgan_jax.runs.folder import read_run
+from qgan_jax.runs import build, inputs, memory
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.state import TrainState
 
@@ -145,10 +144,7 @@ def score_checkpoint(
     UserError: it is not the folder of a run, has no such checkpoint, or the
       run's data set is not available.
   """
-  config, name = read_run(workdir)
-  inputs.check([config])
-  dataset = build.load_dataset(config, standin=True)
-  pictures.check(workdir, name, dataset)
+  config, dataset = build.load_learned(workdir)
   samples = samples or config.scores.samples
   check_samples(samples, dataset)
   setup = build.set_up(config, dataset)

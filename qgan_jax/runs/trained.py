@@ -11,8 +11,7 @@ from qgan_jax import config as config_lib
 from qgan_jax import post_training
 from qgan_jax.config.keys import KEYS
 from qgan_jax.precision import Quantized
-from qgan_jax.runs import build, inputs, pictures
-from qgan_jax.runs.folder import read_run
+from qgan_jax.runs import build
 from qgan_jax.training.checkpoints import Checkpoints
 from qgan_jax.training.state import average_of, fill, TrainState
 from qgan_jax.training.step import to_float
@@ -85,10 +84,7 @@ class TrainedRun:
     Raises:
       UserError: it is no finished run, or its data set is not available.
     """
-    config, name = read_run(workdir)
-    inputs.check([config])
-    dataset = build.load_dataset(config, standin=True)
-    pictures.check(workdir, name, dataset)
+    config, dataset = build.load_learned(workdir)
     self.setup = build.set_up(config, dataset)
     checkpoints = Checkpoints(workdir / 'checkpoints', primary=False)
     shapes = self.setup.state_shapes()

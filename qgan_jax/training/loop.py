@@ -336,6 +336,9 @@ def train(
             member.checkpoints.save(step, hosts(step)[i])
       if stopping:
         raise Stopped(step, received[0] if received else signal.SIGTERM)
+    # During what is done after the last step, which can take minutes.
+    if running() and devices.any_process(bool(received)):
+      raise Stopped(step, received[0] if received else signal.SIGTERM)
   return Ended(
     [None if i in problems else host for i, host in enumerate(hosts(step))],
     problems,

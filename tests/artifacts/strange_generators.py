@@ -76,6 +76,52 @@ class Plain(nn.Module):
     return 2 * jnp.clip(pixels, -0.5, 0.5)
 
 
+class Learned(nn.Module):
+  """Layers of constants: of one in all examples, and of one repeated."""
+
+  @nn.compact
+  def __call__(self, latents):
+    normal = nn.initializers.normal(1.0)
+    x = self.param('shared', normal, (1, 2, 3, 8))
+    x = nn.relu(nn.GroupNorm(2)(nn.ConvTranspose(8, (4, 4), (2, 2))(x)))
+    x = x.reshape(1, 4, 6, 2, 4).swapaxes(3, 4).reshape(x.shape)
+    tokens = self.param('tokens', normal, (5, 8))
+    tokens = jnp.broadcast_to(tokens, (latents.shape[0], 5, 8))
+    query = nn.Dense(24 * 8)(latents).reshape(-1, 24, 8)
+    weights = nn.softmax(query @ nn.Dense(8)(tokens).swapaxes(1, 2) / 3)
+    x = x * nn.Dense(8)(latents)[:, None, None]
+    x = x + (weights @ tokens).reshape(-1, 4, 6, 8)
+    return jnp.tanh(nn.Conv(3, (3, 3))(x))
+
+
+class Patches(nn.Module):
+  """Four patches of each image, in one axis with the examples."""
+
+  @nn.compact
+  def __call__(self, latents):
+    x = nn.relu(nn.Dense(4 * 8)(latents)).reshape(-1, 8)
+    x = nn.Dense(2 * 3 * 8)(x).reshape(-1, 2, 3, 8)
+    x = nn.GroupNorm(2)(nn.Conv(8, (3, 3))(x))
+    x = jnp.where(jnp.arange(3)[:, None] > 0, x, -0.5)
+    x = nn.relu(nn.ConvTranspose(4, (4, 4), (2, 2))(x))
+    x = nn.max_pool(x, (2, 2), (1, 1), 'SAME')
+    x = x.reshape(-1, 2, 2, 4, 6, 4).swapaxes(2, 3).reshape(-1, 8, 12, 4)
+    return jnp.tanh(nn.Conv(1, (3, 3))(x))
+
+
+class Unbiased(nn.Module):
+  """Layers without a bias, whose channels a reshape takes apart."""
+
+  @nn.compact
+  def __call__(self, latents):
+    x = nn.Dense(6 * 8, use_bias=False)(latents).reshape(-1, 6, 8)
+    x = nn.MultiHeadDotProductAttention(2, use_bias=False)(x, x)
+    x = nn.Dense(8, use_bias=False)(x).reshape(-1, 2, 3, 8)
+    x = nn.Conv(3 * 4, (3, 3), use_bias=False)(x)
+    x = x.reshape(-1, 2, 3, 2, 2, 3).swapaxes(2, 3).reshape(-1, 4, 6, 3)
+    return jnp.tanh(x)
+
+
 GENERATORS = {'residual': Residual, 'attention': Attention, 'plain': Plain}
 
 

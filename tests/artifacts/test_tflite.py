@@ -154,6 +154,16 @@ def test_float_graph(name):
     np.testing.assert_allclose(drawn, images(network, *inputs), atol=1e-4)
 
 
+@pytest.mark.parametrize('integer', [True, False])
+def test_patches_in_the_axis_of_examples(integer):
+  network, inputs = strange_generators.make(
+    strange_generators.Patches, num=4, bits=(8, 8 if integer else 32)
+  )
+  plan = make_plan(network, integer=integer, split=False)
+  drawn, _ = draw(tflite_model(plan, {}), inputs)
+  assert_alike(drawn, images(network, *inputs))
+
+
 def test_a_residual_network_with_classes():
   network, inputs = strange_generators.make(
     lambda: models.make_generator(

@@ -164,6 +164,24 @@ def test_integer_graphs(name, split, tmp_path):
     assert len(floats) <= FLOAT_PRODUCTS.get(name, 0), executed
 
 
+@pytest.mark.parametrize(
+  'module',
+  [
+    strange_generators.Learned,
+    strange_generators.Patches,
+    strange_generators.Unbiased,
+  ],
+)
+def test_layers_of_constants_of_patches_and_without_a_bias(module, tmp_path):
+  network, inputs = strange_generators.make(module, num=6)
+  expected = images(network, *inputs)
+  assert expected.std() > 0.1
+  plan = make_plan(network, integer=True)
+  for form, run in IN_INTEGERS:
+    drawn, _ = run(onnx_model(plan, form, {}), feeds(inputs), tmp_path)
+    assert (127.5 * np.abs(drawn - expected) <= 1).mean() >= 0.99
+
+
 @pytest.mark.parametrize('integer', [True, False])
 def test_networks_that_compute_in_bfloat16(integer, tmp_path):
   class Half(nn.Module):
@@ -216,6 +234,20 @@ def test_a_weight_of_ones_own_is_named():
     exceptions=(('weights', 'table', QuantizerSpec('uniform', -1)),),
   )
   network, _ = strange_generators.make(Own, precision=quantized)
+  with pytest.raises(UserError, match='table is multiplied with is not'):
+    make_plan(network, integer=True)
+  make_plan(network, integer=False)
+
+
+def test_a_weight_of_ones_own_for_each_pixel_is_named():
+  class Own(nn.Module):
+    @nn.compact
+    def __call__(self, z):
+      x = nn.Dense(8, name='first')(z).reshape(-1, 4, 2)
+      table = self.param('table', nn.initializers.normal(1.0), (4, 2, 3))
+      return jnp.einsum('bpi,pio->bpo', x, table).reshape(-1, 2, 2, 3)
+
+  network, _ = strange_generators.make(Own)
   with pytest.raises(UserError, match='table is multiplied with is not'):
     make_plan(network, integer=True)
   make_plan(network, integer=False)

@@ -162,7 +162,66 @@ def test_broken_files_are_named_and_left_out(tmp_path, caplog):
   assert len(_everything(found)) == 3
   assert '2 of 5 image(s)' in caplog.text
   assert 'cut.png' in caplog.text
-  assert 'text.jpg' in caplog.text
+  assert 'text.jpg (damaged, or of a format that is not read)' in caplog.text
+
+
+def test_pictures_that_are_read_twice_are_warned_of_once(tmp_path, caplog):
+  for i in range(4):
+    _save(tmp_path / f'{i}.png', i, size=(3, 3))
+  _save(tmp_path / 'move.gif', 9, save_all=True, append_images=[_frame(1)])
+  (tmp_path / 'text.jpg').write_text('not a picture')
+  (tmp_path / 'notes.txt').write_text('no picture')
+  assert _load(tmp_path).pixel_art  # So they were read again, as such.
+  for name in ('move.gif', 'text.jpg', 'notes.txt'):
+    assert caplog.text.count(name) == 1
+
+
+def _frame(value, size=(6, 6)):
+  return Image.new('L', size, value)
+
+
+@pytest.mark.parametrize('ending', ['gif', 'tif', 'png', 'webp'])
+def test_of_several_frames_or_pages_the_first_is_read(tmp_path, ending, caplog):
+  whole = {'lossless': True} if ending == 'webp' else {}
+  others = [_frame(200), _frame(100)]
+  _save(tmp_path / 'one.png', 7)
+  _save(tmp_path / f'two.{ending}', 7, **whole)
+  _save(
+    tmp_path / f'many.{ending}',
+    50,
+    save_all=True,
+    append_images=others,
+    **whole,
+  )
+  found = _load(tmp_path)
+  assert sorted(np.unique(_everything(found))) == [7, 50]
+  assert '1 picture(s)' in caplog.text
+  assert (
+    f'first is read (save others as pictures of their own): many.{ending}'
+    in (caplog.text)
+  )
+
+
+def test_damage_behind_the_first_frame_does_not_matter(tmp_path):
+  others = [_frame(value) for value in (200, 100)]
+  _save(tmp_path / 'whole.gif', 50, save_all=True, append_images=others)
+  whole = (tmp_path / 'whole.gif').read_bytes()
+  # Within the header of the second frame.
+  second = whole.index(b'\x2c', whole.index(b'\x2c') + 1)
+  (tmp_path / 'cut.gif').write_bytes(whole[: second + 3])
+  assert len(_everything(_load(tmp_path))) == 2
+
+
+def test_folders_of_one_picture_each_are_no_classes(tmp_path, caplog):
+  for i in range(30):
+    _save(tmp_path / f'scan {i}' / 'page.png', i)
+  found = _load(tmp_path)
+  assert len(_everything(found)) == 30
+  assert found.num_classes == 0
+  assert found.train_labels is None
+  assert 'each of the 30 folders' in caplog.text
+  _save(tmp_path / 'scan 0' / 'second.png', 99)
+  assert _load(tmp_path).num_classes == 30
 
 
 def test_no_picture_starts_another_program(tmp_path, caplog, monkeypatch):
@@ -186,6 +245,7 @@ def test_no_picture_starts_another_program(tmp_path, caplog, monkeypatch):
   [
     (None, 'There is no image folder'),
     ([], 'holds no images'),
+    (['a.heic', 'b.svg'], '2 other file.*, such as .a.heic.: save .* as PNG'),
     (['a.png', 'b.png'], '2 of 2 image.*cannot be read: a.png'),
   ],
 )

@@ -148,8 +148,18 @@ def test_damaged_archives(tmp_path, name):
   noise = os.urandom(20_000)
   path = make(tmp_path / name, {'b.bin': noise, 'a.png': _png()})
   path.write_bytes(path.read_bytes()[:10_000])
-  with pytest.raises(UserError, match=r'cannot be read|no \.zip or \.tar'):
+  with pytest.raises(UserError, match='cannot be read to its end.*copy it ag'):
     _found(path)
+
+
+def test_what_is_neither_a_folder_nor_an_archive(tmp_path, monkeypatch):
+  (tmp_path / 'a.png').write_bytes(_png())
+  with pytest.raises(UserError, match='a.png. is neither a folder of images'):
+    _found(tmp_path / 'a.png')
+  # A relative path is looked for in the folder that is told.
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match=f"folder 'b' in {tmp_path}, and no .zip"):
+    _found('b')
 
 
 def test_links_to_folders_are_followed_once(tmp_path):

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 from pathlib import Path
+import shlex
 import types
 
 import flax.linen as nn
@@ -57,6 +58,12 @@ def test_how_to_draw_from_it(module, said):
   line = how_to_draw(module, Path('a/g.qgan'))
   assert said in line
   assert line.startswith('\n  draw from it: ')
+
+
+def test_how_to_draw_can_be_pasted_into_a_shell():
+  path = Path("my run's, 1/g.qgan")
+  line = how_to_draw(Generator(), path)
+  assert f'--artifact={path}' in shlex.split(line)
 
 
 class Drawer(nn.Module):

@@ -10,7 +10,7 @@ from qgan_jax.config.flags import Experiment
 from qgan_jax.config.keys import REMOVED
 from qgan_jax.data import ImageDataset
 from qgan_jax.errors import UserError
-from qgan_jax.runs import plan
+from qgan_jax.runs import build, plan
 from qgan_jax.runs.folder import identity, open_folder, read_run
 from qgan_jax.runs.pictures import check as check_pictures
 
@@ -120,6 +120,47 @@ def test_data_may_move(tmp_path, capsys):
     open_folder(tmp_path, experiment, data_of('other'), primary=True)
   open_sweep(tmp_path, 'data.dir=/a')
   open_sweep(tmp_path, 'data.dir=/b')
+
+
+def test_a_relative_place_of_data_is_found_from_elsewhere(
+  tmp_path, monkeypatch, capsys
+):
+  arg, dataset = 'source=folder,dir=photos', data_of('pictures-1', ['a'])
+  run, start, other = (tmp_path / x for x in ('run', 'start', 'other'))
+  for folder in (run, start / 'photos', other):
+    folder.mkdir(parents=True)
+  monkeypatch.chdir(start)
+  open_run(run, arg, dataset)
+  assert read_run(run)[0].data.dir == 'photos'
+  monkeypatch.chdir(other)
+  found = read_run(run)[0].data
+  assert found.dir == f'{start}/photos'
+  assert found.source == f'folder:{start}/photos'
+  # A place that is nowhere stays as it was said; one that is here is taken.
+  (start / 'photos').rename(other / 'photos')
+  monkeypatch.chdir(start)
+  assert read_run(run)[0].data.dir == 'photos'
+  monkeypatch.chdir(other)
+  assert read_run(run)[0].data.source == 'folder:photos'
+  # Going on here is noted, once.
+  for _ in range(2):
+    open_run(run, arg, dataset)
+  assert capsys.readouterr().err.count('is taken from data.dir=photos now') == 1
+  monkeypatch.chdir(start)
+  assert read_run(run)[0].data.dir == f'{other}/photos'
+
+
+def test_pictures_that_are_gone_are_said_with_their_run(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'run').mkdir()
+  open_run(tmp_path / 'run', 'source=folder,dir=gone', data_of('pictures-1'))
+  with pytest.raises(UserError) as caught:
+    build.load_learned(tmp_path / 'run')
+  said = str(caught.value)
+  assert f"There is no image folder 'gone' in {tmp_path}" in said
+  assert (
+    f'with its new place as dir=… and with --workdir={tmp_path}/run' in said
+  )
 
 
 def test_names_of_classes_are_recorded(tmp_path):

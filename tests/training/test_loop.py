@@ -188,7 +188,7 @@ def test_the_step_gets_the_batches_of_its_number_and_a_row_is_a_mean(
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize('at', [1, 4, 7])
+@pytest.mark.parametrize('at', [1, 4, 7, 9])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
   gan, undisturbed, tmp_path, number, at
 ):
@@ -202,10 +202,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
   state, step_fn = gan
   with pytest.raises(loop.Stopped, match=number.name) as stopped:
     train(tmp_path, state, step_fn, periodic=(loop.Periodic(1, stop),))
-  assert (stopped.value.step, stopped.value.signal) == (at + 1, number)
+  # A signal during the last step's events has no next step to stop after.
+  last = min(at + 1, 9)
+  assert (stopped.value.step, stopped.value.signal) == (last, number)
   assert signal.getsignal(number) is handler
   step, state = Checkpoints(tmp_path / 'checkpoints').restore_latest(state)
-  assert step == at + 1
+  assert step == last
   assert_identical(train(tmp_path, state, step_fn), undisturbed)
   steps = [row['step'] for row in log(tmp_path)]
   assert steps == sorted(set(steps))
