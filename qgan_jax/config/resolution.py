@@ -90,8 +90,17 @@ def override(config: ConfigDict, arg: str | None) -> ConfigDict:
       value of the wrong type.
   """
   names: dict[str, str] = {}
+  path = ''
   for name, text in grammar.parse(arg).items():
-    path = path_of(name)
+    try:
+      path = path_of(name)
+    except UserError as error:
+      if path and KEYS[path].kind.type is str:
+        raise UserError(
+          f'{error} (if it is a part of {names[path]}: a value that holds a '
+          f'comma is given as --config.{path}=VALUE)'
+        ) from None
+      raise
     if path in names:
       raise UserError(
         f'config string {arg!r} sets {path} twice, as {names[path]!r} and '

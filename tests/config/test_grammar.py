@@ -62,6 +62,8 @@ def test_a_malformed_string_is_shown_where(arg, said):
     ('zzzzzz=8', 'the keys are experiment, model, source'),
     ('generator=8', "'generator' is a group; its keys are generator."),
     ('g_w_bits=8,generator.bits.weights=4', "as 'g_w_bits' and 'generator.bi"),
+    ('bits=4,dir=a,b=c', 'part of dir: .* as --config.data.dir=VALUE'),
+    ('bits=4,bitz=8', r"did you mean 'bits'\?$"),
     ('steps=abc', 'steps=abc: steps takes a whole number'),
     ('steps=1.0', 'steps takes a whole number'),
     ('steps=True', 'steps takes a whole number'),
