@@ -54,7 +54,7 @@ def commands(cache):
 
 def finish(process, code=0):
   """What a process printed, once it has ended as it should."""
-  out, err = process.communicate(timeout=300)
+  out, err = process.communicate(timeout=900)
   assert process.returncode == code, err
   assert 'Traceback' not in err
   return out, err
