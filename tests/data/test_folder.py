@@ -196,10 +196,8 @@ def test_of_several_frames_or_pages_the_first_is_read(tmp_path, ending, caplog):
   found = _load(tmp_path)
   assert sorted(np.unique(_everything(found))) == [7, 50]
   assert '1 picture(s)' in caplog.text
-  assert (
-    f'first is read (save others as pictures of their own): many.{ending}'
-    in (caplog.text)
-  )
+  said = 'first is read (save others as pictures of their own)'
+  assert f'{said}: many.{ending}' in caplog.text
 
 
 def test_damage_behind_the_first_frame_does_not_matter(tmp_path):
