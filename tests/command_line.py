@@ -7,6 +7,14 @@ import subprocess
 import sys
 
 ROOT = Path(__file__).parents[1]
+# Programs of tests run once or twice: most of the time is the compiler's, and
+# these halve it. Without the first two, it optimizes what is little used; with
+# the third, it has one part of a program to start up for.
+XLA_FLAGS = (
+  '--xla_backend_optimization_level=0 '
+  '--xla_cpu_use_fusion_emitters=false '
+  '--xla_cpu_parallel_codegen_split_count=1'
+)
 
 
 @contextlib.contextmanager
@@ -19,12 +27,11 @@ def commands(cache):
   env = {
     **os.environ,
     'PYTHONPATH': str(ROOT),
-    # Compiled once for all processes, and without optimizations, which take
-    # most of the time here.
+    # Compiled once for all processes.
     'JAX_COMPILATION_CACHE_DIR': str(cache / 'jax'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'QGAN_JAX_CACHE': str(cache / 'classifiers'),
-    'XLA_FLAGS': '--xla_backend_optimization_level=0',
+    'XLA_FLAGS': XLA_FLAGS,
   }
   processes = []
 

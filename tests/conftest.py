@@ -3,11 +3,11 @@ import signal
 
 # Unset, JAX would try to reach accelerators that a test must not depend on.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# Programs of tests run once or twice, and compile a third faster so.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
 import command_line
 import pytest
+
+os.environ.setdefault('XLA_FLAGS', command_line.XLA_FLAGS)
 
 
 def pytest_configure():

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from command_line import finish, ROOT
+from command_line import finish, ROOT, XLA_FLAGS
 import numpy as np
 import pytest
 
@@ -18,9 +18,7 @@ STRING = (
   'logging.eval_samples=64,scores.samples=64,loss.penalty_fraction=0.5'
 )
 # With more, members' last digits differ from those of a run on one device.
-ONE_DEVICE = (
-  '--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=1'
-)
+ONE_DEVICE = f'{XLA_FLAGS} --xla_force_host_platform_device_count=1'
 ARGS = {
   'two': 'bits=2,learning_rate=0.01',
   'mixed': 'w_bits=8,a_bits=4,learning_rate=0.003,seed=1,penalty_weight=0.5',
@@ -140,10 +138,7 @@ def test_finished_trials_are_left_alone(commands, together):
 def test_every_layout_on_eight_devices(tmp_path):
   """Groups of devices, one each, several in turn or side by side."""
   script = Path(__file__).parent / 'training/tiny_population.py'
-  flags = (
-    '--xla_backend_optimization_level=0 '
-    '--xla_force_host_platform_device_count=8'
-  )
+  flags = f'{XLA_FLAGS} --xla_force_host_platform_device_count=8'
   out = tmp_path / 'states.npz'
   subprocess.run(
     [sys.executable, script, out],

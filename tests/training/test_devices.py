@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+from command_line import XLA_FLAGS
 import numpy as np
 import pytest
 import tiny_run
@@ -16,11 +17,7 @@ LONG = ('pix2pix', 'cyclegan')  # To compile.
 
 
 def start(out, num_devices, variants, *distributed):
-  # Compiled without optimizations, which take most of the time here.
-  flags = (
-    '--xla_backend_optimization_level=0 '
-    f'--xla_force_host_platform_device_count={num_devices}'
-  )
+  flags = f'{XLA_FLAGS} --xla_force_host_platform_device_count={num_devices}'
   return subprocess.Popen(
     [sys.executable, HERE / 'tiny_run.py', out, variants, *distributed],
     env={**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(HERE.parents[1])},
