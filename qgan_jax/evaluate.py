@@ -59,6 +59,11 @@ def main(argv: Sequence[str]) -> None:
       raise errors.UserError(
         'give --workdir=FOLDER, or --artifact=FILE with --config=EXPERIMENT'
       )
+    if values['time_limit'].present:
+      raise errors.UserError(
+        '--time_limit does nothing with --workdir, whose run has no program of '
+        'a file; leave it out'
+      )
     errors.import_module(values.module)
     scores = score_checkpoint(
       Path(values.workdir),

@@ -89,6 +89,11 @@ def main(argv: Sequence[str]) -> None:
         f'--artifact={values.artifact} lies inside the package: say where the '
         'files go, --out=FOLDER'
       )
+  if values.ort_web and 'web' not in values.format:
+    raise UserError(
+      f'--ort_web={values.ort_web} does nothing without --format=web; leave it '
+      'out'
+    )
   folder = Path(values.out) if values.out else source.parent
   errors.import_module(values.module)
   ort_web = Path(values.ort_web) if values.ort_web else None

@@ -170,6 +170,7 @@ def _flags():
   yield from _with(evaluate, 'seed', ('-1', 2**64, 'x'))
   yield from _with(evaluate, 'step', ('-1', huge, 'x', '7'))
   yield from _with(evaluate, 'nearest', ('', 'x', 'x.jpg', 'none/x.png'))
+  yield f'{evaluate} --time_limit=9'
   yield from _with('report run', 'port', ('-1', '99999', huge, 'x', ''))
   yield from _with('report run', 'within', ('-1', 'nan', 'inf', 'x'))
   hosts = '', 'no.such.host.invalid', '300.1.1.1', 'x' * 300
@@ -302,6 +303,7 @@ def _paths():
   folders = '', 'digits.py', 'digits.py/new', home, long
   yield from _with(f'{export} --format=packed', 'out', folders)
   yield from _with(f'{export} --format=web --out=new', 'ort_web', ('', 'none'))
+  yield f'{export} --format=packed --out=new --ort_web=folder'
   folders = '', 'none', 'digits.py', 'folder', 'run'
   yield from _with('export --out=new', 'workdir', folders)
   yield from ('export --artifact', f'{export} --workdir=run')

@@ -71,6 +71,7 @@ def test_several_folders_and_flags_anywhere(tmp_path):
     (('empty',), 'no run in empty'),
     (('absent',), 'absent is no folder'),
     (('run', '--out=no/where.html'), 'cannot write no/where.html'),
+    (('run', '--out=page'), '--out=page: give a file that ends in .html'),
     (('run', '--no_such_flag'), 'no_such_flag'),
   ],
 )
