@@ -57,7 +57,7 @@ def open_folder(
     'file': experiment.file,
     'arg': experiment.arg,
     'overrides': experiment.overrides,
-    # Where a relative data.dir starts; paths are bytes, and records hold text.
+    # Where relative paths start; paths are bytes, and records hold text.
     'cwd': os.getcwdb().decode(errors='replace'),
     'versions': versions(),
     'devices': [str(d.device_kind) for d in jax.devices()],
@@ -86,21 +86,21 @@ def open_folder(
     records.write_json(path, before | now)
 
 
-def _place(folder: str | None, record: Mapping[str, Any]) -> str | None:
-  """A folder in full, if it is relative to where a record was made."""
-  return folder and os.path.join(record.get('cwd', ''), folder)
+def _place(path: str | None, record: Mapping[str, Any]) -> str | None:
+  """A path in full, if it is relative to where a record was made."""
+  return path and os.path.join(record.get('cwd', ''), path)
 
 
-def _with_data_found(config: Any, record: Mapping[str, Any]) -> Any:
-  """A config whose data lie where its run began, if they do not lie here."""
-  folder = config.data.dir
-  place = _place(folder, record)
-  if not place or os.path.exists(folder) or not os.path.exists(place):
-    return config
+def _with_files_found(config: Any, record: Mapping[str, Any]) -> Any:
+  """A config whose files lie where its run began, if they do not lie here."""
   values = config.to_dict()
-  values['data']['dir'] = place
-  if config.data.source == f'folder:{folder}':
-    values['data']['source'] = f'folder:{place}'
+  for section, key in (('data', 'dir'), ('scores', 'inception_weights')):
+    path = values[section][key]
+    place = _place(path, record)
+    if place and not os.path.exists(path) and os.path.exists(place):
+      values[section][key] = place
+      if values['data']['source'] == f'folder:{path}':
+        values['data']['source'] = f'folder:{place}'
   return FrozenConfigDict(values)
 
 
@@ -135,7 +135,8 @@ def config_of(record: Mapping[str, Any], source: Path) -> Any:
 def read_run(workdir: Path) -> tuple[Any, str]:
   """(the config of a run, the name of the data set that it really used).
 
-  A relative `data.dir` that is not here is the one where the run was started.
+  A relative `data.dir` or `scores.inception_weights` that is not here is the
+  one where the run was started.
 
   Raises:
     UserError: it is not the folder of a run, or its record is damaged.
@@ -159,7 +160,7 @@ def read_run(workdir: Path) -> tuple[Any, str]:
     config_lib.validate(config)
   except UserError as error:
     raise records.DamagedFile(f'{path} is damaged: {error}') from None
-  return _with_data_found(config, record), record['dataset']
+  return _with_files_found(config, record), record['dataset']
 
 
 def read_start(folder: str) -> Any:

@@ -150,6 +150,22 @@ def test_a_relative_place_of_data_is_found_from_elsewhere(
   assert read_run(run)[0].data.dir == f'{other}/photos'
 
 
+def test_relative_weights_are_found_from_elsewhere(tmp_path, monkeypatch):
+  arg = 'extractor=inception,scores.inception_weights=weights.pth'
+  start, other = tmp_path / 'start', tmp_path / 'other'
+  start.mkdir()
+  other.mkdir()
+  (start / 'weights.pth').touch()
+  monkeypatch.chdir(start)
+  open_run(tmp_path, arg)
+  assert read_run(tmp_path)[0].scores.inception_weights == 'weights.pth'
+  monkeypatch.chdir(other)
+  found = read_run(tmp_path)[0].scores.inception_weights
+  assert found == f'{start}/weights.pth'
+  (start / 'weights.pth').unlink()
+  assert read_run(tmp_path)[0].scores.inception_weights == 'weights.pth'
+
+
 def test_pictures_that_are_gone_are_said_with_their_run(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'run').mkdir()
