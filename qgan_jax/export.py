@@ -68,6 +68,11 @@ def main(argv: Sequence[str]) -> None:
   errors.parse_flags(argv, values, __doc__)
   if bool(values.workdir) == bool(values.artifact):
     raise UserError('give --workdir=FOLDER of a run, or --artifact=FILE.qgan')
+  if values.ort_web and 'web' not in values.format:
+    raise UserError(
+      f'--ort_web={values.ort_web} does nothing without --format=web; leave it '
+      'out'
+    )
   if values.workdir:
     # Named for the network that the run delivers.
     found = sorted(Path(values.workdir).glob('*.qgan'))
@@ -89,11 +94,6 @@ def main(argv: Sequence[str]) -> None:
         f'--artifact={values.artifact} lies inside the package: say where the '
         'files go, --out=FOLDER'
       )
-  if values.ort_web and 'web' not in values.format:
-    raise UserError(
-      f'--ort_web={values.ort_web} does nothing without --format=web; leave it '
-      'out'
-    )
   folder = Path(values.out) if values.out else source.parent
   errors.import_module(values.module)
   ort_web = Path(values.ort_web) if values.ort_web else None

@@ -73,6 +73,8 @@ def main(argv: Sequence[str]) -> None:
       'a report of which runs? python -m qgan_jax.report runs/sweep-…; --help '
       'tells more'
     )
+  if values.out and not values.out.lower().endswith(('.html', '.htm')):
+    raise UserError(f'--out={values.out}: give a file that ends in .html')
   try:
     # Here, so that --help works where their libraries are not installed.
     from qgan_jax.reports import serve, write
@@ -81,8 +83,6 @@ def main(argv: Sequence[str]) -> None:
       f'{error.name} is not installed; a report needs '
       "pip install 'qgan_jax[report]'"
     ) from None
-  if values.out and not values.out.lower().endswith(('.html', '.htm')):
-    raise UserError(f'--out={values.out}: give a file that ends in .html')
   command = shlex.join(['python', '-m', 'qgan_jax.report', *argv])
   folders = [errors.expand_home(folder) for folder in folders]
   report = write.Report(folders, within=values.within, command=command)

@@ -8,8 +8,8 @@ import sys
 
 ROOT = Path(__file__).parents[1]
 # Programs of tests run once or twice: most of the time is the compiler's, and
-# these halve it. Without the first two, it optimizes what is little used; with
-# the third, it has one part of a program to start up for.
+# these halve it. The first two leave optimizations out; the third compiles a
+# program in one part, because every part costs a start of its own.
 XLA_FLAGS = (
   '--xla_backend_optimization_level=0 '
   '--xla_cpu_use_fusion_emitters=false '

@@ -99,8 +99,8 @@ def _with_files_found(config: Any, record: Mapping[str, Any]) -> Any:
     place = _place(path, record)
     if place and not os.path.exists(path) and os.path.exists(place):
       values[section][key] = place
-      if values['data']['source'] == f'folder:{path}':
-        values['data']['source'] = f'folder:{place}'
+  if config.data.source == f'folder:{config.data.dir}':
+    values['data']['source'] = f'folder:{values["data"]["dir"]}'
   return FrozenConfigDict(values)
 
 
